@@ -1,0 +1,235 @@
+"""The configuration: one struct a table of `config.toml`, units in the names, unknown keys refused with the nearest known one.
+
+The defaults here are the product's; the shipped config.toml shows the same values and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from supervisord_agents.errors import ConfigError
+
+MIB = 1024 * 1024
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all tables."""
+
+
+class Daemon(Table):
+    state_dir: str = ""
+    socket: str = ""
+    log_level: str = "info"
+    log_format: str = "auto"
+    allowed_uids: tuple[int, ...] = ()
+    allowed_gids: tuple[int, ...] = ()
+    max_frame_bytes: int = 8 * MIB
+    max_clients: int = 10_000
+    max_tasks_per_graph: int = 10_000
+    max_pending_tasks: int = 1_000_000
+    orphan_grace_s: float = 0.5
+
+
+class Journal(Table):
+    segment_bytes: int = 64 * MIB
+    snapshot_every_records: int = 200_000
+    reserve_bytes: int = 16 * MIB
+    disk_warning_percent: int = 80
+
+
+class Tasks(Table):
+    timeout_s: float = 600.0
+    timeouts_s: dict[str, float] = {}
+    backoff_s: float = 1.0
+    output_limit_bytes: int = 4 * MIB
+    log_limit_bytes: int = 16 * MIB
+
+
+class Pool(Table):
+    min_workers: int = 2
+    max_workers: int = 10
+    recycle_after_tasks: int = 1_000
+    recycle_after_s: float = 4 * 3600.0
+    idle_s: float = 60.0
+
+
+class Sandbox(Table):
+    profile: str = "strict"
+    memory_bytes: int = 2048 * MIB
+    pids: int = 256
+    cpu_percent: int = 200
+    tmp_bytes: int = 1024 * MIB
+    open_files: int = 1024
+    file_size_bytes: int = 4096 * MIB
+    uid_first: int = 1_900_000_000
+    uid_count: int = 65_536
+    read_only_paths: tuple[str, ...] = ()
+    optional_layers: tuple[str, ...] = ("cgroup",)
+    """Layers that may be missing on this host; every other one is demanded."""
+
+
+class Provider(Table):
+    base_url: str
+    dialect: str = "openai"
+    api_key_env: str = ""
+    api_key_file: str = ""
+    input_usd_per_mtok: float = 0.0
+    output_usd_per_mtok: float = 0.0
+
+
+class Gateway(Table):
+    port: int = 8080
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 600.0
+    max_request_bytes: int = 32 * MIB
+    allowed_hosts: tuple[str, ...] = ()
+    providers: dict[str, Provider] = {}
+
+
+class Agent(Table):
+    """Settings of one agent. `options` is the adapter's own table."""
+
+    adapter: str = ""
+    executable: str = ""
+    provider: str = ""
+    model: str = ""
+    pool: str = ""
+    profile: str = ""
+    read_only_paths: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    options: dict[str, Any] = {}
+
+
+def _default_pools() -> dict[str, Pool]:
+    return {
+        "critical": Pool(min_workers=0, max_workers=3),
+        "standard": Pool(min_workers=2, max_workers=10),
+        "background": Pool(min_workers=0, max_workers=2),
+    }
+
+
+class Config(Table):
+    daemon: Daemon = Daemon()
+    journal: Journal = Journal()
+    tasks: Tasks = Tasks()
+    pools: dict[str, Pool] = msgspec.field(default_factory=_default_pools)
+    sandbox: Sandbox = Sandbox()
+    gateway: Gateway = Gateway()
+    agents: dict[str, Agent] = {}
+
+
+def load(path: Path | None) -> Config:
+    """The configuration of a file, or the defaults for None; raises ConfigError naming file and key."""
+    if path is None:
+        return Config()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}.", field=str(path), hint="Check the path and its permissions.") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str = "config.toml") -> Config:
+    """The configuration in a TOML text; raises ConfigError naming `source` and the key."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}.", field=source) from error
+    _refuse_unknown_keys(raw, Config, source, "")
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{error}.", field=source, hint="See config.toml of the distribution for every key.") from error
+    _check_values(config, source)
+    return config
+
+
+def _refuse_unknown_keys(raw: dict[str, Any], table: type[Table], source: str, prefix: str) -> None:
+    fields = {field.name: field.type for field in msgspec.structs.fields(table)}
+    for key, value in raw.items():
+        path = f"{prefix}{key}"
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"Did you mean `{near[0]}`?" if near else f"Known keys here: {', '.join(sorted(fields))}."
+            raise ConfigError(f"unknown key `{path}`.", field=source, hint=hint)
+        inner = _table_of(fields[key])
+        if inner is None or not isinstance(value, dict):
+            continue
+        if fields[key] is inner:
+            _refuse_unknown_keys(value, inner, source, f"{path}.")
+            continue
+        for name, row in value.items():
+            if isinstance(row, dict):
+                _refuse_unknown_keys(row, inner, source, f"{path}.{name}.")
+
+
+def _table_of(annotation: Any) -> type[Table] | None:
+    """The table type behind `T` or `dict[str, T]`."""
+    candidates = (annotation, *getattr(annotation, "__args__", ()))
+    return next((item for item in candidates if isinstance(item, type) and issubclass(item, Table)), None)
+
+
+def _check_values(config: Config, source: str) -> None:
+    def refuse(key: str, why: str) -> None:
+        raise ConfigError(f"`{key}` {why}.", field=source)
+
+    if not config.pools:
+        refuse("pools", "must hold at least one pool")
+    for name, pool in config.pools.items():
+        if not 0 <= pool.min_workers <= pool.max_workers or pool.max_workers < 1:
+            refuse(f"pools.{name}", "needs 0 <= min_workers <= max_workers and max_workers >= 1")
+    for name, agent in config.agents.items():
+        if agent.pool and agent.pool not in config.pools:
+            refuse(f"agents.{name}.pool", f"names a pool that is not configured: {agent.pool}")
+        if agent.provider and agent.provider not in config.gateway.providers:
+            refuse(f"agents.{name}.provider", f"names a provider that is not configured: {agent.provider}")
+    if config.daemon.max_frame_bytes < 64 * 1024:
+        refuse("daemon.max_frame_bytes", "must be at least 65536")
+    if config.sandbox.uid_first < 1000:
+        refuse("sandbox.uid_first", "must be at least 1000: a worker never runs as a system user")
+
+
+def state_dir(config: Config) -> Path:
+    """Where the journal, results and logs lie."""
+    if config.daemon.state_dir:
+        return Path(config.daemon.state_dir)
+    if os.environ.get("STATE_DIRECTORY"):
+        return Path(os.environ["STATE_DIRECTORY"].split(":")[0])
+    if os.geteuid() == 0:
+        return Path("/var/lib/agent-supervisor")
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "agent-supervisor"
+
+
+def socket_path(config: Config) -> Path:
+    """Where the daemon listens: the user's runtime directory, or /run for the system service."""
+    if config.daemon.socket:
+        return Path(config.daemon.socket)
+    if os.environ.get("RUNTIME_DIRECTORY"):
+        return Path(os.environ["RUNTIME_DIRECTORY"].split(":")[0]) / "supervisor.sock"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.geteuid() != 0:
+        return Path(runtime) / "agent-supervisor" / "supervisor.sock"
+    if os.geteuid() == 0:
+        return Path("/run/agent-supervisor/supervisor.sock")
+    return state_dir(config) / "supervisor.sock"
+
+
+CONFIG_ENV = "AGENT_SUPERVISOR_CONFIG"
+SOCKET_ENV = "AGENT_SUPERVISOR_SOCKET"
+
+
+def find_config() -> Path | None:
+    """The file named by $AGENT_SUPERVISOR_CONFIG, else the user's, else /etc's, else None."""
+    named = os.environ.get(CONFIG_ENV)
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    candidates = (Path(home) / "agent-supervisor" / "config.toml", Path("/etc/agent-supervisor/config.toml"))
+    return next((path for path in candidates if path.is_file()), None)

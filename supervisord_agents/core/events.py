@@ -1,0 +1,118 @@
+"""What goes into the scheduler (events, journalled) and what comes out (decisions, carried out after the journal has the event).
+
+Events are facts. Each is one journal record, encoded by `encode_event` together with `now`, the supervisor's clock in seconds.
+Fields are only ever added, with defaults, so that old journals stay readable. Nothing in an event depends on configuration that
+may change later: defaults are filled in (`TaskSpec.timeout_s`, …) before the event is made, so replay needs no configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from supervisord_agents.core.model import Failure, State, TaskSpec, Usage
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="e"):
+    """Something that happened."""
+
+
+class Submitted(Event, tag="submitted"):
+    """A client's graph was accepted. `specs` carry their short ids; `dependencies` are still as the client wrote them."""
+
+    graph: str
+    specs: tuple[TaskSpec, ...]
+    key: str = ""
+    """The client's idempotency key; a later submit with the same key is answered with this graph."""
+    client: str = ""
+
+
+class Started(Event, tag="started"):
+    """An attempt was given to a worker."""
+
+    task: str
+    attempt: int
+    worker: str
+
+
+class Finished(Event, tag="finished"):
+    """An attempt ended. `failure` None: it succeeded. `output` is the result's JSON, kept here while it is small."""
+
+    task: str
+    attempt: int
+    failure: Failure | None = None
+    usage: Usage = Usage()
+    output: Any = None
+    output_file: bool = False
+    """True: the output was too large for the journal; the result file was synced before this event."""
+    truncated: bool = False
+
+
+class CancelRequested(Event, tag="cancel"):
+    """Cancel `task`; with `subtree` all that depend on it too. A graph id stands for all its tasks."""
+
+    task: str
+    subtree: bool = True
+    reason: str = ""
+
+
+class RetryRequested(Event, tag="retry"):
+    """A person asks for another round of a task that ended without success (and of what failed because of it)."""
+
+    task: str
+
+
+class Ticked(Event, tag="tick"):
+    """Time has come for what was due: backoffs, timeouts, deadlines."""
+
+
+class Restarted(Event, tag="restarted"):
+    """The daemon came back; attempts still marked running are lost (those that had finished were reported before this)."""
+
+
+AnyEvent = Submitted | Started | Finished | CancelRequested | RetryRequested | Ticked | Restarted
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[float, AnyEvent])
+
+
+def encode_event(event: AnyEvent, now: float) -> bytes:
+    """The journal record of an event (msgpack array of `now` and the tagged event)."""
+    return _encoder.encode((now, event))
+
+
+def decode_event(record: bytes) -> tuple[float, AnyEvent]:
+    """The time and event of a journal record; raises msgspec.ValidationError on bytes that are no event."""
+    return _decoder.decode(record)
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Something for the shell to do, or to tell."""
+
+
+class Start(Decision):
+    """Offer of `Scheduler.starts`: this task may run now. The shell journals `Started` before it launches anything."""
+
+    task: str
+    attempt: int
+    pool: str
+
+
+class Stop(Decision):
+    """End the running attempt: `code` is CANCELLED, TIMEOUT or DEADLINE. Its end is already decided; no Finished is owed."""
+
+    task: str
+    attempt: int
+    code: str
+
+
+class Changed(Decision):
+    """A task went from `before` to `after`; `before` is None for a new task. In END_STATES: it ended."""
+
+    task: str
+    before: State | None
+    after: State
+    at: float
+    attempt: int = 0
+    failure: Failure | None = None

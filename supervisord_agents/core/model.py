@@ -1,0 +1,152 @@
+"""What a task is: its specification, its states, and the one table that says which state may follow which.
+
+Pure data. Times are seconds on the supervisor's clock (Unix epoch, never running backwards); durations end in `_s`.
+
+    blocked ──► ready ──► running ──► succeeded
+       │  ▲        │  ▲      ├──────► failed ◄── blocked (a dependency failed)
+       │  └────────┼──┼──────┼──────► dead       (attempts used up: it needs a person)
+       │           │  └── backing_off ◄── running (a retry is due later)
+       └───────────┴─────────┴──────► cancelled  (from every state that is not an end)
+
+`retry` by a person leads from an end state other than `succeeded` back to `blocked`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+HIGHEST_PRIORITY = 0
+LOWEST_PRIORITY = 9
+DEFAULT_PRIORITY = 5
+
+
+class State(StrEnum):
+    """The state of a task."""
+
+    BLOCKED = "blocked"
+    READY = "ready"
+    RUNNING = "running"
+    BACKING_OFF = "backing_off"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+
+END_STATES = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD})
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.BLOCKED: frozenset({State.READY, State.PAUSED, State.FAILED, State.CANCELLED}),
+    State.READY: frozenset({State.RUNNING, State.PAUSED, State.FAILED, State.CANCELLED}),
+    State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD, State.BACKING_OFF, State.READY}),
+    State.BACKING_OFF: frozenset({State.READY, State.PAUSED, State.FAILED, State.CANCELLED}),
+    State.PAUSED: frozenset({State.BLOCKED, State.READY, State.FAILED, State.CANCELLED}),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset({State.BLOCKED}),
+    State.CANCELLED: frozenset({State.BLOCKED}),
+    State.DEAD: frozenset({State.BLOCKED}),
+}
+
+
+class When(StrEnum):
+    """What the end of a dependency must be for its dependent to run."""
+
+    ON_SUCCESS = "on_success"
+    ON_FAILURE = "on_failure"
+    ALWAYS = "always"
+
+
+class Dependency(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An edge: this task waits for `task`, and runs if that ends as `when` says."""
+
+    task: str
+    when: When = When.ON_SUCCESS
+
+
+class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Resource limits of one attempt; 0 means the profile's own limit."""
+
+    memory_bytes: int = 0
+    pids: int = 0
+    cpu_percent: int = 0
+    """Of one core: 150 is one and a half."""
+
+
+class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """What a client asks for. A task's full id is `<graph id>.<id>`.
+
+    `dependencies` name tasks of the same graph by their short id, or any earlier task by its full id.
+    """
+
+    id: str = ""
+    """Short id, unique in its graph: letters, digits, `_` and `-`, at most 64. Empty: `t1`, `t2`, … by position."""
+    agent: str = "command"
+    type: str = ""
+    """A free label that per-type policies go by, such as `code_review`."""
+    input: dict[str, Any] = {}
+    """What the agent needs: `argv` for command, `function` and `args` for python, `prompt` for the CLIs."""
+    dependencies: tuple[Dependency | str, ...] = ()
+    priority: int = DEFAULT_PRIORITY
+    timeout_s: float = 0.0
+    """Of one attempt; 0: the configured default of the type."""
+    deadline_s: float = 0.0
+    """Over all attempts, from submission; 0: none."""
+    max_retries: int = 3
+    backoff_s: float = 0.0
+    """Before the first retry, doubled for each further one, give or take a quarter; 0: the configured default."""
+    workspace: str = ""
+    """An absolute directory that the worker may write; empty: a private empty one."""
+    profile: str = ""
+    """Sandbox profile; empty: the agent's own."""
+    pool: str = ""
+    """Empty: the agent's own."""
+    limits: Limits = Limits()
+    estimate_s: float = 0.0
+    """Expected duration, for the critical path; 0: unknown, counted as 1."""
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why an attempt, or a task, did not succeed."""
+
+    code: str
+    message: str = ""
+    hint: str = ""
+    retriable: bool = True
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an attempt consumed at model providers."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cost_usd + other.cost_usd,
+        )
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a task as clients read it, and as it lies in `results/task_<id>.json` (research, section 3)."""
+
+    task_id: str
+    worker_id: str = ""
+    status: str = ""
+    """The end state of the task, or of the attempt while the task goes on: succeeded, failed, cancelled, dead."""
+    attempt: int = 0
+    started_at: str = ""
+    """ISO 8601, UTC."""
+    completed_at: str = ""
+    output: Any = None
+    error: Failure | None = None
+    tokens_used: int = 0
+    cost_usd: float = 0.0
+    truncated: bool = False
+    """True if `output` was cut at the configured size."""

@@ -1,0 +1,123 @@
+"""The worker protocol: frames on the socketpair that a sandbox inherits as descriptor 3.
+
+The worker says `hello` first. The daemon sends one `task` at a time; the worker answers with any number of `progress`, `log`, `usage`
+and exactly one `result` or `error`. `heartbeat` goes out every 5 s, also between tasks. Every frame that belongs to an attempt names it;
+a frame for another attempt is ignored and logged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from supervisord_agents.core.model import Failure, TaskSpec, Usage
+
+WORKER_PROTOCOL_VERSION = 1
+CHANNEL_FD = 3
+HEARTBEAT_S = 5.0
+WORKER_DIR = "/run/worker"
+"""Inside the sandbox: the directory shared with the daemon. Before `result` or `error` is sent, the same frame is written to
+`outbox/<task>.<attempt>` in it (temporary file, then rename), so that work done is known even if the daemon has just died."""
+WORKSPACE_DIR = "/workspace"
+"""Inside the sandbox a private workspace lies here; a workspace of the host keeps its own path."""
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """Base of all worker frames."""
+
+
+class WorkerHello(Frame, tag="hello"):
+    version: int = WORKER_PROTOCOL_VERSION
+    pid: int = 0
+
+
+class DependencyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The end of a dependency, for its dependent; outputs over the frame limit are cut and say so."""
+
+    state: str
+    output: Any = None
+    failure: Failure | None = None
+    truncated: bool = False
+
+
+class RunTask(Frame, tag="task"):
+    """Do this. `agent_class` is `module:Class` of the adapter, `settings` its table from the configuration."""
+
+    task: str
+    attempt: int
+    spec: TaskSpec
+    agent_class: str
+    settings: dict[str, Any] = {}
+    workspace: str = WORKSPACE_DIR
+    dependencies: dict[str, DependencyResult] = {}
+    """By the name the task's spec uses for them."""
+    gateway_port: int = 0
+    """Model endpoints: `http://127.0.0.1:<port>/<provider>/…`; 0: none."""
+    output_limit_bytes: int = 4 * 1024 * 1024
+
+
+class CancelTask(Frame, tag="cancel"):
+    """Stop it; the sandbox is killed soon after if this does not help."""
+
+    task: str
+    attempt: int
+
+
+class Shutdown(Frame, tag="shutdown"):
+    """No more tasks: exit."""
+
+
+class Progress(Frame, tag="progress"):
+    task: str
+    attempt: int
+    fraction: float = -1.0
+    """0 to 1; -1: unknown."""
+    message: str = ""
+
+
+class Log(Frame, tag="log"):
+    task: str
+    attempt: int
+    stream: str
+    """`stdout`, `stderr` or `worker`."""
+    data: bytes
+
+
+class Heartbeat(Frame, tag="heartbeat"):
+    rss_bytes: int = 0
+    work: int = 0
+    """Grows with output and progress: a worker that beats but whose `work` stands still may hang."""
+
+
+class UsageReport(Frame, tag="usage"):
+    task: str
+    attempt: int
+    usage: Usage
+
+
+class TaskResult(Frame, tag="result"):
+    task: str
+    attempt: int
+    output: Any = None
+    usage: Usage = Usage()
+    truncated: bool = False
+
+
+class TaskError(Frame, tag="error"):
+    task: str
+    attempt: int
+    failure: Failure
+    output: Any = None
+    """What was there of it."""
+    usage: Usage = Usage()
+    truncated: bool = False
+
+
+ToWorker = RunTask | CancelTask | Shutdown
+FromWorker = WorkerHello | Progress | Log | Heartbeat | UsageReport | TaskResult | TaskError
+
+encoder = msgspec.msgpack.Encoder()
+to_worker_decoder = msgspec.msgpack.Decoder(ToWorker)
+from_worker_decoder = msgspec.msgpack.Decoder(FromWorker)
+outbox_decoder = msgspec.msgpack.Decoder(TaskResult | TaskError)

@@ -1,0 +1,312 @@
+"""The client protocol: requests, replies and stream items, and the one table that pairs them.
+
+A frame (see framing.py) from a client is a `Call`, one from the daemon is an `Answer`. Calls may be pipelined; answers carry the
+call's id and may come in any order. The first call on a connection is `hello`. A `subscribe` is answered by a stream: any number of
+answers with `item` set, then one with `more` False.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from supervisord_agents.core.model import END_STATES, Failure, Result, State, TaskSpec, Usage
+
+PROTOCOL_VERSION = 1
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="type"):
+    """A call's body; its tag is the method's name."""
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of a successful answer."""
+
+
+class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A refused call: see SupervisorError for the fields."""
+
+    code: str
+    message: str
+    field: str = ""
+    kept: str = ""
+    hint: str = ""
+
+
+class Hello(Request, tag="hello"):
+    """Version handshake; `client` names the program, for the log."""
+
+    version: int = PROTOCOL_VERSION
+    client: str = ""
+
+
+class HelloReply(Reply):
+    version: int
+    daemon: str
+    """Version of the daemon."""
+    pid: int
+    epoch: str
+    """Changes with every start of the daemon."""
+
+
+class Submit(Request, tag="submit"):
+    """Submit one graph, all or nothing. Acknowledged when it is on disk."""
+
+    tasks: list[TaskSpec]
+    key: str = ""
+    """Idempotency: a key seen before returns the first graph, whatever `tasks` says."""
+
+
+class SubmitReply(Reply):
+    graph: str
+    tasks: list[str]
+    """Full ids, in the order of the request."""
+    duplicate: bool = False
+
+
+class TaskView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A task as clients see it. Times are Unix seconds; 0: not yet."""
+
+    id: str
+    graph: str
+    agent: str
+    type: str
+    state: State
+    priority: int
+    attempt: int
+    max_retries: int
+    submitted_at: float
+    started_at: float = 0.0
+    """Of the current or last attempt."""
+    ended_at: float = 0.0
+    retry_at: float = 0.0
+    worker: str = ""
+    pool: str = ""
+    waits_for: list[str] = []
+    """Full ids of the dependencies that have not ended."""
+    failure: Failure | None = None
+    usage: Usage = Usage()
+    progress: float = -1.0
+    """0 to 1; -1: the worker has not said."""
+    progress_message: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in END_STATES
+
+
+class ListTasks(Request, tag="list"):
+    """A page of tasks, newest first."""
+
+    states: list[State] = []
+    graph: str = ""
+    limit: int = 100
+    after: str = ""
+    """The `next` of the page before."""
+
+
+class ListReply(Reply):
+    tasks: list[TaskView]
+    total: int
+    """Of all that match, on every page."""
+    next: str = ""
+
+
+class Show(Request, tag="show"):
+    """One task, whole. An unambiguous prefix of an id will do, here and wherever a task is named."""
+
+    task: str
+
+
+class ShowReply(Reply):
+    task: TaskView
+    spec: TaskSpec
+    dependencies: dict[str, State]
+    dependents: list[str]
+    history: list[dict[str, Any]]
+    """What happened: `{at, state, attempt, code, message}`, oldest first."""
+    result_path: str
+    log_path: str
+
+
+class Wait(Request, tag="wait"):
+    """Block until any or all of `tasks` have ended, or `timeout_s` is over. A graph id stands for all its tasks."""
+
+    tasks: list[str]
+    mode: str = "all"
+    """`all` or `any`."""
+    timeout_s: float = 60.0
+
+
+class WaitReply(Reply):
+    done: bool
+    """The condition was met (False: the time was over)."""
+    tasks: list[TaskView]
+
+
+class GetResult(Request, tag="result"):
+    task: str
+
+
+class ResultReply(Reply):
+    result: Result
+    path: str
+
+
+class Cancel(Request, tag="cancel"):
+    """Cancel a task (with all that depend on it, unless `subtree` is False), or a whole graph."""
+
+    task: str
+    subtree: bool = True
+    reason: str = ""
+
+
+class CancelReply(Reply):
+    cancelled: list[str]
+    """Those that this call ended; empty: all had ended before."""
+
+
+class Retry(Request, tag="retry"):
+    """Run a failed, cancelled or dead task again, and what failed or was cancelled only because of it."""
+
+    task: str
+
+
+class RetryReply(Reply):
+    tasks: list[str]
+
+
+class GetLogs(Request, tag="logs"):
+    """A piece of a task's log, from byte `offset`."""
+
+    task: str
+    offset: int = 0
+    limit_bytes: int = 262_144
+
+
+class LogsReply(Reply):
+    data: bytes
+    offset: int
+    """Where the next piece begins."""
+    ended: bool
+    """The task has ended and `data` reaches the end of the log."""
+
+
+class Status(Request, tag="status"):
+    """The daemon's state in numbers."""
+
+
+class PoolView(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    min_workers: int
+    max_workers: int
+    busy: int
+    idle: int
+    waiting: int
+    """Ready tasks of this pool."""
+
+
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last start found."""
+
+    at: float
+    clean: bool
+    """The daemon before had stopped in order."""
+    records: int
+    tasks: int
+    requeued: int
+    """Attempts that were running and are run again."""
+    adopted: int
+    """Attempts that had finished unseen: their results were kept."""
+    torn_bytes: int
+    """Cut from the tail of the journal; never acknowledged."""
+    seconds: float
+
+
+class StatusReply(Reply):
+    version: str
+    pid: int
+    epoch: str
+    started_at: float
+    state_dir: str
+    counts: dict[str, int]
+    """Tasks by state."""
+    pools: list[PoolView]
+    recovery: Recovery
+    journal_bytes: int
+    journal_sequence: int
+    disk_free_bytes: int
+    accepting: bool
+    """False: new submits are refused; `notes` says why."""
+    cpu_seconds: float
+    rss_bytes: int
+    enforcement: dict[str, str]
+    """Each layer of the sandbox: `on`, or why not."""
+    usage: Usage
+    notes: list[str] = []
+
+
+class Subscribe(Request, tag="subscribe"):
+    """Stream what happens. `after` is the `token` of the last item seen; empty: from now on."""
+
+    after: str = ""
+    graph: str = ""
+    """Only this graph, or this task."""
+    logs: bool = False
+    """Also worker output."""
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One item of a stream. `kind`: `state`, `progress`, `log`, `gap` (older items are gone: list again), `lagged` (this reader was
+    too slow: subscribe again after `token`)."""
+
+    kind: str
+    token: str
+    at: float
+    task: str = ""
+    state: State | None = None
+    attempt: int = 0
+    failure: Failure | None = None
+    progress: float = -1.0
+    message: str = ""
+    data: bytes = b""
+
+
+AnyRequest = Hello | Submit | ListTasks | Show | Wait | GetResult | Cancel | Retry | GetLogs | Status | Subscribe
+
+METHODS: dict[type[Request], type[Any]] = {
+    Hello: HelloReply,
+    Submit: SubmitReply,
+    ListTasks: ListReply,
+    Show: ShowReply,
+    Wait: WaitReply,
+    GetResult: ResultReply,
+    Cancel: CancelReply,
+    Retry: RetryReply,
+    GetLogs: LogsReply,
+    Status: StatusReply,
+    Subscribe: Item,
+}
+"""Each request's reply; for `Subscribe` the type of an item."""
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`[id, request]`; ids are the client's, unique among its open calls."""
+
+    id: int
+    request: AnyRequest
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """`[id, error, body, more]`; exactly one of `error` and `body` is set, except in the last answer of a stream, which has neither."""
+
+    id: int
+    error: ErrorReply | None = None
+    body: msgspec.Raw | None = None
+    more: bool = False
+
+
+call_encoder = msgspec.msgpack.Encoder()
+call_decoder = msgspec.msgpack.Decoder(Call)
+answer_decoder = msgspec.msgpack.Decoder(Answer)
