@@ -1,0 +1,1 @@
+"""Files beside the journal: results, logs, and what workers leave for the daemon."""
