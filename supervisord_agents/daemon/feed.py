@@ -1,0 +1,138 @@
+"""The event stream: a ring of what happened lately, and a bounded queue a subscriber.
+
+Tokens are `<journal sequence>.<index>`: they order all items, survive a restart of the daemon, and name the place to resume from.
+Progress and log items carry the token of the last durable item before them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+from supervisord_agents.core.events import Changed
+from supervisord_agents.errors import InvalidInput
+from supervisord_agents.wire.messages import Item
+
+RING_ITEMS = 50_000
+QUEUE_ITEMS = 5_000
+
+Token = tuple[int, int]
+
+
+def _parse(token: str) -> Token:
+    sequence, _, index = token.partition(".")
+    try:
+        return int(sequence), int(index)
+    except ValueError as error:
+        raise InvalidInput(
+            f"`{token}` is not a resume token.", field="after", hint="Use the `token` of an item, or leave it empty."
+        ) from error
+
+
+class Feed:
+    """All subscribers, and the items that a late one may still catch up on."""
+
+    def __init__(self, sequence: int) -> None:
+        self._ring: deque[tuple[Token, Item]] = deque(maxlen=RING_ITEMS)
+        self._forgotten: Token = (sequence, 0)
+        """No item up to here is in the ring."""
+        self._last: Token = (sequence, 0)
+        self._subscribers: set[_Subscriber] = set()
+
+    def changed(self, sequence: int, change: Changed) -> None:
+        """A durable change of state."""
+        index = self._last[1] + 1 if self._last[0] == sequence else 1
+        self._last = (sequence, index)
+        item = Item(
+            kind="state",
+            token=f"{sequence}.{index}",
+            at=change.at,
+            task=change.task,
+            state=change.after,
+            attempt=change.attempt,
+            failure=change.failure,
+        )
+        if len(self._ring) == RING_ITEMS:
+            self._forgotten = self._ring[0][0]
+        self._ring.append((self._last, item))
+        self._publish(item)
+
+    def transient(self, item: Item) -> None:
+        """Progress or output: told to those who listen now, kept for nobody."""
+        self._publish(item)
+
+    @property
+    def token(self) -> str:
+        return f"{self._last[0]}.{self._last[1]}"
+
+    @property
+    def listened(self) -> bool:
+        return bool(self._subscribers)
+
+    def _publish(self, item: Item) -> None:
+        for subscriber in self._subscribers:
+            subscriber.put(item)
+
+    async def subscribe(self, after: str, only: str, logs: bool) -> AsyncIterator[Item]:
+        """Items from after the token on, without end; ends after a `lagged` item if the reader falls QUEUE_ITEMS behind.
+
+        Raises InvalidInput for a token that is none.
+        """
+        subscriber = _Subscriber(only, logs)
+        for item in self._missed(after):
+            subscriber.put(item, bounded=False)
+        self._subscribers.add(subscriber)
+        try:
+            while True:
+                item = await subscriber.get()
+                yield item
+                if item.kind == "lagged":
+                    return
+        finally:
+            self._subscribers.discard(subscriber)
+
+    def _missed(self, after: str) -> Iterable[Item]:
+        if not after:
+            return
+        token = _parse(after)
+        if token < self._forgotten or token > self._last:
+            yield Item(kind="gap", token=self.token, at=0.0, message="older items are gone: list the tasks again.")
+        yield from (item for place, item in self._ring if place > token)
+
+
+class _Subscriber:
+    """One reader's queue."""
+
+    def __init__(self, only: str, logs: bool) -> None:
+        self._only = only
+        self._logs = logs
+        self._queue: deque[Item] = deque()
+        self._lagged = False
+        self._token = ""
+        self._ready = asyncio.Event()
+
+    def put(self, item: Item, *, bounded: bool = True) -> None:
+        if self._lagged or not self._wants(item):
+            return
+        if bounded and len(self._queue) >= QUEUE_ITEMS:
+            self._lagged = True
+            item = Item(
+                kind="lagged",
+                token=self._queue[-1].token,
+                at=item.at,
+                message="this reader was too slow: subscribe again after this token.",
+            )
+        self._queue.append(item)
+        self._ready.set()
+
+    def _wants(self, item: Item) -> bool:
+        if item.kind == "log" and not self._logs:
+            return False
+        return not self._only or item.task == self._only or item.task.startswith(self._only + ".") or not item.task
+
+    async def get(self) -> Item:
+        while not self._queue:
+            self._ready.clear()
+            await self._ready.wait()
+        return self._queue.popleft()
