@@ -60,7 +60,6 @@ class Pool(Table):
 
 
 class Sandbox(Table):
-    profile: str = "strict"
     memory_bytes: int = 2048 * MIB
     pids: int = 256
     cpu_percent: int = 200
@@ -100,7 +99,6 @@ class Agent(Table):
     provider: str = ""
     model: str = ""
     pool: str = ""
-    profile: str = ""
     read_only_paths: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     options: dict[str, Any] = {}
@@ -148,6 +146,11 @@ def parse(text: str, source: str = "config.toml") -> Config:
         raise ConfigError(f"{error}.", field=source, hint="See config.toml of the distribution for every key.") from error
     _check_values(config, source)
     return config
+
+
+def with_daemon(config: Config, **values: Any) -> Config:
+    """The same configuration with other values in its `daemon` table."""
+    return msgspec.structs.replace(config, daemon=msgspec.structs.replace(config.daemon, **values))
 
 
 def _refuse_unknown_keys(raw: dict[str, Any], table: type[Table], source: str, prefix: str) -> None:

@@ -100,8 +100,6 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """Before the first retry, doubled for each further one, give or take a quarter; 0: the configured default."""
     workspace: str = ""
     """An absolute directory that the worker may write; empty: a private empty one."""
-    profile: str = ""
-    """Sandbox profile; empty: the agent's own."""
     pool: str = ""
     """Empty: the agent's own."""
     limits: Limits = Limits()

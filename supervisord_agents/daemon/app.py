@@ -1,0 +1,281 @@
+"""`agent-supervisor`: builds the daemon from its parts, runs it, and takes it down in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from sandbox.probe import probe
+from sandbox.spawner import Spawner
+from supervisord_agents import __version__
+from supervisord_agents import config as configuration
+from supervisord_agents.config import Config
+from supervisord_agents.core.events import Restarted
+from supervisord_agents.core.model import State
+from supervisord_agents.daemon import recovery
+from supervisord_agents.daemon.admission import Admission
+from supervisord_agents.daemon.attempts import Attempts
+from supervisord_agents.daemon.clock import Clock
+from supervisord_agents.daemon.engine import Engine
+from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.handlers import Facts, Handlers
+from supervisord_agents.daemon.upkeep import Upkeep
+from supervisord_agents.daemon.waiters import Waiters
+from supervisord_agents.errors import SupervisorError, Unavailable
+from supervisord_agents.gateway.server import Gateway
+from supervisord_agents.journal.committer import Committer
+from supervisord_agents.journal.journal import Journal, Recovered
+from supervisord_agents.observe import logging, notify
+from supervisord_agents.rpc.server import Server
+from supervisord_agents.spool.logs import LogStore
+from supervisord_agents.spool.results import ResultStore
+from supervisord_agents.wire.messages import Recovery
+from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.pool import Pools
+
+ORPHAN_WAIT_S = 30.0
+"""How long a new daemon waits for the workers of the one before to be gone."""
+MAX_RECORD_BYTES = 64 * 1024 * 1024
+log = structlog.get_logger()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; the exit code is 0 after an orderly stop."""
+    arguments = _arguments(argv)
+    try:
+        config = _configured(arguments)
+        logging.configure(config.daemon.log_level, config.daemon.log_format)
+        return _run(config)
+    except SupervisorError as error:
+        print(f"agent-supervisor: {error}", file=sys.stderr)  # noqa: T201 - the log may not be configured yet
+        return 2 if isinstance(error, configuration.ConfigError) else 1
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="agent-supervisor", description="Run tasks of coding agents, durably and sandboxed.")
+    parser.add_argument("command", nargs="?", choices=["run"], default="run")
+    parser.add_argument("--config", type=Path, help="configuration file (default: $AGENT_SUPERVISOR_CONFIG, then the usual places)")
+    parser.add_argument("--socket", help="where to listen, instead of daemon.socket")
+    parser.add_argument("--state-dir", help="where state lies, instead of daemon.state_dir")
+    parser.add_argument("--version", action="version", version=f"agent-supervisor {__version__}")
+    return parser.parse_args(argv)
+
+
+def _configured(arguments: argparse.Namespace) -> Config:
+    config = configuration.load(arguments.config or configuration.find_config())
+    overrides = {"socket": arguments.socket, "state_dir": arguments.state_dir}
+    return configuration.with_daemon(config, **{key: value for key, value in overrides.items() if value})
+
+
+def _run(config: Config) -> int:
+    state_dir = configuration.state_dir(config)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    state_dir.chmod(0o750)
+    watch = recovery.Stopwatch()
+    journal, recovered = Journal.open(
+        state_dir / "journal",
+        segment_bytes=config.journal.segment_bytes,
+        reserve_bytes=config.journal.reserve_bytes,
+        max_record_bytes=MAX_RECORD_BYTES,
+    )
+    # The probe and the spawner fork: both come before the first thread of this process.
+    enforcement = {layer.name: "on" if layer.enforced else layer.remedy for layer in probe()}
+    lock = _orphans_gone(state_dir)
+    spawner = Spawner.start(
+        cgroup_name=f"agent-supervisor-{os.stat(state_dir).st_ino:x}",
+        lock_fd=lock,
+        orphan_grace_s=config.daemon.orphan_grace_s,
+    )
+    os.close(lock)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config, state_dir, journal, recovered, spawner, enforcement, watch))
+
+
+def _orphans_gone(state_dir: Path) -> int:
+    """Wait for the spawner of an earlier daemon to have ended its workers; gives the descriptor of the lock that tells.
+
+    Raises Unavailable if it does not within ORPHAN_WAIT_S: starting anyway could run an attempt twice.
+    """
+    path = state_dir / "spawner.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + ORPHAN_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise Unavailable(
+                    f"workers of an earlier daemon have not ended within {ORPHAN_WAIT_S:.0f} s.",
+                    field=str(path),
+                    kept="Nothing was changed.",
+                    hint="See who holds the lock: fuser -v on this file.",
+                ) from None
+            time.sleep(0.01)
+
+
+async def _serve(
+    config: Config,
+    state_dir: Path,
+    journal: Journal,
+    recovered: Recovered,
+    spawner: Spawner,
+    enforcement: dict[str, str],
+    watch: recovery.Stopwatch,
+) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    epoch = secrets.token_hex(4)
+    results = ResultStore(state_dir / "results")
+    logs = LogStore(state_dir / "logs", config.tasks.log_limit_bytes)
+    replayed = recovery.replay(recovered)
+    recovery.restore_results(replayed, results)
+    committer = Committer(journal)
+    feed, waiters = Feed(recovered.sequence), Waiters()
+    for sequence, change in replayed.changes:
+        feed.changed(sequence, change)
+    agents = AgentRegistry(config)
+    gateway = Gateway(
+        config.gateway, lambda task, usage: attempts.used(task, usage), lambda task, text: attempts.refused(task, text)
+    )
+    pools = Pools(config, agents, spawner, gateway, state_dir / "workers", epoch)
+    attempts = Attempts(config, agents, pools, results, logs, feed, waiters)
+    engine = Engine(replayed.scheduler, committer, Clock(replayed.last_at), attempts.released)
+    facts = Facts(
+        epoch=epoch,
+        started_at=engine.clock.now(),
+        state_dir=state_dir,
+        recovery=_nothing_recovered(),
+        enforcement=enforcement,
+        journal_bytes=lambda: journal.size_bytes,
+        notes=[],
+    )
+    upkeep = Upkeep(config, engine, committer, journal, results, facts)
+    handlers = Handlers(
+        engine,
+        Admission(config, agents, state_dir),
+        attempts,
+        pools,
+        results,
+        logs,
+        feed,
+        waiters,
+        facts,
+        config.daemon.max_pending_tasks,
+    )
+    server = Server(
+        handlers,
+        epoch=epoch,
+        max_frame_bytes=config.daemon.max_frame_bytes,
+        max_clients=config.daemon.max_clients,
+        allowed_uids=config.daemon.allowed_uids,
+        allowed_gids=config.daemon.allowed_gids,
+    )
+    async with _background(engine, upkeep, stop) as failed:
+        facts.recovery = await _recover(engine, attempts, recovered, replayed, state_dir, watch)
+        await gateway.start()
+        attempts.start()
+        upkeep.start()
+        sockets = notify.listen_sockets()
+        await server.start(configuration.socket_path(config), sockets[0] if sockets else None)
+        notify.ready(f"{len(engine.scheduler.tasks)} tasks known")
+        log.info("ready", socket=str(configuration.socket_path(config)), state_dir=str(state_dir), version=__version__)
+        await stop.wait()
+        notify.stopping()
+        facts.stopping = True
+        attempts.drain()
+        await server.aclose()
+        await pools.aclose()
+        await attempts.recorded()
+        await gateway.aclose()
+        if not failed:
+            await upkeep.snapshot()
+    await spawner.aclose()
+    logs.close_all()
+    await committer.aclose()
+    log.info("stopped", clean=not failed)
+    return 1 if failed else 0
+
+
+@asynccontextmanager
+async def _background(engine: Engine, upkeep: Upkeep, stop: asyncio.Event) -> AsyncIterator[list[BaseException]]:
+    """Run the engine and the upkeep beside the body; the list holds what ended either of them."""
+    failed: list[BaseException] = []
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            assert error is not None
+            failed.append(error)
+            log.critical("stopping_after_failure", error=str(error), exc_info=error)
+            stop.set()
+
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(engine.run()), loop.create_task(upkeep.run())]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield failed
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _nothing_recovered() -> Recovery:
+    return Recovery(at=0.0, clean=True, records=0, tasks=0, requeued=0, adopted=0, torn_bytes=0, seconds=0.0)
+
+
+async def _recover(
+    engine: Engine,
+    attempts: Attempts,
+    recovered: Recovered,
+    replayed: recovery.Replayed,
+    state_dir: Path,
+    watch: recovery.Stopwatch,
+) -> Recovery:
+    """Adopt what had finished unseen, then queue again what is still marked running."""
+    attempts.attach(engine)
+    adopted = recovery.adopt_outboxes(engine.scheduler, state_dir / "workers", attempts.attempt_ended)
+    await attempts.recorded()
+    requeued = engine.scheduler.counts.get(State.RUNNING, 0)
+    if requeued:
+        engine.feed(Restarted())
+    await engine.settled()
+    recovery.clear(state_dir / "workers")
+    report = Recovery(
+        at=engine.clock.now(),
+        clean=recovered.clean,
+        records=replayed.records,
+        tasks=len(engine.scheduler.tasks),
+        requeued=requeued,
+        adopted=adopted,
+        torn_bytes=recovered.torn_bytes,
+        seconds=watch.seconds(),
+    )
+    log.info(
+        "recovered",
+        clean=report.clean,
+        tasks=report.tasks,
+        records=report.records,
+        requeued=requeued,
+        adopted=adopted,
+        torn_bytes=report.torn_bytes,
+        seconds=round(report.seconds, 3),
+    )
+    return report

@@ -1,0 +1,245 @@
+"""What the daemon does for each request of the client protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from supervisord_agents import __version__
+from supervisord_agents.core.events import CancelRequested, RetryRequested, Submitted
+from supervisord_agents.core.model import END_STATES, Usage
+from supervisord_agents.daemon import views
+from supervisord_agents.daemon.admission import Admission
+from supervisord_agents.daemon.attempts import Attempts, read_result
+from supervisord_agents.daemon.engine import Engine
+from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.waiters import Waiters
+from supervisord_agents.errors import DiskFull, InvalidInput, Unavailable
+from supervisord_agents.rpc.peer import Peer
+from supervisord_agents.spool.logs import LogStore
+from supervisord_agents.spool.results import ResultStore
+from supervisord_agents.wire import messages as m
+from supervisord_agents.workers.pool import Pools
+
+MAX_WAIT_S = 24 * 3600.0
+MAX_LOG_CHUNK_BYTES = 1024 * 1024
+_ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_ID_LENGTH = 8
+
+
+class Facts(msgspec.Struct, kw_only=True):
+    """What `status` tells that does not change, or that others keep up to date."""
+
+    epoch: str
+    started_at: float
+    state_dir: Path
+    recovery: m.Recovery
+    enforcement: dict[str, str]
+    journal_bytes: Callable[[], int]
+    notes: list[str]
+    stopping: bool = False
+
+
+class Handlers:
+    """The handler of the RPC server (rpc.server.Handler)."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        attempts: Attempts,
+        pools: Pools,
+        results: ResultStore,
+        logs: LogStore,
+        feed: Feed,
+        waiters: Waiters,
+        facts: Facts,
+        max_pending: int,
+    ) -> None:
+        self._engine = engine
+        self._scheduler = engine.scheduler
+        self._admission = admission
+        self._attempts = attempts
+        self._pools = pools
+        self._results = results
+        self._logs = logs
+        self._feed = feed
+        self._waiters = waiters
+        self._facts = facts
+        self._max_pending = max_pending
+        self._process = psutil.Process()
+        self._table: dict[type[m.Request], Callable[[Any, Peer], Awaitable[m.Reply]]] = {
+            m.Submit: self._submit,
+            m.ListTasks: self._list,
+            m.Show: self._show,
+            m.Wait: self._wait,
+            m.GetResult: self._result,
+            m.Cancel: self._cancel,
+            m.Retry: self._retry,
+            m.GetLogs: self._get_logs,
+            m.Status: self._status,
+        }
+
+    async def handle(self, request: m.Request, peer: Peer) -> m.Reply:
+        """Answer one request; raises SupervisorError for the client to see."""
+        return await self._table[type(request)](request, peer)
+
+    def subscribe(self, request: m.Subscribe, peer: Peer) -> AsyncIterator[m.Item]:
+        return self._feed.subscribe(request.after, request.graph, request.logs)
+
+    # Changing
+
+    async def _submit(self, request: m.Submit, peer: Peer) -> m.SubmitReply:
+        known = self._scheduler.graph_of_key(request.key) if request.key else None
+        if known is not None:
+            await self._engine.settled()
+            return m.SubmitReply(graph=known, tasks=list(self._scheduler.graph_tasks(known)), duplicate=True)
+        self._refuse_if_full(len(request.tasks))
+        specs = self._admission.admit(request.tasks, peer.uid)
+        event = Submitted(graph=self._new_graph_id(), specs=specs, key=request.key, client=str(peer.uid))
+        self._scheduler.check(event, self._engine.clock.now())
+        sequence = self._engine.feed(event, urgent=False)
+        self._attempts.slots_changed()
+        await self._engine.released(sequence)
+        return m.SubmitReply(graph=event.graph, tasks=[f"{event.graph}.{spec.id}" for spec in specs])
+
+    def _refuse_if_full(self, count: int) -> None:
+        if self._facts.stopping:
+            raise Unavailable("the supervisor is stopping.", hint="Try again when it is back.")
+        counts = self._scheduler.counts
+        pending = sum(number for state, number in counts.items() if state not in END_STATES)
+        if pending + count > self._max_pending:
+            raise DiskFull(
+                f"{pending} tasks are pending, the limit is {self._max_pending}.",
+                kept="Nothing of this graph was accepted.",
+                hint="Wait for some to end, or raise daemon.max_pending_tasks.",
+                code=None,
+            )
+
+    def _new_graph_id(self) -> str:
+        while True:
+            graph = "g" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH - 1))
+            if not self._scheduler.graph_tasks(graph):
+                return graph
+
+    async def _cancel(self, request: m.Cancel, peer: Peer) -> m.CancelReply:
+        names = views.resolve(self._scheduler, request.task)
+        target = names[0] if len(names) == 1 else self._scheduler.tasks[names[0]].graph
+        affected = set(names) | (set(self._scheduler.dependents_of(names)) if request.subtree else set())
+        before = {name for name in affected if self._scheduler.tasks[name].state not in END_STATES}
+        event = CancelRequested(task=target, subtree=request.subtree, reason=request.reason)
+        self._scheduler.check(event, self._engine.clock.now())
+        await self._engine.released(self._engine.feed(event))
+        return m.CancelReply(cancelled=sorted(name for name in before if self._scheduler.tasks[name].state in END_STATES))
+
+    async def _retry(self, request: m.Retry, peer: Peer) -> m.RetryReply:
+        task = views.resolve_one(self._scheduler, request.task)
+        event = RetryRequested(task=task.id)
+        self._scheduler.check(event, self._engine.clock.now())
+        affected = [task.id, *self._scheduler.dependents_of([task.id])]
+        ended = {name for name in affected if self._scheduler.tasks[name].state in END_STATES}
+        sequence = self._engine.feed(event)
+        revived = [name for name in affected if name in ended and self._scheduler.tasks[name].state not in END_STATES]
+        self._attempts.slots_changed()
+        await self._engine.released(sequence)
+        return m.RetryReply(tasks=revived)
+
+    # Reading; nothing is told that is not durable
+
+    async def _list(self, request: m.ListTasks, peer: Peer) -> m.ListReply:
+        await self._engine.settled()
+        return views.page(self._scheduler, request, self._attempts.progress)
+
+    async def _show(self, request: m.Show, peer: Peer) -> m.ShowReply:
+        await self._engine.settled()
+        task = views.resolve_one(self._scheduler, request.task)
+        dependencies = [full_id for _, full_id in self._scheduler.dependency_names(task.id)]
+        return m.ShowReply(
+            task=views.view(self._scheduler, task, self._attempts.progress),
+            spec=task.spec,
+            dependencies={name: self._scheduler.tasks[name].state for name in dependencies if name in self._scheduler.tasks},
+            dependents=self._scheduler.direct_dependents(task.id),
+            history=self._scheduler.history(task.id),
+            result_path=str(self._results.path(task.id)),
+            log_path=str(self._logs.path(task.id)),
+        )
+
+    async def _wait(self, request: m.Wait, peer: Peer) -> m.WaitReply:
+        if request.mode not in ("any", "all"):
+            raise InvalidInput("must be `any` or `all`.", field="mode")
+        if not math.isfinite(request.timeout_s) or not 0 <= request.timeout_s <= MAX_WAIT_S:
+            raise InvalidInput(f"must be from 0 to {MAX_WAIT_S:.0f}.", field="timeout_s")
+        if not request.tasks:
+            raise InvalidInput("must name at least one task.", field="tasks")
+        names = list(dict.fromkeys(name for item in request.tasks for name in views.resolve(self._scheduler, item)))
+        done = await self._wait_for(names, request.mode, request.timeout_s)
+        await self._engine.settled()
+        rows = [views.view(self._scheduler, self._scheduler.tasks[name], self._attempts.progress) for name in names]
+        return m.WaitReply(done=done, tasks=rows)
+
+    async def _wait_for(self, names: list[str], mode: str, timeout_s: float) -> bool:
+        enough = any if mode == "any" else all
+
+        def met() -> bool:
+            return enough(self._scheduler.tasks[name].state in END_STATES for name in names)
+
+        with self._waiters.watch(names) as event:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while not met():
+                        event.clear()
+                        await event.wait()
+            except TimeoutError:
+                pass
+        return met()
+
+    async def _result(self, request: m.GetResult, peer: Peer) -> m.ResultReply:
+        await self._engine.settled()
+        task = views.resolve_one(self._scheduler, request.task)
+        return m.ResultReply(result=read_result(self._results, task.id, task.state), path=str(self._results.path(task.id)))
+
+    async def _get_logs(self, request: m.GetLogs, peer: Peer) -> m.LogsReply:
+        if request.offset < 0:
+            raise InvalidInput("must not be negative.", field="offset")
+        if not 1 <= request.limit_bytes <= MAX_LOG_CHUNK_BYTES:
+            raise InvalidInput(f"must be from 1 to {MAX_LOG_CHUNK_BYTES}.", field="limit_bytes")
+        task = views.resolve_one(self._scheduler, request.task)
+        ended = task.state in END_STATES
+        await self._engine.settled()
+        data, size = self._logs.read(task.id, request.offset, request.limit_bytes)
+        offset = request.offset + len(data)
+        return m.LogsReply(data=data, offset=offset, ended=ended and offset >= size)
+
+    async def _status(self, request: m.Status, peer: Peer) -> m.StatusReply:
+        await self._engine.settled()
+        facts, scheduler = self._facts, self._scheduler
+        waiting = {view.name: scheduler.waiting(view.name) for view in self._pools.views({})}
+        cpu = self._process.cpu_times()
+        return m.StatusReply(
+            version=__version__,
+            pid=os.getpid(),
+            epoch=facts.epoch,
+            started_at=facts.started_at,
+            state_dir=str(facts.state_dir),
+            counts={str(state): count for state, count in scheduler.counts.items()},
+            pools=self._pools.views(waiting),
+            recovery=facts.recovery,
+            journal_bytes=facts.journal_bytes(),
+            journal_sequence=self._engine.sequence,
+            disk_free_bytes=shutil.disk_usage(facts.state_dir).free,
+            accepting=not facts.stopping and self._engine.accepting,
+            cpu_seconds=cpu.user + cpu.system,
+            rss_bytes=self._process.memory_info().rss,
+            enforcement=facts.enforcement,
+            usage=scheduler.usage if hasattr(scheduler, "usage") else Usage(),
+            notes=list(facts.notes),
+        )

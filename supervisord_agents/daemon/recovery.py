@@ -1,0 +1,135 @@
+"""From the journal back to a running state.
+
+Order matters: the workers of the daemon before must be gone, then what they had finished is adopted, and only then the attempts still
+marked running are queued again. The other way round an attempt could run twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from supervisord_agents.core.events import Changed, Finished, decode_event
+from supervisord_agents.core.model import END_STATES, Result, State
+from supervisord_agents.core.scheduler import Scheduler
+from supervisord_agents.daemon.clock import iso
+from supervisord_agents.errors import JournalCorrupt
+from supervisord_agents.journal.recovery import Recovered
+from supervisord_agents.spool.results import ResultStore
+from supervisord_agents.wire import frames
+
+OUTBOX_LIMIT_BYTES = 64 * 1024 * 1024
+log = structlog.get_logger()
+
+
+class Replayed(msgspec.Struct, kw_only=True):
+    """The state that the journal holds, and what of its tail the shell must look at again."""
+
+    scheduler: Scheduler
+    changes: list[tuple[int, Changed]]
+    finished: dict[str, tuple[float, Finished]]
+    """The last end of each task that ended in the tail, with its time."""
+    last_at: float
+    records: int
+
+
+def replay(recovered: Recovered) -> Replayed:
+    """Rebuild the scheduler: snapshot, then every record after it through the same `handle` that made it.
+
+    Raises JournalCorrupt for a record that is no event.
+    """
+    scheduler = Scheduler() if recovered.snapshot is None else Scheduler.restore(recovered.snapshot)
+    replayed = Replayed(scheduler=scheduler, changes=[], finished={}, last_at=0.0, records=0)
+    for sequence, payload in recovered.records:
+        try:
+            now, event = decode_event(payload)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise JournalCorrupt(
+                f"record {sequence} is whole but is no event of this version: {error}.",
+                hint="It was written by a newer version? Look at it with: agentctl journal dump",
+            ) from error
+        decisions = scheduler.handle(event, now)
+        replayed.changes += [(sequence, decision) for decision in decisions if isinstance(decision, Changed)]
+        if isinstance(event, Finished):
+            replayed.finished[event.task] = (now, event)
+        replayed.last_at = max(replayed.last_at, now)
+        replayed.records += 1
+    return replayed
+
+
+def restore_results(replayed: Replayed, results: ResultStore) -> int:
+    """Write again the small results whose files did not reach the disk; gives their number."""
+    restored = 0
+    for task_id, (at, event) in replayed.finished.items():
+        task = replayed.scheduler.tasks.get(task_id)
+        if task is None or event.output_file or event.attempt != task.attempt or results.intact(task_id):
+            continue
+        results.write(
+            Result(
+                task_id=task_id,
+                worker_id=task.worker,
+                status=str(task.state if task.state in END_STATES else State.FAILED),
+                attempt=event.attempt,
+                started_at=iso(task.started_at),
+                completed_at=iso(at),
+                output=event.output,
+                error=task.failure,
+                tokens_used=event.usage.input_tokens + event.usage.output_tokens,
+                cost_usd=event.usage.cost_usd,
+                truncated=event.truncated,
+            )
+        )
+        restored += 1
+    return restored
+
+
+Adopt = Callable[[str, frames.TaskResult | frames.TaskError], None]
+
+
+def adopt_outboxes(scheduler: Scheduler, workers: Path, adopt: Adopt) -> int:
+    """Hand over the ends that workers left behind for attempts still marked running; gives their number.
+
+    A worker may only speak for the attempt it was given: any other file is ignored.
+    """
+    adopted = 0
+    for task in [task for task in scheduler.tasks.values() if task.state is State.RUNNING and task.worker]:
+        frame = _read_outbox(workers / task.worker / "outbox", f"{task.id}.{task.attempt}")
+        if frame is not None and frame.task == task.id and frame.attempt == task.attempt:
+            adopt(task.worker, frame)
+            adopted += 1
+    return adopted
+
+
+def _read_outbox(directory: Path, name: str) -> frames.TaskResult | frames.TaskError | None:
+    """The frame in a file that an untrusted process wrote: no links, no devices, bounded."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError, RecursionError):
+        descriptor = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            info = os.fstat(descriptor)
+            if stat.S_ISREG(info.st_mode) and info.st_size <= OUTBOX_LIMIT_BYTES:
+                return frames.outbox_decoder.decode(file.read(OUTBOX_LIMIT_BYTES))
+    return None
+
+
+def clear(workers: Path) -> None:
+    """Remove the directories of workers that are gone."""
+    for directory in workers.glob("w-*"):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start

@@ -1,0 +1,115 @@
+"""Read-only answers made from the scheduler's state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from supervisord_agents.core.model import END_STATES
+from supervisord_agents.core.scheduler import Scheduler, Task
+from supervisord_agents.errors import InvalidInput, NotFound
+from supervisord_agents.wire.messages import ListReply, ListTasks, TaskView
+
+MAX_PAGE = 1_000
+Progress = dict[str, tuple[float, str]]
+
+
+def view(scheduler: Scheduler, task: Task, progress: Progress) -> TaskView:
+    """A task as clients see it."""
+    spec = task.spec
+    fraction, message = progress.get(task.id, (-1.0, ""))
+    return TaskView(
+        id=task.id,
+        graph=task.graph,
+        agent=spec.agent,
+        type=spec.type,
+        state=task.state,
+        priority=spec.priority,
+        attempt=task.attempt,
+        max_retries=spec.max_retries,
+        submitted_at=task.submitted_at,
+        started_at=task.started_at,
+        ended_at=task.ended_at,
+        retry_at=task.retry_at,
+        worker=task.worker,
+        pool=spec.pool,
+        waits_for=_open_dependencies(scheduler, task),
+        failure=task.failure,
+        usage=task.usage,
+        progress=fraction,
+        progress_message=message,
+    )
+
+
+def _open_dependencies(scheduler: Scheduler, task: Task) -> list[str]:
+    names = (full_id for _, full_id in scheduler.dependency_names(task.id))
+    return [name for name in names if name in scheduler.tasks and scheduler.tasks[name].state not in END_STATES]
+
+
+def page(scheduler: Scheduler, request: ListTasks, progress: Progress) -> ListReply:
+    """A page of tasks, newest first. Raises InvalidInput for a limit out of range or a page token that is none."""
+    if not 1 <= request.limit <= MAX_PAGE:
+        raise InvalidInput(f"must be from 1 to {MAX_PAGE}.", field="limit")
+    matching = _matching(scheduler, request)
+    if request.after:
+        for task in matching:
+            if task.id == request.after:
+                break
+        else:
+            raise InvalidInput("names no task of this list.", field="after", hint="Use the `next` of the page before.")
+    rows = list(islice(matching, request.limit + 1))
+    more = len(rows) > request.limit
+    rows = rows[: request.limit]
+    return ListReply(
+        tasks=[view(scheduler, task, progress) for task in rows],
+        total=_total(scheduler, request),
+        next=rows[-1].id if more else "",
+    )
+
+
+def _matching(scheduler: Scheduler, request: ListTasks) -> Iterator[Task]:
+    wanted = set(request.states)
+    tasks = (
+        (scheduler.tasks[name] for name in reversed(graph_tasks(scheduler, request.graph)))
+        if request.graph
+        else reversed(scheduler.tasks.values())
+    )
+    return (task for task in tasks if not wanted or task.state in wanted)
+
+
+def _total(scheduler: Scheduler, request: ListTasks) -> int:
+    if request.graph:
+        return sum(1 for _ in _matching(scheduler, request))
+    counts = scheduler.counts
+    return sum(count for state, count in counts.items() if not request.states or state in request.states)
+
+
+def graph_tasks(scheduler: Scheduler, graph: str) -> list[str]:
+    """Full ids of a graph's tasks; raises NotFound."""
+    names = list(scheduler.graph_tasks(graph))
+    if not names:
+        raise NotFound(f"no graph is called `{graph}`.", field="graph", hint="See: agentctl list")
+    return names
+
+
+def resolve(scheduler: Scheduler, name: str) -> list[str]:
+    """Full task ids behind a task id, a graph id, or an unambiguous prefix of either; raises NotFound or InvalidInput."""
+    if name in scheduler.tasks:
+        return [name]
+    found = scheduler.resolve(name)
+    if not name or not found:
+        raise NotFound(f"no task is called `{name}`.", field="task", hint="See: agentctl list")
+    if len(found) > 1:
+        some = ", ".join(found[:5])
+        raise InvalidInput(f"`{name}` may be any of {len(found)}: {some}.", field="task", hint="Give more of the id.")
+    return found if found[0] in scheduler.tasks else graph_tasks(scheduler, found[0])
+
+
+def resolve_one(scheduler: Scheduler, name: str) -> Task:
+    """The one task behind a name; raises NotFound or InvalidInput."""
+    found = resolve(scheduler, name)
+    if len(found) > 1:
+        raise InvalidInput(
+            f"`{name}` is a graph of {len(found)} tasks.", field="task", hint=f"Name one of them, such as {found[0]}."
+        )
+    return scheduler.tasks[found[0]]
