@@ -1,0 +1,111 @@
+"""Memory, process and CPU caps for whole process trees, on cgroup v2 or v1, and a way to kill such a tree for good.
+
+    cgroups = Cgroups.detect("agent-supervisor")
+    group = cgroups.create("task-1", memory_bytes=512 << 20, pids=64)
+    group.attach(pid)
+    ...
+    group.kill()
+    group.remove()
+    print(group.events())
+
+Everything happens below one directory, named by the caller, in this process's own cgroup; nothing else is ever written to.
+"""
+
+from __future__ import annotations
+
+import errno
+from functools import partial
+from pathlib import Path
+
+from sandbox.cgroup_base import REMOVE_TIMEOUT_S, Group, GroupEvents, Hierarchy, Limits, check_name
+from sandbox.cgroup_paths import Hierarchies, hierarchies
+from sandbox.cgroup_v1 import HierarchyV1
+from sandbox.cgroup_v2 import SCOPE_HINT, HierarchyV2, delegated_base
+from sandbox.errors import SandboxError
+
+__all__ = ["Cgroups", "Group", "GroupEvents", "Limits"]
+
+RESOURCES = ("memory", "pids", "cpu")
+
+
+class Cgroups:
+    """The cgroups of one daemon. `backend` is "v2", "v1" or "none"; `reason` says why it is none."""
+
+    def __init__(self, hierarchy: Hierarchy | None, reason: str = "") -> None:
+        self._hierarchy = hierarchy
+        self.reason = reason
+
+    @classmethod
+    def detect(cls, name: str, parent: str | None = None) -> Cgroups:
+        """Take the best hierarchy that this host lets us use, and lock the directory `name` in it.
+
+        `parent` is a cgroup path as in /proc/self/cgroup to work under instead of our own. On v2 this moves the calling process,
+        and any children that it has, into a child named "supervisor". Raises SandboxError for a bad name, and when another
+        process uses the same name.
+        """
+        check_name(name)
+        try:
+            found = hierarchies(parent)
+        except OSError as error:
+            return cls(None, f"/proc cannot be read: {error.strerror}")
+        reasons = []
+        for attempt in (partial(_try_v2, given=parent is not None), _try_v1):
+            try:
+                return cls(attempt(found, name))
+            except SandboxError as error:
+                if error.errno == errno.EWOULDBLOCK:
+                    raise
+                reasons.append(" ".join(part for part in (error.message, error.hint) if part))
+        return cls(None, " ".join(reasons))
+
+    @property
+    def backend(self) -> str:
+        return self._hierarchy.backend if self._hierarchy else "none"
+
+    def layers(self) -> dict[str, str]:
+        """For memory, pids and cpu: the version that enforces it, or the reason why none does."""
+        return self._hierarchy.layers() if self._hierarchy else dict.fromkeys(RESOURCES, self.reason)
+
+    def create(self, name: str, *, memory_bytes: int = 0, pids: int = 0, cpu_percent: int = 0) -> Group:
+        """Make an empty group; a limit of 0 is none, and `cpu_percent` is of one CPU.
+
+        Raises SandboxError, with nothing left behind, when a limit cannot be enforced here or the name is taken.
+        """
+        if self._hierarchy is None:
+            raise SandboxError(f"no cgroups here: {self.reason}", step="cgroup", errno=errno.ENOTSUP)
+        asked = {"memory": memory_bytes, "pids": pids, "cpu": cpu_percent}
+        for resource, how in self.layers().items():
+            if asked[resource] and how != self.backend:
+                raise SandboxError(f"the {resource} limit cannot be enforced: {how}.", step="cgroup", errno=errno.ENOTSUP)
+        return self._hierarchy.create(name, Limits(memory_bytes, pids, cpu_percent))
+
+    def sweep(self, timeout_s: float = REMOVE_TIMEOUT_S) -> list[str]:
+        """Kill and remove the groups of ours that an earlier run left; returns their names. Call it before the first create().
+
+        Raises SandboxError when one cannot be emptied within `timeout_s` seconds.
+        """
+        left = self._hierarchy.leftovers() if self._hierarchy else []
+        for group in left:
+            group.kill()
+            group.remove(timeout_s)
+        return [group.name for group in left]
+
+    def close(self) -> None:
+        """Remove our directory if no group is left in it, and let go of its name. Again is harmless."""
+        if self._hierarchy:
+            self._hierarchy.close()
+
+
+def _try_v2(found: Hierarchies, name: str, *, given: bool) -> Hierarchy:
+    if found.v2 is None:
+        raise SandboxError("no cgroup v2 is mounted.", step="cgroup", errno=errno.ENOTSUP)
+    base: Path | None = found.v2 if given else delegated_base(found.v2)
+    if base is None:
+        raise SandboxError(f"the cgroup {found.v2} is not delegated to us.", step="cgroup", errno=errno.EPERM, hint=SCOPE_HINT)
+    return HierarchyV2(base, name)
+
+
+def _try_v1(found: Hierarchies, name: str) -> Hierarchy:
+    if not found.v1:
+        raise SandboxError("no cgroup v1 is mounted.", step="cgroup", errno=errno.ENOTSUP)
+    return HierarchyV1(found.v1, name)

@@ -1,0 +1,189 @@
+"""What the two cgroup backends share: the interface of a group, and small reads and writes of control files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.errors import SandboxError
+
+REMOVE_TIMEOUT_S = 2.0
+"""How long a removal waits for killed processes to leave: an exit that has gigabytes to free takes this long."""
+
+CPU_PERIOD_US = 100_000
+"""The kernel's default bandwidth period (sched-bwc.rst); a quota may not be under 1,000."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The caps of a group; 0 means none. `cpu_percent` is of one CPU, so 200 is two of them."""
+
+    memory_bytes: int = 0
+    pids: int = 0
+    cpu_percent: int = 0
+
+    def cpu_quota_us(self) -> int:
+        return max(1_000, self.cpu_percent * CPU_PERIOD_US // 100)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEvents:
+    """What the kernel counted for a group since its creation: kills for lack of memory, refused forks, peak memory, CPU time."""
+
+    oom_kills: int = 0
+    pids_limit_hits: int = 0
+    memory_peak_bytes: int = 0
+    cpu_s: float = 0.0
+
+
+class Group(ABC):
+    """One cgroup of ours, for one sandbox."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._last = GroupEvents()
+        self._removed = False
+
+    @abstractmethod
+    def attach(self, pid: int) -> None:
+        """Move a process and all its threads in. Raises SandboxError when it is gone or may not be moved."""
+
+    @abstractmethod
+    def directory_fd(self) -> int:
+        """An open descriptor of the directory for CLONE_INTO_CGROUP, owned by the group. Raises SandboxError on v1."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Send SIGKILL to every process in the group, forks under way included. Returns before all of them are gone."""
+
+    @abstractmethod
+    def empty(self) -> bool:
+        """Whether no live process is in the group. True once removed."""
+
+    @abstractmethod
+    def _read_events(self) -> GroupEvents: ...
+
+    @abstractmethod
+    def _remove(self, timeout_s: float) -> None: ...
+
+    def events(self) -> GroupEvents:
+        """The counters now; after the removal, those read just before it."""
+        if not self._removed:
+            self._last = self._read_events()
+        return self._last
+
+    def remove(self, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
+        """Delete the group once its processes have left; again is harmless.
+
+        Raises SandboxError when some remain after `timeout_s` seconds.
+        """
+        if self._removed:
+            return
+        self.events()
+        self._remove(timeout_s)
+        self._removed = True
+
+
+class Hierarchy(ABC):
+    """Our own directory in the host's hierarchies, under which the groups live."""
+
+    backend = "none"
+
+    @abstractmethod
+    def layers(self) -> dict[str, str]: ...
+
+    @abstractmethod
+    def create(self, name: str, limits: Limits) -> Group: ...
+
+    @abstractmethod
+    def leftovers(self) -> list[Group]:
+        """The groups that stand in our directory and that this object did not make."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+def check_name(name: str) -> str:
+    """The name unchanged. Raises SandboxError if it could leave our directory or clash with a control file (those have a dot)."""
+    if not _NAME.fullmatch(name) or name == "supervisor":
+        raise SandboxError(
+            f"{name!r} cannot name a cgroup.",
+            step="cgroup",
+            errno=errno.EINVAL,
+            hint="Use up to 128 letters, digits, '-' and '_', and not 'supervisor'.",
+        )
+    return name
+
+
+def failed(what: str, error: OSError, hint: str = "") -> SandboxError:
+    return SandboxError(f"{what}: {error.strerror}.", step="cgroup", errno=error.errno or 0, hint=hint)
+
+
+def write(path: Path, value: str | int) -> None:
+    """One write(2), as control files demand. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, f"{value}".encode())
+    finally:
+        os.close(descriptor)
+
+
+def read_int(path: Path) -> int:
+    """The number in a control file; 0 if the file is not there or has no number."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def read_stat(path: Path) -> dict[str, int]:
+    """A control file of lines "name number"; empty if it is not there."""
+    values: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            name, _, number = line.partition(" ")
+            if number.isdigit():
+                values[name] = int(number)
+    return values
+
+
+def pids_in(directory: Path) -> list[int]:
+    """The processes of a cgroup; those that our PID namespace cannot see are left out. Empty if the cgroup is gone."""
+    try:
+        found = [int(line) for line in (directory / "cgroup.procs").read_text().split()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        if error.errno == errno.ENODEV:  # removed between the open and the read
+            return []
+        raise
+    return [pid for pid in found if pid > 0]
+
+
+def claim(directory: Path) -> int:
+    """Make our directory and lock it, so that a second daemon of the same name cannot sweep the groups of the first.
+
+    Returns the descriptor that holds the lock. Raises OSError; EWOULDBLOCK when another process holds it.
+    """
+    while True:
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o755)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink and os.fstat(descriptor).st_ino == directory.stat().st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass  # its last owner removed it between our open and our lock
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -1,0 +1,197 @@
+"""cgroup v1: one directory a controller for each group (Documentation/admin-guide/cgroup-v1).
+
+v1 has no cgroup.kill. The freezer stands in for it: processes of a frozen group cannot exit, so the pids read from
+it cannot be reused before they are signalled, and none of them can fork on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from pathlib import Path
+
+from sandbox.cgroup_base import (
+    CPU_PERIOD_US,
+    Group,
+    GroupEvents,
+    Hierarchy,
+    Limits,
+    check_name,
+    claim,
+    failed,
+    pids_in,
+    read_int,
+    read_stat,
+    write,
+)
+from sandbox.errors import SandboxError
+
+REQUIRED = ("freezer", "memory", "pids")
+_KILL_ROUNDS = 50
+_FREEZE_TIMEOUT_S = 0.5
+_POLL_S = 0.001
+
+
+class GroupV1(Group):
+    """A directory under each controller; mounts that carry several controllers are one directory."""
+
+    def __init__(self, name: str, directories: dict[str, Path]) -> None:
+        super().__init__(name)
+        self._directories = directories
+        self._freezer = directories["freezer"]
+
+    def attach(self, pid: int) -> None:
+        # The freezer comes first: whatever is in any of them can then be killed through it.
+        for directory in [self._freezer, *self._others()]:
+            try:
+                write(directory / "cgroup.procs", pid)
+            except OSError as error:
+                raise failed(f"cannot move process {pid} into {directory}", error) from error
+
+    def directory_fd(self) -> int:
+        raise SandboxError(
+            "cgroup v1 cannot start a process in a group.", step="cgroup", errno=errno.ENOTSUP, hint="Use attach()."
+        )
+
+    def kill(self) -> None:
+        for _ in range(_KILL_ROUNDS):
+            if self.empty():
+                return
+            try:
+                self._freeze()
+                for pid in pids_in(self._freezer):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    write(self._freezer / "freezer.state", "THAWED")
+            time.sleep(_POLL_S)
+
+    def empty(self) -> bool:
+        return not pids_in(self._freezer)
+
+    def _freeze(self) -> None:
+        """Freeze, and wait until it holds: a process in an uninterruptible sleep delays it and is signalled all the same."""
+        with contextlib.suppress(FileNotFoundError):
+            write(self._freezer / "freezer.state", "FROZEN")
+            deadline = time.monotonic() + _FREEZE_TIMEOUT_S
+            while (self._freezer / "freezer.state").read_text().strip() != "FROZEN" and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+
+    def _read_events(self) -> GroupEvents:
+        memory, pids, cpu = (self._directories.get(name, self._freezer) for name in ("memory", "pids", "cpuacct"))
+        return GroupEvents(
+            oom_kills=read_stat(memory / "memory.oom_control").get("oom_kill", 0),
+            pids_limit_hits=read_stat(pids / "pids.events").get("max", 0),
+            memory_peak_bytes=read_int(memory / "memory.max_usage_in_bytes"),
+            cpu_s=read_int(cpu / "cpuacct.usage") / 1e9,
+        )
+
+    def _remove(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        # The freezer goes last: while it stands, a removal that failed half way can be taken up again.
+        for directory in [*self._others(), self._freezer]:
+            while True:
+                try:
+                    directory.rmdir()
+                    break
+                except FileNotFoundError:
+                    break
+                except OSError as error:
+                    # v1 has no event for the last exit, hence the polling.
+                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                        raise failed(f"cannot remove {directory}", error, "kill() it first.") from error
+                    time.sleep(_POLL_S)
+
+    def _others(self) -> list[Path]:
+        return sorted(set(self._directories.values()) - {self._freezer})
+
+
+class HierarchyV1(Hierarchy):
+    """Our directory `name` under this process's own cgroup of each controller."""
+
+    backend = "v1"
+
+    def __init__(self, own: dict[str, Path], name: str) -> None:
+        """Make the directories and lock them. Raises SandboxError when a controller is missing or not writable."""
+        missing = [controller for controller in REQUIRED if controller not in own]
+        if missing:
+            raise SandboxError(
+                f"cgroup v1 has no {', '.join(missing)} controller mounted here.", step="cgroup", errno=errno.ENOTSUP
+            )
+        self._directories = {controller: directory / name for controller, directory in own.items()}
+        self._lock = -1
+        try:
+            self._lock = claim(self._directories["freezer"])
+            for directory in self._directories.values():
+                directory.mkdir(mode=0o755, exist_ok=True)
+        except OSError as error:
+            self.close()
+            if error.errno == errno.EWOULDBLOCK:
+                raise SandboxError(
+                    f"the cgroup name {name!r} is used by another process.",
+                    step="cgroup",
+                    errno=error.errno,
+                    hint="Give this one a name of its own.",
+                ) from error
+            raise failed(f"cannot make the cgroup {error.filename}", error) from error
+
+    def layers(self) -> dict[str, str]:
+        quota = "cpu" in self._directories and (self._directories["cpu"] / "cpu.cfs_quota_us").exists()
+        return {
+            "memory": "v1",
+            "pids": "v1",
+            "cpu": "v1" if quota else "no CPU bandwidth control: the kernel lacks CONFIG_CFS_BANDWIDTH",
+        }
+
+    def create(self, name: str, limits: Limits) -> Group:
+        check_name(name)
+        group = GroupV1(name, {controller: directory / name for controller, directory in self._directories.items()})
+        made: list[Path] = []
+        try:
+            for controller, parent in self._directories.items():
+                directory = parent / name
+                if directory not in made:
+                    directory.mkdir(mode=0o755)
+                    made.append(directory)
+                self._limit(controller, directory, limits)
+        except OSError as error:
+            for directory in made:
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
+            raise failed(f"cannot make the cgroup {name!r} ({error.filename})", error) from error
+        return group
+
+    def leftovers(self) -> list[Group]:
+        names = {entry.name for directory in self._directories.values() for entry in directory.iterdir() if entry.is_dir()}
+        return [
+            GroupV1(name, {controller: directory / name for controller, directory in self._directories.items()})
+            for name in sorted(names)
+        ]
+
+    def close(self) -> None:
+        if self._lock < 0:
+            return
+        for directory in sorted(set(self._directories.values()) - {self._directories["freezer"]}):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        with contextlib.suppress(OSError):
+            self._directories["freezer"].rmdir()
+        os.close(self._lock)
+        self._lock = -1
+
+    @staticmethod
+    def _limit(controller: str, directory: Path, limits: Limits) -> None:
+        if controller == "memory" and limits.memory_bytes:
+            write(directory / "memory.limit_in_bytes", limits.memory_bytes)
+            with_swap = directory / "memory.memsw.limit_in_bytes"
+            if with_swap.exists():
+                write(with_swap, limits.memory_bytes)
+        elif controller == "pids" and limits.pids:
+            write(directory / "pids.max", limits.pids)
+        elif controller == "cpu" and limits.cpu_percent:
+            write(directory / "cpu.cfs_period_us", CPU_PERIOD_US)
+            write(directory / "cpu.cfs_quota_us", limits.cpu_quota_us())

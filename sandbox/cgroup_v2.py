@@ -1,0 +1,255 @@
+"""cgroup v2: one directory a group (Documentation/admin-guide/cgroup-v2.rst), in a subtree that was delegated to us.
+
+A cgroup with controllers enabled for its children may hold no processes, so the daemon first moves itself into a child named
+`supervisor` (systemd's CGROUP_DELEGATION.md). Nothing outside of a delegated subtree is changed: it has another owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import time
+from pathlib import Path
+
+from sandbox.cgroup_base import (
+    CPU_PERIOD_US,
+    Group,
+    GroupEvents,
+    Hierarchy,
+    Limits,
+    check_name,
+    claim,
+    failed,
+    pids_in,
+    read_int,
+    read_stat,
+    write,
+)
+from sandbox.errors import SandboxError
+
+REQUIRED = frozenset({"memory", "pids"})
+WANTED = ("memory", "pids", "cpu")
+SCOPE_HINT = "Start it as the systemd service, or under `systemd-run --user --scope -p Delegate=yes`."
+
+
+class GroupV2(Group):
+    """One directory, with a descriptor for CLONE_INTO_CGROUP."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        super().__init__(name)
+        self._directory = directory
+        self._descriptor = -1
+
+    def attach(self, pid: int) -> None:
+        try:
+            write(self._directory / "cgroup.procs", pid)
+        except OSError as error:
+            raise failed(f"cannot move process {pid} into {self._directory}", error) from error
+
+    def directory_fd(self) -> int:
+        if self._descriptor < 0:
+            try:
+                self._descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise failed(f"cannot open {self._directory}", error) from error
+        return self._descriptor
+
+    def kill(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            write(self._directory / "cgroup.kill", 1)
+
+    def empty(self) -> bool:
+        return not read_stat(self._directory / "cgroup.events").get("populated", 0)
+
+    def _read_events(self) -> GroupEvents:
+        return GroupEvents(
+            oom_kills=read_stat(self._directory / "memory.events").get("oom_kill", 0),
+            pids_limit_hits=read_stat(self._directory / "pids.events").get("max", 0),
+            memory_peak_bytes=read_int(self._directory / "memory.peak"),
+            cpu_s=read_stat(self._directory / "cpu.stat").get("usage_usec", 0) / 1e6,
+        )
+
+    def _remove(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        self._wait_empty(deadline)
+        while True:
+            try:
+                self._directory.rmdir()
+                break
+            except FileNotFoundError:
+                break
+            except OSError as error:
+                # Also EBUSY for a moment after the last exit.
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise failed(f"cannot remove {self._directory}", error, "kill() it first.") from error
+                time.sleep(0.001)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _wait_empty(self, deadline: float) -> None:
+        """Wait until `populated` falls to 0 (the kernel wakes a POLLPRI on cgroup.events), or for the deadline."""
+        try:
+            events = os.open(self._directory / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            poller = select.poll()
+            poller.register(events, select.POLLPRI)
+            while b"populated 1" in os.pread(events, 4096, 0) and (left := deadline - time.monotonic()) > 0:
+                poller.poll(left * 1000)
+        finally:
+            os.close(events)
+
+
+class HierarchyV2(Hierarchy):
+    """Our directory `name` in the delegated cgroup `base`."""
+
+    backend = "v2"
+
+    def __init__(self, base: Path, name: str) -> None:
+        """Move this process out of the way, enable the controllers and lock our directory.
+
+        Raises SandboxError, with nothing moved, when the subtree lacks controllers or holds processes of others.
+        """
+        self._directory = base / name
+        self._lock = -1
+        try:
+            available = controllers(base)
+            if not available >= REQUIRED:
+                lacking = ", ".join(sorted(REQUIRED - available))
+                raise SandboxError(
+                    f"the cgroup {base} has no {lacking} controller.", step="cgroup", errno=errno.ENOTSUP, hint=SCOPE_HINT
+                )
+            if not (base / "cgroup.kill").exists() and (base / "cgroup.type").exists():
+                raise SandboxError("cgroup v2 needs Linux 5.14 or newer, for cgroup.kill.", step="cgroup", errno=errno.ENOTSUP)
+            make_room(base)
+            self._controllers = enable(base, available)
+            self._lock = claim(self._directory)
+            enable(self._directory, self._controllers)
+        except OSError as error:
+            self.close()
+            if error.errno == errno.EWOULDBLOCK:
+                raise SandboxError(
+                    f"the cgroup name {name!r} is used by another process.",
+                    step="cgroup",
+                    errno=error.errno,
+                    hint="Give this one a name of its own.",
+                ) from error
+            raise failed(f"cannot set up the cgroup {error.filename or self._directory}", error, SCOPE_HINT) from error
+
+    def layers(self) -> dict[str, str]:
+        return {name: "v2" if name in self._controllers else f"the {name} controller is not delegated" for name in WANTED}
+
+    def create(self, name: str, limits: Limits) -> Group:
+        directory = self._directory / check_name(name)
+        try:
+            directory.mkdir(mode=0o755)
+        except OSError as error:
+            raise failed(f"cannot make the cgroup {directory}", error) from error
+        try:
+            self._limit(directory, limits)
+        except OSError as error:
+            directory.rmdir()
+            raise failed(f"cannot limit the cgroup {directory} ({error.filename})", error) from error
+        return GroupV2(name, directory)
+
+    def leftovers(self) -> list[Group]:
+        return [GroupV2(entry.name, entry) for entry in sorted(self._directory.iterdir()) if entry.is_dir()]
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                self._directory.rmdir()
+            os.close(self._lock)
+            self._lock = -1
+
+    @staticmethod
+    def _limit(directory: Path, limits: Limits) -> None:
+        if limits.memory_bytes:
+            write(directory / "memory.max", limits.memory_bytes)
+            write(directory / "memory.oom.group", 1)
+            if (directory / "memory.swap.max").exists():
+                write(directory / "memory.swap.max", 0)
+        if limits.pids:
+            write(directory / "pids.max", limits.pids)
+        if limits.cpu_percent:
+            write(directory / "cpu.max", f"{limits.cpu_quota_us()} {CPU_PERIOD_US}")
+
+
+def delegated_base(own: Path) -> Path | None:
+    """The cgroup that was delegated to us: our own, or its parent where we stand in a child of it (systemd's DelegateSubgroup=).
+
+    None when the subtree belongs to another manager. systemd marks what it delegates with an extended attribute; where it does
+    not run, our own cgroup has no other owner.
+    """
+    for directory in (own, own.parent):
+        if _marked(directory):
+            return directory
+    if own.name == "supervisor" and _unmanaged(own.parent):
+        return own.parent
+    return own if _unmanaged(own) else None
+
+
+def controllers(directory: Path) -> set[str]:
+    """The controllers that the children of a cgroup may be given. Raises OSError."""
+    return set((directory / "cgroup.controllers").read_text().split())
+
+
+def enable(directory: Path, wanted: set[str]) -> set[str]:
+    """Turn on for the children what is wanted and there; returns what is on. Raises OSError."""
+    for name in WANTED:
+        if name in wanted:
+            write(directory / "cgroup.subtree_control", f"+{name}")
+    return set((directory / "cgroup.subtree_control").read_text().split()) & set(WANTED)
+
+
+def make_room(base: Path) -> None:
+    """Move this process and its children from `base` to `base`/supervisor.
+
+    Raises SandboxError, with nothing moved, when there are others in it; OSError when it is not ours to change.
+    """
+    if not (base / "cgroup.type").exists():
+        return  # the root of the hierarchy may hold processes
+    inside = pids_in(base)
+    strangers = [pid for pid in inside if not _is_ours(pid)]
+    if strangers:
+        raise SandboxError(
+            f"the cgroup {base} holds other processes (pid {', '.join(map(str, strangers[:3]))}), which are not ours to move.",
+            step="cgroup",
+            errno=errno.EBUSY,
+            hint=SCOPE_HINT,
+        )
+    if inside:
+        (base / "supervisor").mkdir(exist_ok=True)
+    for pid in inside:
+        try:
+            write(base / "supervisor" / "cgroup.procs", pid)
+        except ProcessLookupError:
+            continue
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether `pid` is this process or a descendant, or is gone."""
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+    return False
+
+
+def _marked(directory: Path) -> bool:
+    for name in ("user.delegate", "trusted.delegate"):
+        with contextlib.suppress(OSError):
+            if os.getxattr(directory, name) == b"1":
+                return True
+    return False
+
+
+def _unmanaged(directory: Path) -> bool:
+    return os.access(directory / "cgroup.procs", os.W_OK) and not Path("/run/systemd/system").exists()
