@@ -18,7 +18,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
     """Something that happened."""
 
 
-class Submitted(Event, tag="submitted"):
+class Submitted(Event, frozen=True, tag="submitted"):
     """A client's graph was accepted. `specs` carry their short ids; `dependencies` are still as the client wrote them."""
 
     graph: str
@@ -28,7 +28,7 @@ class Submitted(Event, tag="submitted"):
     client: str = ""
 
 
-class Started(Event, tag="started"):
+class Started(Event, frozen=True, tag="started"):
     """An attempt was given to a worker."""
 
     task: str
@@ -36,7 +36,7 @@ class Started(Event, tag="started"):
     worker: str
 
 
-class Finished(Event, tag="finished"):
+class Finished(Event, frozen=True, tag="finished"):
     """An attempt ended. `failure` None: it succeeded. `output` is the result's JSON, kept here while it is small."""
 
     task: str
@@ -49,7 +49,7 @@ class Finished(Event, tag="finished"):
     truncated: bool = False
 
 
-class CancelRequested(Event, tag="cancel"):
+class CancelRequested(Event, frozen=True, tag="cancel"):
     """Cancel `task`; with `subtree` all that depend on it too. A graph id stands for all its tasks."""
 
     task: str
@@ -57,17 +57,17 @@ class CancelRequested(Event, tag="cancel"):
     reason: str = ""
 
 
-class RetryRequested(Event, tag="retry"):
+class RetryRequested(Event, frozen=True, tag="retry"):
     """A person asks for another round of a task that ended without success (and of what failed because of it)."""
 
     task: str
 
 
-class Ticked(Event, tag="tick"):
+class Ticked(Event, frozen=True, tag="tick"):
     """Time has come for what was due: backoffs, timeouts, deadlines."""
 
 
-class Restarted(Event, tag="restarted"):
+class Restarted(Event, frozen=True, tag="restarted"):
     """The daemon came back; attempts still marked running are lost (those that had finished were reported before this)."""
 
 
@@ -91,7 +91,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Something for the shell to do, or to tell."""
 
 
-class Start(Decision):
+class Start(Decision, frozen=True):
     """Offer of `Scheduler.starts`: this task may run now. The shell journals `Started` before it launches anything."""
 
     task: str
@@ -99,7 +99,7 @@ class Start(Decision):
     pool: str
 
 
-class Stop(Decision):
+class Stop(Decision, frozen=True):
     """End the running attempt: `code` is CANCELLED, TIMEOUT or DEADLINE. Its end is already decided; no Finished is owed."""
 
     task: str
@@ -107,7 +107,7 @@ class Stop(Decision):
     code: str
 
 
-class Changed(Decision):
+class Changed(Decision, frozen=True):
     """A task went from `before` to `after`; `before` is None for a new task. In END_STATES: it ended."""
 
     task: str

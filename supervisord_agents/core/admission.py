@@ -1,0 +1,134 @@
+"""What may become an event: the rules that a request has to meet before it is journalled.
+
+Every refusal is an InvalidInput or NotFound that names the field, such as `tasks[2].dependencies[0]`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from supervisord_agents.core.dependents import obstacle
+from supervisord_agents.core.events import CancelRequested, RetryRequested, Submitted
+from supervisord_agents.core.graph import edge_of, find_cycle, inner_dependencies, name_cycle
+from supervisord_agents.core.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, State, TaskSpec
+from supervisord_agents.core.table import TaskTable
+from supervisord_agents.errors import InvalidInput, NotFound
+
+MAX_RETRIES_LIMIT = 100
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ID_RULE = "must be 1 to 64 letters, digits, '_' or '-'"
+_TIMES = ("timeout_s", "deadline_s", "backoff_s", "estimate_s")
+_LIMITS = ("memory_bytes", "pids", "cpu_percent")
+_ENDED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "is dead", State.CANCELLED: "was cancelled"}
+_SHOWN = 80
+"""Characters of a wrong value that a message repeats."""
+
+
+def check_submitted(table: TaskTable, event: Submitted) -> None:
+    """Raise InvalidInput unless the graph, with its ids filled in, can be taken up as it is."""
+    if not _ID.fullmatch(event.graph):
+        raise InvalidInput(f"a graph id {_ID_RULE}, not {_shown(event.graph)}", field="graph")
+    if event.graph in table.graphs:
+        raise InvalidInput(f"the graph {event.graph} exists already", field="graph")
+    if event.key and event.key in table.keys:
+        raise InvalidInput(f"the key was used for graph {table.keys[event.key]}", field="key")
+    if not event.specs:
+        raise InvalidInput("a graph needs at least one task", field="tasks")
+    _check_tasks(table, event.specs)
+    cycle = find_cycle(inner_dependencies(event.specs))
+    if cycle:
+        named = name_cycle([event.specs[position].id for position in cycle])
+        raise InvalidInput(
+            f"the dependencies form a cycle, each waits for the next: {named}", field=f"tasks[{cycle[0]}].dependencies"
+        )
+
+
+def check_cancel(table: TaskTable, event: CancelRequested) -> None:
+    """Raise NotFound unless the id is that of a task or of a graph."""
+    if event.task not in table.tasks and event.task not in table.graphs:
+        raise NotFound(
+            f"there is no task or graph {_shown(event.task)}", field="task", hint="`agentctl list` shows what there is."
+        )
+
+
+def check_retry(table: TaskTable, event: RetryRequested) -> None:
+    """Raise NotFound for an unknown task, InvalidInput for one that another round cannot help."""
+    task = table.tasks.get(event.task)
+    if task is None:
+        raise NotFound(f"there is no task {_shown(event.task)}", field="task", hint="`agentctl list` shows what there is.")
+    if task.state is State.SUCCEEDED:
+        raise InvalidInput(
+            f"task {task.id} succeeded; there is nothing to retry", field="task", hint="Submit it anew to repeat it."
+        )
+    if not task.ended:
+        raise InvalidInput(f"task {task.id} has not ended, it is {task.state}", field="task", hint="Cancel it first, or wait.")
+    edge = obstacle(task)
+    if edge is not None:
+        before = edge.before
+        hint = (
+            f"Retry {before.id}, this task follows."
+            if before.state is not State.SUCCEEDED
+            else "It is only needed if that fails."
+        )
+        raise InvalidInput(
+            f"task {task.id} would end at once again, because its dependency {before.id} {_ENDED[before.state]}",
+            field="task",
+            hint=hint,
+        )
+
+
+def _check_tasks(table: TaskTable, specs: Sequence[TaskSpec]) -> None:
+    positions: dict[str, int] = {}
+    for position, spec in enumerate(specs):
+        if not _ID.fullmatch(spec.id):
+            raise InvalidInput(f"an id {_ID_RULE}, not {_shown(spec.id)}", field=f"tasks[{position}].id")
+        earlier = positions.setdefault(spec.id, position)
+        if earlier != position:
+            raise InvalidInput(f"the id {spec.id} is already that of tasks[{earlier}]", field=f"tasks[{position}].id")
+        _check_numbers(spec, position)
+    for position, spec in enumerate(specs):
+        if spec.dependencies:
+            _check_dependencies(table, spec, position, positions)
+
+
+def _check_numbers(spec: TaskSpec, position: int) -> None:
+    if not HIGHEST_PRIORITY <= spec.priority <= LOWEST_PRIORITY:
+        raise InvalidInput(
+            f"must be {HIGHEST_PRIORITY} (first) to {LOWEST_PRIORITY} (last), not {spec.priority}",
+            field=f"tasks[{position}].priority",
+        )
+    if not 0 <= spec.max_retries <= MAX_RETRIES_LIMIT:
+        raise InvalidInput(f"must be 0 to {MAX_RETRIES_LIMIT}, not {spec.max_retries}", field=f"tasks[{position}].max_retries")
+    for name in _TIMES:
+        value = getattr(spec, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise InvalidInput(f"must be a number of seconds, 0 or more, not {value}", field=f"tasks[{position}].{name}")
+    for name in _LIMITS:
+        value = getattr(spec.limits, name)
+        if value < 0:
+            raise InvalidInput(f"must be 0 or more, not {value}", field=f"tasks[{position}].limits.{name}")
+
+
+def _check_dependencies(table: TaskTable, spec: TaskSpec, position: int, positions: dict[str, int]) -> None:
+    seen: set[str] = set()
+    for index, dependency in enumerate(spec.dependencies):
+        name, _ = edge_of(dependency)
+        field = f"tasks[{position}].dependencies[{index}]"
+        if name == spec.id:
+            raise InvalidInput(f"the task {spec.id} depends on itself", field=field)
+        if name in seen:
+            raise InvalidInput(f"{_shown(name)} is already a dependency of this task", field=field)
+        if name not in positions and name not in table.tasks:
+            raise InvalidInput(
+                f"unknown dependency {_shown(name)}",
+                field=field,
+                hint="Name a task of this graph by its id, or an earlier task by its full id, <graph>.<id>.",
+            )
+        seen.add(name)
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")

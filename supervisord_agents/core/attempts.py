@@ -1,0 +1,73 @@
+"""One execution of a task: its start, its end, its timeout, its loss with the daemon.
+
+Attempt numbers are the fence: what arrives about any attempt but the one that is running is ignored.
+"""
+
+from __future__ import annotations
+
+from supervisord_agents.core import policy
+from supervisord_agents.core.events import Finished, Started, Stop
+from supervisord_agents.core.model import Failure, State
+from supervisord_agents.core.table import TaskTable
+from supervisord_agents.core.task import NO_USAGE, Task
+from supervisord_agents.core.timers import Due
+from supervisord_agents.errors import ErrorCode
+
+
+def started(table: TaskTable, event: Started, now: float) -> None:
+    """A worker has the task."""
+    task = table.tasks.get(event.task)
+    if task is None or task.state is not State.READY or event.attempt != task.attempt + 1:
+        return
+    task.attempt = event.attempt
+    task.started_at = now
+    task.worker = event.worker
+    table.move(task, State.RUNNING, now)
+
+
+def finished(table: TaskTable, event: Finished, now: float) -> None:
+    """The running attempt ended."""
+    task = table.tasks.get(event.task)
+    if task is None or task.state is not State.RUNNING or event.attempt != task.attempt:
+        return
+    if event.usage != NO_USAGE:
+        task.usage = task.usage + event.usage
+    if event.failure is None:
+        table.move(task, State.SUCCEEDED, now)
+    else:
+        _failed(table, task, event.failure, now)
+
+
+def ticked(table: TaskTable, now: float) -> None:
+    """Fire everything that is due."""
+    for why, task in table.timers.due(now):
+        if why is Due.BACKOFF:
+            task.retry_at = 0.0
+            table.move(task, State.READY, now)
+        elif why is Due.TIMEOUT:
+            stop(table, task, ErrorCode.TIMEOUT)
+            _failed(table, task, Failure(ErrorCode.TIMEOUT, f"the attempt did not end within {task.spec.timeout_s:g} s"), now)
+        else:
+            stop(table, task, ErrorCode.DEADLINE)
+            message = f"the task did not end within {task.spec.deadline_s:g} s"
+            table.move(task, State.FAILED, now, Failure(ErrorCode.DEADLINE, message, retriable=False))
+
+
+def restarted(table: TaskTable, now: float) -> None:
+    """All that still runs was lost with the daemon; that costs no retry."""
+    for task in sorted(table.running.values(), key=lambda task: task.order):
+        task.lost += 1
+        table.judge(task, policy.after_loss(task), now)
+
+
+def stop(table: TaskTable, task: Task, code: ErrorCode) -> None:
+    """Have the attempt ended, if one runs."""
+    if task.state is State.RUNNING:
+        table.decide(Stop(task=task.id, attempt=task.attempt, code=code))
+
+
+def _failed(table: TaskTable, task: Task, failure: Failure, now: float) -> None:
+    verdict = policy.after_failure(task, failure, now)
+    if verdict.state is State.BACKING_OFF:
+        task.retries += 1
+    table.judge(task, verdict, now)

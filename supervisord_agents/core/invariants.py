@@ -1,0 +1,102 @@
+"""What is true of every state of the scheduler between two events. It scans everything: for tests, not for every event."""
+
+from __future__ import annotations
+
+from supervisord_agents.core.dependents import blocks
+from supervisord_agents.core.model import END_STATES, State
+from supervisord_agents.core.scheduler import Scheduler
+from supervisord_agents.core.task import HISTORY_LIMIT, Task
+from supervisord_agents.core.timers import Due
+from supervisord_agents.errors import SupervisorError
+
+
+class InvariantBroken(SupervisorError):
+    """A bug: the state contradicts itself."""
+
+
+def check(scheduler: Scheduler) -> None:
+    """Raise InvariantBroken for the first contradiction found."""
+    table = scheduler.table
+    _demand(not table.ended, "an end was not told to dependents")
+    in_graphs = [task for tasks in table.graphs.values() for task in tasks]
+    _demand(in_graphs == list(table.tasks.values()), "graphs and tasks differ")
+    _demand([task.order for task in in_graphs] == list(range(len(in_graphs))), "the order of submission has gaps")
+    for state in State:
+        count = sum(task.state is state for task in in_graphs)
+        _demand(table.counts[state] == count, f"{table.counts[state]} counted in {state}, {count} there")
+    for task in in_graphs:
+        _check_task(task)
+        _check_edges(task)
+        _check_dependencies(task)
+    _check_queues(scheduler, in_graphs)
+    _check_timers(scheduler, in_graphs)
+
+
+def _demand(truth: bool, message: str) -> None:
+    if not truth:
+        raise InvariantBroken(message, hint="This is a bug: please report it with the journal.")
+
+
+def _check_task(task: Task) -> None:
+    _demand(task.id == f"{task.graph}.{task.spec.id}", f"{task.id} has another name")
+    _demand(task.ended == bool(task.ended_at), f"{task.id}: state {task.state}, ended at {task.ended_at}")
+    _demand(0 <= task.retries <= task.spec.max_retries, f"{task.id} used {task.retries} of {task.spec.max_retries} retries")
+    _demand(task.attempt >= task.retries + task.lost, f"{task.id}: more retries than attempts")
+    _demand((task.state is State.BACKING_OFF) == bool(task.retry_at), f"{task.id}: {task.state}, retry at {task.retry_at}")
+    bad_end = task.state in END_STATES and task.state is not State.SUCCEEDED
+    _demand(not bad_end or task.failure is not None, f"{task.id} is {task.state} without a reason")
+    _demand(not task.ended_by_dependency or bad_end, f"{task.id} is {task.state} by a dependency")
+    _demand(0 < len(task.history) <= HISTORY_LIMIT, f"{task.id} has {len(task.history)} moments")
+    _demand(task.history[-1].state is task.state, f"{task.id}: the history ends with {task.history[-1].state}")
+    _demand(task.rest_s >= task.estimate_s, f"{task.id}: the rest is shorter than the task")
+
+
+def _check_edges(task: Task) -> None:
+    for edge in task.dependencies:
+        _demand(edge.after is task and edge in edge.before.dependents, f"the edge {edge.before.id} -> {task.id} has one end")
+        _demand(edge.before.graph == task.graph or edge.before.order < task.order, f"{task.id} waits for a later graph")
+    for edge in task.dependents:
+        _demand(edge.before is task and edge in edge.after.dependencies, f"the edge {task.id} -> {edge.after.id} has one end")
+
+
+def _check_dependencies(task: Task) -> None:
+    open_edges = [edge for edge in task.dependencies if not edge.before.ended]
+    if task.state is State.BLOCKED:
+        _demand(task.unmet == len(open_edges), f"{task.id} counts {task.unmet} unmet dependencies of {len(open_edges)}")
+        _demand(task.unmet > 0, f"{task.id} waits for nothing")
+        _demand(not any(map(blocks, task.dependencies)), f"{task.id} waits, though a dependency decided it")
+    elif task.state in (State.READY, State.RUNNING, State.BACKING_OFF):
+        # A dependency may have had its end and been given another round since.
+        unheard = [edge.before.id for edge in open_edges if not any(moment.state in END_STATES for moment in edge.before.history)]
+        _demand(not unheard, f"{task.id} is {task.state} before {', '.join(unheard)} ended")
+
+
+def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:
+    table = scheduler.table
+    ready: dict[str, list[Task]] = {}
+    for task in tasks:
+        _demand((task.state is State.READY) == (task.ready_entry is not None), f"{task.id}: {task.state}, queued or not")
+        if task.state is State.READY:
+            ready.setdefault(task.spec.pool, []).append(task)
+    for pool in table.ready.pools():
+        expected = sorted(ready.get(pool, []), key=lambda task: (task.spec.priority, -task.rest_s, task.order))
+        _demand(table.ready.waiting(pool) == len(expected), f"pool {pool}: {table.ready.waiting(pool)} counted ready")
+        _demand(table.ready.first(pool, len(tasks)) == expected, f"pool {pool}: the ready queue is out of order")
+    _demand(set(ready) <= set(table.ready.pools()), "a ready task is in no queue")
+    running = [task for task in tasks if task.state is State.RUNNING]
+    _demand(scheduler.running_tasks() == running, "the running tasks differ")
+    for pool in {task.spec.pool for task in tasks} | set(table.running_in):
+        count = sum(task.spec.pool == pool for task in running)
+        _demand(scheduler.running(pool) == count, f"pool {pool}: {scheduler.running(pool)} counted running, {count} there")
+
+
+def _check_timers(scheduler: Scheduler, tasks: list[Task]) -> None:
+    expected: set[tuple[Due, str]] = set()
+    for task in tasks:
+        if task.state is State.RUNNING and task.spec.timeout_s:
+            expected.add((Due.TIMEOUT, task.id))
+        if task.state is State.BACKING_OFF:
+            expected.add((Due.BACKOFF, task.id))
+        if task.deadline_at and not task.ended:
+            expected.add((Due.DEADLINE, task.id))
+    _demand(scheduler.table.timers.watched() == expected, "the timers differ from what is due")

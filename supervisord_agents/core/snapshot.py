@@ -1,0 +1,98 @@
+"""The whole state as bytes, and back: msgpack arrays of plain values; edges, counts, heaps and timers are rebuilt.
+
+Fields are only ever added at the end of a record, with defaults, so that old snapshots stay readable.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from supervisord_agents.core.graph import full_id
+from supervisord_agents.core.model import Failure, State, TaskSpec, Usage
+from supervisord_agents.core.submit import connect
+from supervisord_agents.core.table import TaskTable
+from supervisord_agents.core.task import NO_USAGE, Moment, Task
+from supervisord_agents.errors import JournalCorrupt
+
+VERSION = 1
+
+
+class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One task; the fields are those of core.task.Task, of which the rest follows from its graph."""
+
+    spec: TaskSpec
+    state: State
+    attempt: int
+    retries: int
+    lost: int
+    submitted_at: float
+    started_at: float
+    ended_at: float
+    retry_at: float
+    deadline_at: float
+    worker: str
+    failure: Failure | None
+    usage: Usage
+    ended_by_dependency: bool
+    rest_s: float
+    history: tuple[Moment, ...]
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    """The state: graphs in order of submission, each with its tasks in theirs."""
+
+    version: int
+    graphs: list[tuple[str, list[TaskRecord]]]
+    keys: dict[str, str]
+
+
+_FIELDS = TaskRecord.__struct_fields__
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Snapshot)
+
+
+def encode_table(table: TaskTable) -> bytes:
+    """The snapshot of the table. Equal states have equal snapshots."""
+    graphs = [(graph, [_record(task) for task in tasks]) for graph, tasks in table.graphs.items()]
+    return _encoder.encode(Snapshot(VERSION, graphs, table.keys))
+
+
+def decode_table(data: bytes) -> TaskTable:
+    """The table of a snapshot; raises JournalCorrupt for bytes that are none, or of a later version."""
+    try:
+        snapshot = _decoder.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise JournalCorrupt(
+            f"the snapshot cannot be read: {error}", kept="It is left as it is.", hint="An older snapshot and the journal may do."
+        ) from error
+    if snapshot.version > VERSION:
+        raise JournalCorrupt(
+            f"the snapshot has version {snapshot.version}, this program reads up to {VERSION}",
+            kept="It is left as it is.",
+            hint="Use the version of agent-supervisor that wrote it, or a later one.",
+        )
+    table = TaskTable()
+    table.keys = snapshot.keys
+    shared: dict[tuple[Moment, ...], tuple[Moment, ...]] = {}
+    for graph, records in snapshot.graphs:
+        shared.clear()
+        added = [_task(graph, record, order, shared) for order, record in enumerate(records, start=len(table.tasks))]
+        connect(table, added)
+        for task in added:
+            table.add(task)
+            if not task.ended:
+                table.timers.set_deadline(task)
+    return table
+
+
+def _record(task: Task) -> TaskRecord:
+    return TaskRecord(*[getattr(task, name) for name in _FIELDS])
+
+
+def _task(graph: str, record: TaskRecord, order: int, shared: dict[tuple[Moment, ...], tuple[Moment, ...]]) -> Task:
+    values = {name: getattr(record, name) for name in _FIELDS}
+    # Tasks of a graph begin with the same history: one object for all of them again, as before the snapshot.
+    values["history"] = shared.setdefault(record.history, record.history)
+    if record.usage == NO_USAGE:
+        values["usage"] = NO_USAGE
+    return Task(id=full_id(graph, record.spec.id), graph=graph, order=order, **values)

@@ -1,0 +1,103 @@
+"""All tasks, and everything derived from their states: counts, ready queues, timers, what runs.
+
+`TaskTable.move` is the only place that changes the state of a task, by the table in `core.model`, and keeps the rest in step.
+"""
+
+from __future__ import annotations
+
+from supervisord_agents.core.events import Changed, Decision
+from supervisord_agents.core.model import END_STATES, TRANSITIONS, Failure, State
+from supervisord_agents.core.policy import Verdict
+from supervisord_agents.core.ready import ReadyQueue
+from supervisord_agents.core.task import Moment, Task
+from supervisord_agents.core.timers import Timers
+from supervisord_agents.errors import InvalidTransition
+
+
+class TaskTable:
+    """The state of the scheduler."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task] = {}
+        self.graphs: dict[str, list[Task]] = {}
+        self.keys: dict[str, str] = {}
+        """Idempotency key to graph."""
+        self.counts: dict[State, int] = dict.fromkeys(State, 0)
+        self.ready = ReadyQueue()
+        self.timers = Timers()
+        self.running: dict[str, Task] = {}
+        self.running_in: dict[str, int] = {}
+        """Running tasks by pool."""
+        self.ended: list[Task] = []
+        """Tasks that ended in the event being handled, whose dependents have not been told."""
+        self._decisions: list[Decision] = []
+
+    def add(self, task: Task) -> None:
+        """Take up a task in the state it is in; its edges are in place."""
+        self.tasks[task.id] = task
+        self.graphs.setdefault(task.graph, []).append(task)
+        self.counts[task.state] += 1
+        self._enter(task)
+
+    def announce(self, task: Task) -> None:
+        """Tell that the task is new."""
+        self._decisions.append(Changed(task=task.id, before=None, after=task.state, at=task.submitted_at))
+
+    def move(self, task: Task, after: State, now: float, failure: Failure | None = None) -> None:
+        """Change the state of the task; `failure` says why, if the change is not for the better.
+
+        Raises InvalidTransition, with nothing changed, where core.model.TRANSITIONS does not have the change.
+        """
+        before = task.state
+        if after not in TRANSITIONS[before]:
+            story = ", ".join(f"{moment.state} at {moment.at:.3f}" for moment in task.history)
+            raise InvalidTransition(f"task {task.id} cannot go from {before} to {after} (so far: {story})")
+        self._leave(task)
+        self.counts[before] -= 1
+        self.counts[after] += 1
+        task.state = after
+        if failure is not None or after is State.SUCCEEDED or after is State.BLOCKED:
+            task.failure = failure
+        if after in END_STATES:
+            task.ended_at = now
+            self.ended.append(task)
+        if failure is None:
+            task.remember(Moment(now, after, task.attempt))
+        else:
+            task.remember(Moment(now, after, task.attempt, failure.code, failure.message))
+        self._enter(task)
+        self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
+
+    def judge(self, task: Task, verdict: Verdict, now: float) -> None:
+        """Carry out a verdict of core.policy."""
+        task.retry_at = verdict.retry_at
+        self.move(task, verdict.state, now, verdict.failure)
+
+    def decide(self, decision: Decision) -> None:
+        """Add to what is handed to the shell after this event."""
+        self._decisions.append(decision)
+
+    def take_decisions(self) -> list[Decision]:
+        """The decisions since the last call, in order."""
+        taken, self._decisions = self._decisions, []
+        return taken
+
+    def _enter(self, task: Task) -> None:
+        state = task.state
+        if state is State.READY:
+            self.ready.push(task)
+        elif state is State.RUNNING:
+            pool = task.spec.pool
+            self.running[task.id] = task
+            self.running_in[pool] = self.running_in.get(pool, 0) + 1
+            self.timers.set_timeout(task)
+        elif state is State.BACKING_OFF:
+            self.timers.set_backoff(task)
+
+    def _leave(self, task: Task) -> None:
+        state = task.state
+        if state is State.READY:
+            self.ready.discard(task)
+        elif state is State.RUNNING:
+            del self.running[task.id]
+            self.running_in[task.spec.pool] -= 1

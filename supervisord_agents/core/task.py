@@ -1,0 +1,117 @@
+"""A task as the scheduler holds it, the edges between tasks, and the short history that explains its state.
+
+Lean on purpose: a queued task with its specification is to stay under 1 KiB (see benchmarks/bench_scheduling.py), so what most
+tasks share (empty tuples, the first history) is one object, and an edge is one object known to both of its ends.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from supervisord_agents.core.model import END_STATES, Failure, State, TaskSpec, Usage, When
+
+HISTORY_LIMIT = 32
+"""Moments kept a task: the first, and the newest. Ten attempts take about thirty."""
+
+UNKNOWN_ESTIMATE_S = 1.0
+NO_USAGE = Usage()
+
+
+class Moment(NamedTuple):
+    """A task came into `state` at `at` (seconds, Unix epoch); `code` and `message` say why, where it was not success."""
+
+    at: float
+    state: State
+    attempt: int = 0
+    code: str = ""
+    message: str = ""
+
+
+class Edge(msgspec.Struct, eq=False):
+    """`after` waits for `before`, and runs if that ends as `when` says."""
+
+    before: Task
+    after: Task
+    when: When
+
+
+class Task(msgspec.Struct, eq=False, kw_only=True):
+    """A task. Only `TaskTable.move` changes its state."""
+
+    spec: TaskSpec
+    id: str
+    """`<graph>.<short id>`, unique for ever."""
+    graph: str
+    state: State = State.BLOCKED
+    attempt: int = 0
+    """The number of the newest attempt; it only grows, so that messages of older attempts are known by it."""
+    retries: int = 0
+    """Used of `spec.max_retries` since the submission, or since a person asked for another round."""
+    lost: int = 0
+    """Attempts lost with a daemon, counted like `retries`."""
+    submitted_at: float = 0.0
+    started_at: float = 0.0
+    """Start of the newest attempt; 0: none yet."""
+    ended_at: float = 0.0
+    """0: not ended."""
+    retry_at: float = 0.0
+    """While backing off: when the task is ready again."""
+    deadline_at: float = 0.0
+    """0: none. Counted from the submission, anew when a person asks for another round."""
+    worker: str = ""
+    failure: Failure | None = None
+    """Of the last attempt while the task goes on, else why it ended as it did."""
+    usage: Usage = NO_USAGE
+    """Over all attempts."""
+    dependencies: tuple[Edge, ...] = ()
+    dependents: list[Edge] | tuple[Edge, ...] = ()
+    unmet: int = 0
+    """While blocked: how many dependencies have not ended."""
+    ended_by_dependency: bool = False
+    """Another task's end, or cancellation, decided this one's; a retry of that other task revives this one."""
+    rest_s: float = 0.0
+    """Longest remaining path: the estimate of this task and of the longest chain of dependents behind it."""
+    order: int = 0
+    """Position in the order of submission over all graphs."""
+    ready_entry: tuple[int, float, int, Task] | None = None
+    """The one valid entry in the ready heap; every other is stale."""
+    history: tuple[Moment, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task is in an end state."""
+        return self.state in END_STATES
+
+    @property
+    def dependency_ids(self) -> list[str]:
+        """The full ids of what this task waits for, in the order of its specification."""
+        return [edge.before.id for edge in self.dependencies]
+
+    @property
+    def dependent_ids(self) -> list[str]:
+        """The full ids of what waits for this task, in order of submission."""
+        return [edge.after.id for edge in self.dependents]
+
+    @property
+    def estimate_s(self) -> float:
+        """The expected duration; a task of unknown duration counts as one second."""
+        return self.spec.estimate_s or UNKNOWN_ESTIMATE_S
+
+    def remember(self, moment: Moment) -> None:
+        """Add to the history; past the limit the second-oldest goes, so that the submission stays."""
+        kept = self.history
+        if len(kept) >= HISTORY_LIMIT:
+            kept = (kept[0], *kept[len(kept) - HISTORY_LIMIT + 2 :])
+        self.history = (*kept, moment)
+
+
+def link(before: Task, after: Task, when: When) -> Edge:
+    """Make `after` wait for `before`; the caller puts the edge into `after.dependencies`."""
+    edge = Edge(before, after, when)
+    if isinstance(before.dependents, list):
+        before.dependents.append(edge)
+    else:
+        before.dependents = [edge]
+    return edge

@@ -1,0 +1,82 @@
+"""What is due when: the ends of backoffs, the timeouts of attempts, the deadlines of tasks."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from enum import IntEnum
+
+from supervisord_agents.core.model import END_STATES, State
+from supervisord_agents.core.task import Task
+
+
+class Due(IntEnum):
+    """Why a task is looked at when its time has come; at the same moment the smaller comes first."""
+
+    DEADLINE = 0
+    TIMEOUT = 1
+    BACKOFF = 2
+
+
+_Entry = tuple[float, Due, int, int, Task]
+"""Time, reason, order of the task, attempt, task: the first four decide, so that a rebuilt heap fires in the same order."""
+
+_SLACK = 1024
+
+
+class Timers:
+    """A heap with lazy deletion: an entry is stale once its task has moved on, which the task itself shows."""
+
+    def __init__(self) -> None:
+        self._heap: list[_Entry] = []
+        self._limit = _SLACK
+
+    def set_deadline(self, task: Task) -> None:
+        """Watch `deadline_at`, if the task has one."""
+        if task.deadline_at:
+            self._push((task.deadline_at, Due.DEADLINE, task.order, 0, task))
+
+    def set_timeout(self, task: Task) -> None:
+        """Watch the running attempt, if its specification limits it."""
+        if task.spec.timeout_s:
+            self._push((task.started_at + task.spec.timeout_s, Due.TIMEOUT, task.order, task.attempt, task))
+
+    def set_backoff(self, task: Task) -> None:
+        """Watch `retry_at`."""
+        self._push((task.retry_at, Due.BACKOFF, task.order, task.attempt, task))
+
+    def next_due(self) -> float | None:
+        """The earliest time at which something is due; None: nothing waits for time."""
+        heap = self._heap
+        while heap and not _live(heap[0]):
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def due(self, now: float) -> Iterator[tuple[Due, Task]]:
+        """Take out and yield all that is due at `now`, earliest first; what is set meanwhile and due counts too."""
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            entry = heapq.heappop(heap)
+            if _live(entry):
+                yield entry[1], entry[4]
+
+    def watched(self) -> set[tuple[Due, str]]:
+        """All that has a live entry, as reason and task id."""
+        return {(entry[1], entry[4].id) for entry in self._heap if _live(entry)}
+
+    def _push(self, entry: _Entry) -> None:
+        heapq.heappush(self._heap, entry)
+        if len(self._heap) > self._limit:
+            # Attempts mostly end long before their timeout: without this the heap would hold them all until then.
+            self._heap = [kept for kept in self._heap if _live(kept)]
+            heapq.heapify(self._heap)
+            self._limit = 2 * len(self._heap) + _SLACK
+
+
+def _live(entry: _Entry) -> bool:
+    at, why, _, attempt, task = entry
+    if why is Due.TIMEOUT:
+        return task.state is State.RUNNING and task.attempt == attempt
+    if why is Due.BACKOFF:
+        return task.state is State.BACKING_OFF and task.attempt == attempt
+    return task.deadline_at == at and task.state not in END_STATES
