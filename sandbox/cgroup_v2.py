@@ -31,6 +31,9 @@ from sandbox.errors import SandboxError
 
 REQUIRED = frozenset({"memory", "pids"})
 WANTED = ("memory", "pids", "cpu")
+UNIT_SUFFIXES = frozenset({".service", ".scope", ".slice", ".socket", ".mount", ".swap"})
+"""A cgroup so named is a unit of systemd: its parent is not ours, whatever its mark."""
+
 SCOPE_HINT = "Start it as the systemd service, or under `systemd-run --user --scope -p Delegate=yes`."
 
 
@@ -125,7 +128,7 @@ class HierarchyV2(Hierarchy):
                 )
             if not (base / "cgroup.kill").exists() and (base / "cgroup.type").exists():
                 raise SandboxError("cgroup v2 needs Linux 5.14 or newer, for cgroup.kill.", step="cgroup", errno=errno.ENOTSUP)
-            make_room(base)
+            make_room(base, every=marked(base))
             self._controllers = enable(base, available)
             self._lock = claim(self._directory)
             enable(self._directory, self._controllers)
@@ -185,12 +188,23 @@ def delegated_base(own: Path) -> Path | None:
     None when the subtree belongs to another manager. systemd marks what it delegates with an extended attribute; where it does
     not run, our own cgroup has no other owner.
     """
-    for directory in (own, own.parent):
-        if _marked(directory):
-            return directory
-    if own.name == "supervisor" and _unmanaged(own.parent):
+    if marked(own):
+        return own
+    if own.suffix not in UNIT_SUFFIXES and marked(own.parent):
         return own.parent
-    return own if _unmanaged(own) else None
+    if Path("/run/systemd/system").exists():
+        return None
+    base = own.parent if own.name == "supervisor" else own
+    return base if os.access(base / "cgroup.procs", os.W_OK) else None
+
+
+def marked(directory: Path) -> bool:
+    """Whether systemd has marked a cgroup as delegated: everything in it then belongs to the unit that we are."""
+    for name in ("user.delegate", "trusted.delegate"):
+        with contextlib.suppress(OSError):
+            if os.getxattr(directory, name) == b"1":
+                return True
+    return False
 
 
 def controllers(directory: Path) -> set[str]:
@@ -206,15 +220,15 @@ def enable(directory: Path, wanted: set[str]) -> set[str]:
     return set((directory / "cgroup.subtree_control").read_text().split()) & set(WANTED)
 
 
-def make_room(base: Path) -> None:
-    """Move this process and its children from `base` to `base`/supervisor.
+def make_room(base: Path, *, every: bool) -> None:
+    """Move the processes of `base` to `base`/supervisor: all of them if `every`, otherwise only our ancestors and descendants.
 
-    Raises SandboxError, with nothing moved, when there are others in it; OSError when it is not ours to change.
+    Raises SandboxError, with nothing moved, when that would leave others in it; OSError when it is not ours to change.
     """
     if not (base / "cgroup.type").exists():
         return  # the root of the hierarchy may hold processes
     inside = pids_in(base)
-    strangers = [pid for pid in inside if not _is_ours(pid)]
+    strangers = [] if every else [pid for pid in inside if pid not in _line(os.getpid()) and os.getpid() not in _line(pid)]
     if strangers:
         raise SandboxError(
             f"the cgroup {base} holds other processes (pid {', '.join(map(str, strangers[:3]))}), which are not ours to move.",
@@ -225,31 +239,17 @@ def make_room(base: Path) -> None:
     if inside:
         (base / "supervisor").mkdir(exist_ok=True)
     for pid in inside:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             write(base / "supervisor" / "cgroup.procs", pid)
-        except ProcessLookupError:
-            continue
 
 
-def _is_ours(pid: int) -> bool:
-    """Whether `pid` is this process or a descendant, or is gone."""
-    while pid > 1:
-        if pid == os.getpid():
-            return True
+def _line(pid: int) -> list[int]:
+    """A process and its ancestors, nearest first."""
+    line = []
+    while pid > 0:
+        line.append(pid)
         try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            pid = int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):
-            return True
-    return False
-
-
-def _marked(directory: Path) -> bool:
-    for name in ("user.delegate", "trusted.delegate"):
-        with contextlib.suppress(OSError):
-            if os.getxattr(directory, name) == b"1":
-                return True
-    return False
-
-
-def _unmanaged(directory: Path) -> bool:
-    return os.access(directory / "cgroup.procs", os.W_OK) and not Path("/run/systemd/system").exists()
+            break
+    return line
