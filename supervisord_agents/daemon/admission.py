@@ -10,13 +10,28 @@ import msgspec
 
 from supervisord_agents.config import Config
 from supervisord_agents.core.model import TaskSpec
-from supervisord_agents.core.scheduler import normalise
+from supervisord_agents.core.graph import normalise
 from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.workers.agents.registry import AgentRegistry
 
 MAX_SPEC_BYTES = 4 * 1024 * 1024
 """Of one encoded task: half a frame, so that it fits into the worker's with its dependencies' outputs."""
-SYSTEM_DIRECTORIES = ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
+SYSTEM_DIRECTORIES = (
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/opt",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var",
+)
 
 
 class Admission:

@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="agent-supervisor", description="Run tasks of coding agents, durably and sandboxed.")
     parser.add_argument("command", nargs="?", choices=["run"], default="run")
-    parser.add_argument("--config", type=Path, help="configuration file (default: $AGENT_SUPERVISOR_CONFIG, then the usual places)")
+    parser.add_argument(
+        "--config", type=Path, help="configuration file (default: $AGENT_SUPERVISOR_CONFIG, then the usual places)"
+    )
     parser.add_argument("--socket", help="where to listen, instead of daemon.socket")
     parser.add_argument("--state-dir", help="where state lies, instead of daemon.state_dir")
     parser.add_argument("--version", action="version", version=f"agent-supervisor {__version__}")
@@ -163,6 +165,7 @@ async def _serve(
         recovery=_nothing_recovered(),
         enforcement=enforcement,
         journal_bytes=lambda: journal.size_bytes,
+        journal_accepting=lambda: journal.accepting,
         notes=[],
     )
     upkeep = Upkeep(config, engine, committer, journal, results, facts)

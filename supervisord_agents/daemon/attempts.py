@@ -10,6 +10,7 @@ import structlog
 
 from supervisord_agents.config import Config
 from supervisord_agents.core.events import Changed, Decision, Finished, Started, Stop
+from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.model import END_STATES, Failure, Result, State, Usage
 from supervisord_agents.daemon.clock import iso
 from supervisord_agents.daemon.engine import Engine
@@ -57,6 +58,8 @@ class Attempts:
         """What the gateway counted for running attempts: worth more than what a worker claims."""
         self._large: set[asyncio.Task[None]] = set()
         self.progress: dict[str, tuple[float, str]] = {}
+        self.usage = Usage()
+        """Of all attempts since the daemon started."""
 
     def attach(self, engine: Engine) -> None:
         """Feed events to this engine."""
@@ -194,17 +197,14 @@ class Attempts:
         self._pools.launch(task.worker, message)
 
     def _dependency_results(self, task_id: str) -> dict[str, frames.DependencyResult]:
-        scheduler = self._engine.scheduler
-        task = scheduler.tasks[task_id]
+        task = self._engine.scheduler.tasks[task_id]
         room = DEPENDENCY_OUTPUT_BYTES
         results = {}
-        for name, full_id in scheduler.dependency_names(task_id):
-            dependency = scheduler.tasks.get(full_id)
-            if dependency is None:
-                continue
-            output = self._output_of(full_id)
-            size = len(msgspec.msgpack.encode(output))
-            room -= size
+        for asked, edge in zip(task.spec.dependencies, task.dependencies, strict=True):
+            name, _ = edge_of(asked)
+            dependency = edge.before
+            output = self._output_of(dependency.id)
+            room -= len(msgspec.msgpack.encode(output))
             results[name] = frames.DependencyResult(
                 state=str(dependency.state),
                 output=output if room >= 0 else None,
@@ -305,6 +305,7 @@ class Attempts:
     def used(self, task: str, usage: Usage) -> None:
         if task:
             self._usage[task] = self._usage.get(task, Usage()) + usage
+        self.usage += usage
 
     def refused(self, task: str, text: str) -> None:
         if task:

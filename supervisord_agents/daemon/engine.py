@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from supervisord_agents.core.events import AnyEvent, Decision, encode_event
 from supervisord_agents.core.scheduler import Scheduler
@@ -16,6 +17,13 @@ from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.journal.committer import Committer
 
 Release = Callable[[int, Decision], None]
+
+
+class Fed(NamedTuple):
+    """An event that was taken: its journal sequence, and its decisions, which are carried out when it is durable."""
+
+    sequence: int
+    decisions: list[Decision]
 
 
 class Engine:
@@ -38,8 +46,8 @@ class Engine:
         """Of the last record appended."""
         return self._appended
 
-    def feed(self, event: AnyEvent, *, urgent: bool = True) -> int:
-        """Record an event and apply it; gives its sequence number, for `released`.
+    def feed(self, event: AnyEvent, *, urgent: bool = True) -> Fed:
+        """Record an event and apply it; gives its sequence number, for `released`, and what it decided.
 
         Raises DiskFull for an event that is not urgent while space is short, JournalError when the journal is broken; in both cases
         nothing has changed.
@@ -48,9 +56,10 @@ class Engine:
         sequence = self._committer.append(encode_event(event, now), urgent=urgent)
         self._appended = sequence
         self.records_since_snapshot += 1
-        self._held.append((sequence, self.scheduler.handle(event, now)))
+        decisions = self.scheduler.handle(event, now)
+        self._held.append((sequence, decisions))
         self._wake.set()
-        return sequence
+        return Fed(sequence, decisions)
 
     async def released(self, sequence: int) -> None:
         """Return when the record is durable and all that follows from it has been carried out.

@@ -15,15 +15,15 @@ import msgspec
 import psutil
 
 from supervisord_agents import __version__
-from supervisord_agents.core.events import CancelRequested, RetryRequested, Submitted
-from supervisord_agents.core.model import END_STATES, Usage
+from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
+from supervisord_agents.core.model import END_STATES
 from supervisord_agents.daemon import views
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts, read_result
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.waiters import Waiters
-from supervisord_agents.errors import DiskFull, InvalidInput, Unavailable
+from supervisord_agents.errors import InvalidInput, Unavailable
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.results import ResultStore
@@ -45,6 +45,7 @@ class Facts(msgspec.Struct, kw_only=True):
     recovery: m.Recovery
     enforcement: dict[str, str]
     journal_bytes: Callable[[], int]
+    journal_accepting: Callable[[], bool]
     notes: list[str]
     stopping: bool = False
 
@@ -102,14 +103,14 @@ class Handlers:
         known = self._scheduler.graph_of_key(request.key) if request.key else None
         if known is not None:
             await self._engine.settled()
-            return m.SubmitReply(graph=known, tasks=list(self._scheduler.graph_tasks(known)), duplicate=True)
+            return m.SubmitReply(graph=known, tasks=self._scheduler.graph_tasks(known), duplicate=True)
         self._refuse_if_full(len(request.tasks))
         specs = self._admission.admit(request.tasks, peer.uid)
         event = Submitted(graph=self._new_graph_id(), specs=specs, key=request.key, client=str(peer.uid))
         self._scheduler.check(event, self._engine.clock.now())
-        sequence = self._engine.feed(event, urgent=False)
+        fed = self._engine.feed(event, urgent=False)
         self._attempts.slots_changed()
-        await self._engine.released(sequence)
+        await self._engine.released(fed.sequence)
         return m.SubmitReply(graph=event.graph, tasks=[f"{event.graph}.{spec.id}" for spec in specs])
 
     def _refuse_if_full(self, count: int) -> None:
@@ -118,11 +119,10 @@ class Handlers:
         counts = self._scheduler.counts
         pending = sum(number for state, number in counts.items() if state not in END_STATES)
         if pending + count > self._max_pending:
-            raise DiskFull(
+            raise Unavailable(
                 f"{pending} tasks are pending, the limit is {self._max_pending}.",
                 kept="Nothing of this graph was accepted.",
                 hint="Wait for some to end, or raise daemon.max_pending_tasks.",
-                code=None,
             )
 
     def _new_graph_id(self) -> str:
@@ -132,26 +132,23 @@ class Handlers:
                 return graph
 
     async def _cancel(self, request: m.Cancel, peer: Peer) -> m.CancelReply:
-        names = views.resolve(self._scheduler, request.task)
-        target = names[0] if len(names) == 1 else self._scheduler.tasks[names[0]].graph
-        affected = set(names) | (set(self._scheduler.dependents_of(names)) if request.subtree else set())
-        before = {name for name in affected if self._scheduler.tasks[name].state not in END_STATES}
+        target = views.resolve_target(self._scheduler, request.task)
         event = CancelRequested(task=target, subtree=request.subtree, reason=request.reason)
         self._scheduler.check(event, self._engine.clock.now())
-        await self._engine.released(self._engine.feed(event))
-        return m.CancelReply(cancelled=sorted(name for name in before if self._scheduler.tasks[name].state in END_STATES))
+        fed = self._engine.feed(event)
+        await self._engine.released(fed.sequence)
+        ended = [change.task for change in fed.decisions if isinstance(change, Changed) and change.after in END_STATES]
+        return m.CancelReply(cancelled=sorted(ended))
 
     async def _retry(self, request: m.Retry, peer: Peer) -> m.RetryReply:
         task = views.resolve_one(self._scheduler, request.task)
         event = RetryRequested(task=task.id)
         self._scheduler.check(event, self._engine.clock.now())
-        affected = [task.id, *self._scheduler.dependents_of([task.id])]
-        ended = {name for name in affected if self._scheduler.tasks[name].state in END_STATES}
-        sequence = self._engine.feed(event)
-        revived = [name for name in affected if name in ended and self._scheduler.tasks[name].state not in END_STATES]
+        fed = self._engine.feed(event)
         self._attempts.slots_changed()
-        await self._engine.released(sequence)
-        return m.RetryReply(tasks=revived)
+        await self._engine.released(fed.sequence)
+        revived = [change.task for change in fed.decisions if isinstance(change, Changed) and change.before in END_STATES]
+        return m.RetryReply(tasks=sorted(revived))
 
     # Reading; nothing is told that is not durable
 
@@ -162,13 +159,12 @@ class Handlers:
     async def _show(self, request: m.Show, peer: Peer) -> m.ShowReply:
         await self._engine.settled()
         task = views.resolve_one(self._scheduler, request.task)
-        dependencies = [full_id for _, full_id in self._scheduler.dependency_names(task.id)]
         return m.ShowReply(
-            task=views.view(self._scheduler, task, self._attempts.progress),
+            task=views.view(task, self._attempts.progress),
             spec=task.spec,
-            dependencies={name: self._scheduler.tasks[name].state for name in dependencies if name in self._scheduler.tasks},
-            dependents=self._scheduler.direct_dependents(task.id),
-            history=self._scheduler.history(task.id),
+            dependencies={edge.before.id: edge.before.state for edge in task.dependencies},
+            dependents=task.dependent_ids,
+            history=[moment._asdict() for moment in task.history],
             result_path=str(self._results.path(task.id)),
             log_path=str(self._logs.path(task.id)),
         )
@@ -183,7 +179,7 @@ class Handlers:
         names = list(dict.fromkeys(name for item in request.tasks for name in views.resolve(self._scheduler, item)))
         done = await self._wait_for(names, request.mode, request.timeout_s)
         await self._engine.settled()
-        rows = [views.view(self._scheduler, self._scheduler.tasks[name], self._attempts.progress) for name in names]
+        rows = [views.view(self._scheduler.tasks[name], self._attempts.progress) for name in names]
         return m.WaitReply(done=done, tasks=rows)
 
     async def _wait_for(self, names: list[str], mode: str, timeout_s: float) -> bool:
@@ -236,10 +232,10 @@ class Handlers:
             journal_bytes=facts.journal_bytes(),
             journal_sequence=self._engine.sequence,
             disk_free_bytes=shutil.disk_usage(facts.state_dir).free,
-            accepting=not facts.stopping and self._engine.accepting,
+            accepting=not facts.stopping and facts.journal_accepting(),
             cpu_seconds=cpu.user + cpu.system,
             rss_bytes=self._process.memory_info().rss,
             enforcement=facts.enforcement,
-            usage=scheduler.usage if hasattr(scheduler, "usage") else Usage(),
+            usage=self._attempts.usage,
             notes=list(facts.notes),
         )

@@ -100,7 +100,7 @@ def adopt_outboxes(scheduler: Scheduler, workers: Path, adopt: Adopt) -> int:
     A worker may only speak for the attempt it was given: any other file is ignored.
     """
     adopted = 0
-    for task in [task for task in scheduler.tasks.values() if task.state is State.RUNNING and task.worker]:
+    for task in scheduler.running_tasks():
         frame = _read_outbox(workers / task.worker / "outbox", f"{task.id}.{task.attempt}")
         if frame is not None and frame.task == task.id and frame.attempt == task.attempt:
             adopt(task.worker, frame)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from supervisord_agents.core.model import END_STATES
-from supervisord_agents.core.scheduler import Scheduler, Task
+from supervisord_agents.core.scheduler import Scheduler
+from supervisord_agents.core.task import Task
 from supervisord_agents.errors import InvalidInput, NotFound
 from supervisord_agents.wire.messages import ListReply, ListTasks, TaskView
 
@@ -14,7 +14,7 @@ MAX_PAGE = 1_000
 Progress = dict[str, tuple[float, str]]
 
 
-def view(scheduler: Scheduler, task: Task, progress: Progress) -> TaskView:
+def view(task: Task, progress: Progress) -> TaskView:
     """A task as clients see it."""
     spec = task.spec
     fraction, message = progress.get(task.id, (-1.0, ""))
@@ -33,17 +33,12 @@ def view(scheduler: Scheduler, task: Task, progress: Progress) -> TaskView:
         retry_at=task.retry_at,
         worker=task.worker,
         pool=spec.pool,
-        waits_for=_open_dependencies(scheduler, task),
+        waits_for=[edge.before.id for edge in task.dependencies if not edge.before.ended],
         failure=task.failure,
         usage=task.usage,
         progress=fraction,
         progress_message=message,
     )
-
-
-def _open_dependencies(scheduler: Scheduler, task: Task) -> list[str]:
-    names = (full_id for _, full_id in scheduler.dependency_names(task.id))
-    return [name for name in names if name in scheduler.tasks and scheduler.tasks[name].state not in END_STATES]
 
 
 def page(scheduler: Scheduler, request: ListTasks, progress: Progress) -> ListReply:
@@ -61,7 +56,7 @@ def page(scheduler: Scheduler, request: ListTasks, progress: Progress) -> ListRe
     more = len(rows) > request.limit
     rows = rows[: request.limit]
     return ListReply(
-        tasks=[view(scheduler, task, progress) for task in rows],
+        tasks=[view(task, progress) for task in rows],
         total=_total(scheduler, request),
         next=rows[-1].id if more else "",
     )
@@ -86,23 +81,27 @@ def _total(scheduler: Scheduler, request: ListTasks) -> int:
 
 def graph_tasks(scheduler: Scheduler, graph: str) -> list[str]:
     """Full ids of a graph's tasks; raises NotFound."""
-    names = list(scheduler.graph_tasks(graph))
+    names = scheduler.graph_tasks(graph)
     if not names:
         raise NotFound(f"no graph is called `{graph}`.", field="graph", hint="See: agentctl list")
     return names
 
 
-def resolve(scheduler: Scheduler, name: str) -> list[str]:
-    """Full task ids behind a task id, a graph id, or an unambiguous prefix of either; raises NotFound or InvalidInput."""
-    if name in scheduler.tasks:
-        return [name]
+def resolve_target(scheduler: Scheduler, name: str) -> str:
+    """The task id or graph id behind an id or an unambiguous prefix of one; raises NotFound or InvalidInput."""
     found = scheduler.resolve(name)
     if not name or not found:
         raise NotFound(f"no task is called `{name}`.", field="task", hint="See: agentctl list")
     if len(found) > 1:
         some = ", ".join(found[:5])
         raise InvalidInput(f"`{name}` may be any of {len(found)}: {some}.", field="task", hint="Give more of the id.")
-    return found if found[0] in scheduler.tasks else graph_tasks(scheduler, found[0])
+    return found[0]
+
+
+def resolve(scheduler: Scheduler, name: str) -> list[str]:
+    """The task ids behind such a name: one, or all of a graph; raises NotFound or InvalidInput."""
+    target = resolve_target(scheduler, name)
+    return [target] if target in scheduler.tasks else graph_tasks(scheduler, target)
 
 
 def resolve_one(scheduler: Scheduler, name: str) -> Task:

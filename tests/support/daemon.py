@@ -1,0 +1,98 @@
+"""A real daemon for tests: its own state, socket and configuration, ended by pid at the end of the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from supervisord_agents.errors import SupervisorError
+from supervisord_agents.rpc.client import Client
+
+BIN = Path(sys.executable).parent
+START_TIMEOUT_S = 60.0
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class DaemonProcess:
+    """`agent-supervisor` in a directory of its own; may be killed and started again on the same state."""
+
+    def __init__(self, directory: Path, config: str = "") -> None:
+        self.directory = directory
+        self.state = directory / "state"
+        self.socket = directory / "supervisor.sock"
+        self.log = directory / "daemon.log"
+        self.config = directory / "config.toml"
+        self.config.write_text(config)
+        self.environment = {**os.environ, "AGENT_SUPERVISOR_CONFIG": str(self.config)}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def spawn(self) -> None:
+        """Start it and return at once."""
+        argv = [str(BIN / "agent-supervisor"), "--socket", str(self.socket), "--state-dir", str(self.state)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment)
+
+    async def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.spawn()
+        async with self.client():
+            pass
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """A client, as soon as the daemon answers."""
+        until = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                client = await Client.connect(self.socket, name="test", timeout_s=5.0)
+                break
+            except SupervisorError:
+                self.assert_alive()
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+    def assert_alive(self) -> None:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}:\n{self.log_text()}"
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; gives the exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=30)
+
+    def close(self) -> None:
+        """End it if it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop()
+            if self.process.poll() is None:
+                self.kill()
+
+    def agentctl(self, *arguments: str, stdin: str = "", timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run the real agentctl against this daemon."""
+        argv = [str(BIN / "agentctl"), "--socket", str(self.socket), *arguments]
+        return subprocess.run(
+            argv, input=stdin, capture_output=True, text=True, env=self.environment, timeout=timeout_s, check=False
+        )
