@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from supervisord_agents.config import Config
-from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.core.graph import normalise
+from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.workers.agents.registry import AgentRegistry
 

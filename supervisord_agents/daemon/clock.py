@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """Seconds since the Unix epoch, anchored once and then carried by CLOCK_BOOTTIME (clock_gettime(2)), which counts suspended time
-    and ignores changes of the wall clock. `floor` is the last time in the journal: a clock set back between two runs does not
-    reorder history.
+    """Seconds since the Unix epoch, anchored once and then carried by CLOCK_BOOTTIME (clock_gettime(2)).
+
+    That clock counts suspended time and ignores changes of the wall clock. `floor` is the last time in the journal: a wall clock
+    set back between two runs does not reorder history.
     """
 
     def __init__(self, floor: float = 0.0) -> None:

@@ -49,8 +49,8 @@ class Engine:
     def feed(self, event: AnyEvent, *, urgent: bool = True) -> Fed:
         """Record an event and apply it; gives its sequence number, for `released`, and what it decided.
 
-        Raises DiskFull for an event that is not urgent while space is short, JournalError when the journal is broken; in both cases
-        nothing has changed.
+        Raises DiskFull for an event that is not urgent while space is short, JournalError when the journal is broken; in both
+        cases nothing has changed.
         """
         now = self.clock.now()
         sequence = self._committer.append(encode_event(event, now), urgent=urgent)

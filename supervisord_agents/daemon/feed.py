@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 from supervisord_agents.core.events import Changed
 from supervisord_agents.errors import InvalidInput
@@ -34,7 +34,7 @@ class Feed:
     """All subscribers, and the items that a late one may still catch up on."""
 
     def __init__(self, sequence: int) -> None:
-        self._ring: deque[tuple[Token, Item]] = deque(maxlen=RING_ITEMS)
+        self._ring: deque[tuple[Token, Item]] = deque()
         self._forgotten: Token = (sequence, 0)
         """No item up to here is in the ring."""
         self._last: Token = (sequence, 0)
@@ -53,9 +53,9 @@ class Feed:
             attempt=change.attempt,
             failure=change.failure,
         )
-        if len(self._ring) == RING_ITEMS:
-            self._forgotten = self._ring[0][0]
         self._ring.append((self._last, item))
+        if len(self._ring) > RING_ITEMS:
+            self._forgotten, _ = self._ring.popleft()
         self._publish(item)
 
     def transient(self, item: Item) -> None:
@@ -74,7 +74,7 @@ class Feed:
         for subscriber in self._subscribers:
             subscriber.put(item)
 
-    async def subscribe(self, after: str, only: str, logs: bool) -> AsyncIterator[Item]:
+    async def subscribe(self, after: str, only: str, logs: bool) -> AsyncGenerator[Item, None]:
         """Items from after the token on, without end; ends after a `lagged` item if the reader falls QUEUE_ITEMS behind.
 
         Raises InvalidInput for a token that is none.

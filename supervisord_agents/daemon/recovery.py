@@ -1,7 +1,7 @@
 """From the journal back to a running state.
 
-Order matters: the workers of the daemon before must be gone, then what they had finished is adopted, and only then the attempts still
-marked running are queued again. The other way round an attempt could run twice.
+Order matters: the workers of the daemon before must be gone, then what they had finished is adopted, and only then the attempts
+still marked running are queued again. The other way round an attempt could run twice.
 """
 
 from __future__ import annotations
