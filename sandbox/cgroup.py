@@ -55,7 +55,7 @@ class Cgroups:
             except SandboxError as error:
                 if error.errno == errno.EWOULDBLOCK:
                     raise
-                reasons.append(" ".join(part for part in (error.message, error.hint) if part))
+                reasons.append(error.message)
         return cls(None, " ".join(reasons))
 
     @property

@@ -228,7 +228,7 @@ def make_room(base: Path, *, every: bool) -> None:
     if not (base / "cgroup.type").exists():
         return  # the root of the hierarchy may hold processes
     inside = pids_in(base)
-    strangers = [] if every else [pid for pid in inside if pid not in _line(os.getpid()) and os.getpid() not in _line(pid)]
+    strangers = [] if every else [pid for pid in inside if not _is_kin(pid)]
     if strangers:
         raise SandboxError(
             f"the cgroup {base} holds other processes (pid {', '.join(map(str, strangers[:3]))}), which are not ours to move.",
@@ -241,6 +241,11 @@ def make_room(base: Path, *, every: bool) -> None:
     for pid in inside:
         with contextlib.suppress(ProcessLookupError):
             write(base / "supervisor" / "cgroup.procs", pid)
+
+
+def _is_kin(pid: int) -> bool:
+    """Whether a process is an ancestor or descendant of this one, or has ended."""
+    return pid in _line(os.getpid()) or os.getpid() in _line(pid) or not Path(f"/proc/{pid}").exists()
 
 
 def _line(pid: int) -> list[int]:
