@@ -1,0 +1,34 @@
+"""What the gateway itself answers with an error: a refusal by policy, or a provider that could not be reached."""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+
+from supervisord_agents.gateway.dialects import error_body
+
+
+class Refusal(Exception):
+    """Answer with `status` and this message; nothing of an answer was sent before.
+
+    `code` is stable, for programs. `permanent`: trying again without a change of the configuration or the request is no use.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, permanent: bool = True) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.permanent = permanent
+
+    def response(self, dialect: str) -> web.Response:
+        """The answer in the shape that clients of `dialect` read."""
+        body = json.dumps(error_body(dialect, self.status, self.code, self.message))
+        # Heard by the OpenAI and Anthropic client libraries, which otherwise try a 5xx again, more slowly each time.
+        headers = {"x-should-retry": "false"} if self.permanent else {}
+        return web.Response(status=self.status, text=body, content_type="application/json", headers=headers)
+
+
+class BrokenOff(Exception):
+    """The provider's answer ended too early: the worker must see a broken connection, not a complete answer."""

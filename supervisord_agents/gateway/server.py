@@ -1,0 +1,256 @@
+"""The gateway: the only way out of a worker's sandbox.
+
+A worker's network namespace has nothing but loopback. The sandbox hands over a socket that listens inside that namespace, so
+whoever comes in by it is that worker: nothing needs to be proved by tokens.
+
+    /<provider>/<rest>      to the provider's base_url + <rest>, with its key (upstream.py)
+    CONNECT host:port       a byte tunnel to an allowed host (egress.py)
+
+docs/gateway.md says what to set in an agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+
+import structlog
+from aiohttp import web
+
+from supervisord_agents import config
+from supervisord_agents.core.model import Usage
+from supervisord_agents.errors import ConfigError, Unavailable
+from supervisord_agents.gateway import egress
+from supervisord_agents.gateway.refusal import BrokenOff, Refusal
+from supervisord_agents.gateway.resolver import Resolver
+from supervisord_agents.gateway.routes import Route
+from supervisord_agents.gateway.tunnel import serve_tunnel
+from supervisord_agents.gateway.upstream import METHODS, Upstream
+
+MAX_CONNECTIONS = 64
+"""Of one worker at a time: agents use a handful; more would spend the daemon's descriptors."""
+KEEPALIVE_S = 75.0
+"""An idle connection, or one that never completes its headers, is closed after this."""
+
+log = structlog.get_logger()
+
+
+class Gateway:
+    """All attachments of the daemon and what they share: routes, keys, policy, the pool of upstream connections."""
+
+    def __init__(
+        self,
+        settings: config.Gateway,
+        on_usage: Callable[[str, Usage], None],
+        on_refusal: Callable[[str, str], None],
+        *,
+        resolve: egress.Resolve | None = None,
+        dial: egress.Dial = egress.dial,
+    ) -> None:
+        """`on_usage(task, usage)` after an answer that told its cost, `on_refusal(task, line)` for what was not let through.
+
+        Both must return at once and not raise. `resolve` and `dial` replace the system's for CONNECT. Raises ConfigError.
+        """
+        _check_limits(settings)
+        self.settings = settings
+        self.on_usage = on_usage
+        self.on_refusal = on_refusal
+        self._routes = {name: Route(name, provider) for name, provider in settings.providers.items()}
+        self._allowed = egress.AllowedHosts(settings.allowed_hosts)
+        self._resolve = resolve
+        self._dial = dial
+        self._resolver: Resolver | None = None
+        self._upstream: Upstream | None = None
+        self._attachments: set[Attachment] = set()
+
+    async def start(self) -> None:
+        """Read the keys. Raises ConfigError for a key that others can read; one that is missing fails only its own requests."""
+        for route in self._routes.values():
+            route.load_key(os.environ)
+            if route.missing_key:
+                log.warning("gateway_key_missing", provider=route.name, reason=route.missing_key)
+        self._resolver = Resolver()
+        self._upstream = Upstream(self.settings, self._resolver)
+
+    async def aclose(self) -> None:
+        """Close every attachment and every connection."""
+        await asyncio.gather(*(attachment.close() for attachment in list(self._attachments)))
+        if self._upstream is not None:
+            await self._upstream.aclose()
+        if self._resolver is not None:
+            await self._resolver.close()
+        self._upstream = self._resolver = None
+
+    async def attach(self, listener: socket.socket, owner: str) -> Attachment:
+        """Serve `listener`, which is the attachment's own from now on, for the worker `owner`."""
+        if self._upstream is None:
+            raise Unavailable("the gateway is not running.")
+        attachment = Attachment(self, owner)
+        await attachment.open(listener)
+        self._attachments.add(attachment)
+        return attachment
+
+    def detached(self, attachment: Attachment) -> None:
+        self._attachments.discard(attachment)
+
+    async def answer(self, request: web.BaseRequest, report: Callable[[Usage], None]) -> web.StreamResponse:
+        """Carry out one request; raises Refusal, or BrokenOff if an answer had begun."""
+        if request.method == "CONNECT":
+            return await self._tunnel(request)
+        target = request.raw_path
+        if not target.startswith("/"):
+            message = (
+                "this is no general proxy: model endpoints are at /<provider>/..., and only CONNECT to allowed hosts goes out."
+            )
+            raise Refusal(403, "plain_proxy_refused", message)
+        path, _, query = target.partition("?")
+        name, _, rest = path[1:].partition("/")
+        route = self._route(name)
+        if request.method not in METHODS:
+            raise Refusal(405, "method_refused", f"{request.method} is not forwarded.")
+        try:
+            url = route.url(rest, query)
+        except ValueError as error:
+            raise Refusal(400, "path_refused", f"{error}.") from None
+        if route.missing_key:
+            message = f"provider {name} has no API key: {route.missing_key}. Set it where the daemon runs and restart the daemon."
+            raise Refusal(502, "key_missing", message)
+        assert self._upstream is not None
+        return await self._upstream.forward(request, route, url, report)
+
+    def dialect(self, request: web.BaseRequest) -> str:
+        """The dialect to answer errors in."""
+        route = self._routes.get(request.raw_path[1:].partition("?")[0].partition("/")[0])
+        return route.dialect.name if route else "openai"
+
+    def _route(self, name: str) -> Route:
+        route = self._routes.get(name)
+        if route is not None:
+            return route
+        known = ", ".join(self._routes) or "none"
+        message = (
+            f"provider {name[:64]!r} is not configured (configured: {known}). Add [gateway.providers.<name>] to config.toml."
+        )
+        raise Refusal(403, "provider_not_configured", message)
+
+    async def _tunnel(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            host, port = egress.parse_authority(request.raw_path)
+        except ValueError as error:
+            raise Refusal(400, "bad_target", f"{error}.") from None
+        if (host, port) not in self._allowed:
+            message = f"host {host[:255]}:{port} is not allowed. Add it to gateway.allowed_hosts if workers may reach it."
+            raise Refusal(403, "host_not_allowed", message)
+        assert self._resolver is not None
+        resolve = self._resolve or self._resolver.addresses
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_s):
+                far = await egress.connect(host, port, resolve, self._dial)
+        except egress.Denied as error:
+            raise Refusal(
+                403, "address_not_allowed", f"{error}: not connected to, although gateway.allowed_hosts has it."
+            ) from None
+        except TimeoutError:
+            message = f"{host}:{port} could not be connected to within {self.settings.connect_timeout_s:g} s."
+            raise Refusal(504, "connect_timeout", message, permanent=False) from None
+        except OSError as error:
+            message = f"{host}:{port} could not be connected to: {error.strerror or type(error).__name__}."
+            raise Refusal(502, "unreachable", message, permanent=False) from None
+        return await serve_tunnel(request, far, self.settings.read_timeout_s)
+
+
+class Attachment:
+    """One worker's listener. `task` is whom usage and refusals of requests that begin now are told for."""
+
+    def __init__(self, gateway: Gateway, owner: str) -> None:
+        self.owner = owner
+        self.task = ""
+        self._gateway = gateway
+        self._server = web.Server(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEPALIVE_S,
+        )
+        self._listening: asyncio.Server | None = None
+        self._requests: set[asyncio.Task[object]] = set()
+
+    async def open(self, listener: socket.socket) -> None:
+        """Accept connections."""
+        self._listening = await asyncio.get_running_loop().create_server(self._protocol, sock=listener)
+
+    async def close(self) -> None:
+        """Close the listener and every connection; requests under way are given up."""
+        self._gateway.detached(self)
+        if self._listening is None:
+            return
+        self._listening.close()
+        self._listening = None
+        for connection in self._server.connections:
+            connection.force_close()
+        under_way = list(self._requests)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        if len(self._server.connections) >= MAX_CONNECTIONS:
+            self._gateway.on_refusal(self.task, f"the gateway refused a connection: {MAX_CONNECTIONS} are open already")
+            return _Refused()
+        return self._server()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        current = asyncio.current_task()
+        assert current is not None
+        self._requests.add(current)
+        task = self.task
+        try:
+            return await self._gateway.answer(request, lambda usage: self._gateway.on_usage(task, usage))
+        except Refusal as refusal:
+            self._gateway.on_refusal(task, f"the gateway refused {_named(request)}: {refusal.message}")
+            return refusal.response(self._gateway.dialect(request))
+        except BrokenOff as broken:
+            self._gateway.on_refusal(task, f"the gateway broke off {_named(request)}: {broken}")
+            return _hang_up(request)
+        except ConnectionError:
+            # The worker went away in the middle of its answer.
+            return _hang_up(request)
+        except Exception:
+            log.exception("gateway_request_failed", owner=self.owner, task=task)
+            if request.writer.output_size:
+                return _hang_up(request)
+            failure = Refusal(500, "internal", "the gateway failed; the daemon's log has the details.", permanent=False)
+            return failure.response(self._gateway.dialect(request))
+        finally:
+            self._requests.discard(current)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection over the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def _named(request: web.BaseRequest) -> str:
+    """The request on one line for a log: no query, no control characters, bounded."""
+    path = request.raw_path.partition("?")[0][:200]
+    return f"{request.method} " + "".join(character if character.isprintable() else "?" for character in path)
+
+
+def _hang_up(request: web.BaseRequest) -> web.StreamResponse:
+    """Close the connection without completing the answer; the response that is returned is never sent."""
+    request.protocol.force_close()
+    return web.Response()
+
+
+def _check_limits(settings: config.Gateway) -> None:
+    if not 0 < settings.port < 65536:
+        raise ConfigError("must be a port, 1 to 65535.", field="gateway.port")
+    for field in ("connect_timeout_s", "read_timeout_s", "max_request_bytes"):
+        if not getattr(settings, field) > 0:
+            raise ConfigError("must be greater than 0.", field=f"gateway.{field}")
