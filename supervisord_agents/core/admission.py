@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from supervisord_agents.core.dependents import obstacle
 from supervisord_agents.core.events import CancelRequested, RetryRequested, Submitted
 from supervisord_agents.core.graph import edge_of, find_cycle, inner_dependencies, name_cycle
-from supervisord_agents.core.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, State, TaskSpec
+from supervisord_agents.core.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, Limits, State, TaskSpec
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.errors import InvalidInput, NotFound
 
@@ -21,6 +21,7 @@ MAX_RETRIES_LIMIT = 100
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ID_RULE = "must be 1 to 64 letters, digits, '_' or '-'"
 _TIMES = ("timeout_s", "deadline_s", "backoff_s", "estimate_s")
+_NO_LIMITS = Limits()
 _LIMITS = ("memory_bytes", "pids", "cpu_percent")
 _ENDED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "is dead", State.CANCELLED: "was cancelled"}
 _SHOWN = 80
@@ -38,7 +39,8 @@ def check_submitted(table: TaskTable, event: Submitted) -> None:
     if not event.specs:
         raise InvalidInput("a graph needs at least one task", field="tasks")
     _check_tasks(table, event.specs)
-    cycle = find_cycle(inner_dependencies(event.specs))
+    inner = inner_dependencies(event.specs)
+    cycle = find_cycle(inner)
     if cycle:
         named = name_cycle([event.specs[position].id for position in cycle])
         raise InvalidInput(
@@ -102,10 +104,11 @@ def _check_numbers(spec: TaskSpec, position: int) -> None:
         )
     if not 0 <= spec.max_retries <= MAX_RETRIES_LIMIT:
         raise InvalidInput(f"must be 0 to {MAX_RETRIES_LIMIT}, not {spec.max_retries}", field=f"tasks[{position}].max_retries")
-    for name in _TIMES:
-        value = getattr(spec, name)
-        if not (math.isfinite(value) and value >= 0):
+    for name, value in zip(_TIMES, (spec.timeout_s, spec.deadline_s, spec.backoff_s, spec.estimate_s), strict=True):
+        if not 0.0 <= value < math.inf:
             raise InvalidInput(f"must be a number of seconds, 0 or more, not {value}", field=f"tasks[{position}].{name}")
+    if spec.limits == _NO_LIMITS:
+        return
     for name in _LIMITS:
         value = getattr(spec.limits, name)
         if value < 0:

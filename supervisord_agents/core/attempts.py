@@ -13,27 +13,30 @@ from supervisord_agents.core.task import NO_USAGE, Task
 from supervisord_agents.core.timers import Due
 from supervisord_agents.errors import ErrorCode
 
+# Class attributes of an enum are ten times slower to read than globals in Python 3.11.
+_READY, _RUNNING, _SUCCEEDED = State.READY, State.RUNNING, State.SUCCEEDED
+
 
 def started(table: TaskTable, event: Started, now: float) -> None:
     """A worker has the task."""
     task = table.tasks.get(event.task)
-    if task is None or task.state is not State.READY or event.attempt != task.attempt + 1:
+    if task is None or task.state is not _READY or event.attempt != task.attempt + 1:
         return
     task.attempt = event.attempt
     task.started_at = now
     task.worker = event.worker
-    table.move(task, State.RUNNING, now)
+    table.move(task, _RUNNING, now)
 
 
 def finished(table: TaskTable, event: Finished, now: float) -> None:
     """The running attempt ended."""
     task = table.tasks.get(event.task)
-    if task is None or task.state is not State.RUNNING or event.attempt != task.attempt:
+    if task is None or task.state is not _RUNNING or event.attempt != task.attempt:
         return
     if event.usage != NO_USAGE:
         task.usage = task.usage + event.usage
     if event.failure is None:
-        table.move(task, State.SUCCEEDED, now)
+        table.move(task, _SUCCEEDED, now)
     else:
         _failed(table, task, event.failure, now)
 
@@ -46,7 +49,7 @@ def ticked(table: TaskTable, now: float) -> None:
             table.move(task, State.READY, now)
         elif why is Due.TIMEOUT:
             stop(table, task, ErrorCode.TIMEOUT)
-            _failed(table, task, Failure(ErrorCode.TIMEOUT, f"the attempt did not end within {task.spec.timeout_s:g} s"), now)
+            _failed(table, task, Failure(ErrorCode.TIMEOUT, f"the attempt did not end within {task.timeout_s:g} s"), now)
         else:
             stop(table, task, ErrorCode.DEADLINE)
             message = f"the task did not end within {task.spec.deadline_s:g} s"

@@ -7,14 +7,19 @@ from supervisord_agents.core.policy import EDGE_RULES, doomed
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.core.task import Edge, Task
 
+# Class attributes of an enum are ten times slower to read than globals in Python 3.11.
+_BLOCKED, _READY = State.BLOCKED, State.READY
+
 
 def settle(table: TaskTable, now: float) -> None:
     """Tell the dependents of all that ended in this event, and theirs, until nothing more ends."""
     ended = table.ended
+    if not ended:
+        return
     for task in ended:  # grows meanwhile
         for edge in task.dependents:
             after = edge.after
-            if after.state is not State.BLOCKED:
+            if after.state is not _BLOCKED:
                 continue
             if blocks(edge):
                 after.ended_by_dependency = True
@@ -22,7 +27,7 @@ def settle(table: TaskTable, now: float) -> None:
             else:
                 after.unmet -= 1
                 if not after.unmet:
-                    table.move(after, State.READY, now)
+                    table.move(after, _READY, now)
     ended.clear()
 
 

@@ -11,6 +11,8 @@ import msgspec
 
 from supervisord_agents.core.model import Dependency, TaskSpec, When
 
+_ON_SUCCESS = When.ON_SUCCESS
+
 _CYCLE_NAMES = 20
 """So many tasks of a cycle are named; a longer one is shortened in the middle."""
 
@@ -31,15 +33,10 @@ def normalise(specs: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
     return tuple(filled)
 
 
-def full_id(graph: str, short: str) -> str:
-    """The full id of a task."""
-    return f"{graph}.{short}"
-
-
 def edge_of(dependency: Dependency | str) -> tuple[str, When]:
     """The name and the condition of a dependency; the short form of one is its name alone."""
     if isinstance(dependency, str):
-        return dependency, When.ON_SUCCESS
+        return dependency, _ON_SUCCESS
     return dependency.task, dependency.when
 
 

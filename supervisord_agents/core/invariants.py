@@ -38,7 +38,7 @@ def _demand(truth: bool, message: str) -> None:
 
 
 def _check_task(task: Task) -> None:
-    _demand(task.id == f"{task.graph}.{task.spec.id}", f"{task.id} has another name")
+    _demand(task.id == f"{task.graph}.{task.spec.id}" == f"{task.graph}.{task.short_id}", f"{task.id} has another name")
     _demand(task.ended == bool(task.ended_at), f"{task.id}: state {task.state}, ended at {task.ended_at}")
     _demand(0 <= task.retries <= task.spec.max_retries, f"{task.id} used {task.retries} of {task.spec.max_retries} retries")
     _demand(task.attempt >= task.retries + task.lost, f"{task.id}: more retries than attempts")
@@ -77,23 +77,23 @@ def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:
     for task in tasks:
         _demand((task.state is State.READY) == (task.ready_entry is not None), f"{task.id}: {task.state}, queued or not")
         if task.state is State.READY:
-            ready.setdefault(task.spec.pool, []).append(task)
+            ready.setdefault(task.pool, []).append(task)
     for pool in table.ready.pools():
-        expected = sorted(ready.get(pool, []), key=lambda task: (task.spec.priority, -task.rest_s, task.order))
+        expected = sorted(ready.get(pool, []), key=lambda task: (task.priority, -task.rest_s, task.order))
         _demand(table.ready.waiting(pool) == len(expected), f"pool {pool}: {table.ready.waiting(pool)} counted ready")
         _demand(table.ready.first(pool, len(tasks)) == expected, f"pool {pool}: the ready queue is out of order")
     _demand(set(ready) <= set(table.ready.pools()), "a ready task is in no queue")
     running = [task for task in tasks if task.state is State.RUNNING]
     _demand(scheduler.running_tasks() == running, "the running tasks differ")
-    for pool in {task.spec.pool for task in tasks} | set(table.running_in):
-        count = sum(task.spec.pool == pool for task in running)
+    for pool in {task.pool for task in tasks} | set(table.running_in):
+        count = sum(task.pool == pool for task in running)
         _demand(scheduler.running(pool) == count, f"pool {pool}: {scheduler.running(pool)} counted running, {count} there")
 
 
 def _check_timers(scheduler: Scheduler, tasks: list[Task]) -> None:
     expected: set[tuple[Due, str]] = set()
     for task in tasks:
-        if task.state is State.RUNNING and task.spec.timeout_s:
+        if task.state is State.RUNNING and task.timeout_s:
             expected.add((Due.TIMEOUT, task.id))
         if task.state is State.BACKING_OFF:
             expected.add((Due.BACKOFF, task.id))

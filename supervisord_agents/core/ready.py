@@ -32,14 +32,14 @@ class ReadyQueue:
 
     def push(self, task: Task) -> None:
         """Add the task, or give it its new place after its remaining path grew."""
-        pool = task.spec.pool
+        pool = task.pool
         heap = self._heaps.get(pool)
         if heap is None:
             heap = self._heaps[pool] = []
             self._waiting[pool] = 0
         if task.ready_entry is None:
             self._waiting[pool] += 1
-        entry = (task.spec.priority, -task.rest_s, task.order, task)
+        entry = (task.priority, -task.rest_s, task.order, task)
         task.ready_entry = entry
         heapq.heappush(heap, entry)
         if len(heap) > 2 * self._waiting[pool] + _SLACK:
@@ -50,7 +50,7 @@ class ReadyQueue:
         """Take the task out, if it is in."""
         if task.ready_entry is not None:
             task.ready_entry = None
-            self._waiting[task.spec.pool] -= 1
+            self._waiting[task.pool] -= 1
 
     def first(self, pool: str, count: int) -> list[Task]:
         """The best `count` tasks of the pool, in order; they stay in the queue."""

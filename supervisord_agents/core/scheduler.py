@@ -137,8 +137,8 @@ class Scheduler:
         graphs = [graph for graph in self.table.graphs if graph.startswith(head)] if prefix else []
         if not dot:
             return graphs
-        meant = [task for graph in graphs for task in self.table.graphs[graph] if task.spec.id.startswith(short)]
-        exact = [task for task in meant if task.spec.id == short]
+        meant = [task for graph in graphs for task in self.table.graphs[graph] if task.short_id.startswith(short)]
+        exact = [task for task in meant if task.short_id == short]
         return [task.id for task in exact or meant]
 
     def snapshot(self) -> bytes:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from supervisord_agents.core.graph import full_id
 from supervisord_agents.core.model import Failure, State, TaskSpec, Usage
 from supervisord_agents.core.submit import connect
 from supervisord_agents.core.table import TaskTable
-from supervisord_agents.core.task import NO_USAGE, Moment, Task
+from supervisord_agents.core.task import NO_USAGE, Moment, Task, new_task
 from supervisord_agents.errors import JournalCorrupt
 
 VERSION = 1
@@ -20,7 +19,7 @@ VERSION = 1
 class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One task; the fields are those of core.task.Task, of which the rest follows from its graph."""
 
-    spec: TaskSpec
+    spec: msgspec.Raw
     state: State
     attempt: int
     retries: int
@@ -46,7 +45,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     keys: dict[str, str]
 
 
-_FIELDS = TaskRecord.__struct_fields__
+_FIELDS = TaskRecord.__struct_fields__[1:]
+_spec_decoder = msgspec.msgpack.Decoder(TaskSpec)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Snapshot)
 
@@ -61,7 +61,8 @@ def decode_table(data: bytes) -> TaskTable:
     """The table of a snapshot; raises JournalCorrupt for bytes that are none, or of a later version."""
     try:
         snapshot = _decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        specs = [[_spec_decoder.decode(record.spec) for record in records] for _, records in snapshot.graphs]
+    except msgspec.DecodeError as error:
         raise JournalCorrupt(
             f"the snapshot cannot be read: {error}", kept="It is left as it is.", hint="An older snapshot and the journal may do."
         ) from error
@@ -74,10 +75,14 @@ def decode_table(data: bytes) -> TaskTable:
     table = TaskTable()
     table.keys = snapshot.keys
     shared: dict[tuple[Moment, ...], tuple[Moment, ...]] = {}
-    for graph, records in snapshot.graphs:
+    for (graph, records), unpacked in zip(snapshot.graphs, specs, strict=True):
         shared.clear()
-        added = [_task(graph, record, order, shared) for order, record in enumerate(records, start=len(table.tasks))]
-        connect(table, added)
+        start = len(table.tasks)
+        added = [
+            _task(graph, spec, record, start + position, shared)
+            for position, (spec, record) in enumerate(zip(unpacked, records, strict=True))
+        ]
+        connect(table, unpacked, added)
         for task in added:
             table.add(task)
             if not task.ended:
@@ -86,13 +91,17 @@ def decode_table(data: bytes) -> TaskTable:
 
 
 def _record(task: Task) -> TaskRecord:
-    return TaskRecord(*[getattr(task, name) for name in _FIELDS])
+    return TaskRecord(msgspec.Raw(task.packed), *[getattr(task, name) for name in _FIELDS])
 
 
-def _task(graph: str, record: TaskRecord, order: int, shared: dict[tuple[Moment, ...], tuple[Moment, ...]]) -> Task:
-    values = {name: getattr(record, name) for name in _FIELDS}
+def _task(
+    graph: str, spec: TaskSpec, record: TaskRecord, order: int, shared: dict[tuple[Moment, ...], tuple[Moment, ...]]
+) -> Task:
+    task = new_task(graph, spec, order, record.submitted_at)
+    for name in _FIELDS:
+        setattr(task, name, getattr(record, name))
     # Tasks of a graph begin with the same history: one object for all of them again, as before the snapshot.
-    values["history"] = shared.setdefault(record.history, record.history)
+    task.history = shared.setdefault(record.history, record.history)
     if record.usage == NO_USAGE:
-        values["usage"] = NO_USAGE
-    return Task(id=full_id(graph, record.spec.id), graph=graph, order=order, **values)
+        task.usage = NO_USAGE
+    return task

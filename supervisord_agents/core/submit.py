@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from supervisord_agents.core.dependents import obstacle
 from supervisord_agents.core.events import Submitted
-from supervisord_agents.core.graph import dependencies_first, edge_of, full_id, inner_dependencies
-from supervisord_agents.core.model import State
+from supervisord_agents.core.graph import dependencies_first, edge_of, inner_dependencies
+from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.core.policy import doomed
 from supervisord_agents.core.table import TaskTable
-from supervisord_agents.core.task import Edge, Moment, Task, link
+from supervisord_agents.core.task import Edge, Moment, Task, link, new_task
 
 LENGTHEN_LIMIT = 256
 """Earlier tasks whose remaining path one new graph may lengthen. Beyond it the order among equals is less exact, nothing else:
 without it a chain that grows by one graph at a time would cost more with every link."""
+
+_READY = State.READY  # Class attributes of an enum are ten times slower to read than a global in Python 3.11.
 
 
 def submitted(table: TaskTable, event: Submitted, now: float) -> None:
@@ -26,20 +28,20 @@ def submitted(table: TaskTable, event: Submitted, now: float) -> None:
         table.keys[event.key] = event.graph
     blocked = (Moment(now, State.BLOCKED),)
     ready = (Moment(now, State.READY),)
-    added = _make(table, event, now)
-    connect(table, added)
-    _measure(table, event, added)
+    added = [new_task(event.graph, spec, order, now) for order, spec in enumerate(event.specs, start=len(table.tasks))]
+    connect(table, event.specs, added)
+    _measure(table, event.specs, added)
     doomed_by: list[tuple[Task, Edge]] = []
-    for task in added:
+    for task, spec in zip(added, event.specs, strict=True):
         edge = obstacle(task) if task.unmet < len(task.dependencies) else None
         if edge is not None:
             doomed_by.append((task, edge))
         if task.unmet or edge is not None:
             task.history = blocked
         else:
-            task.state, task.history = State.READY, ready
-        if task.spec.deadline_s:
-            task.deadline_at = now + task.spec.deadline_s
+            task.state, task.history = _READY, ready
+        if spec.deadline_s:
+            task.deadline_at = now + spec.deadline_s
             table.timers.set_deadline(task)
         table.add(task)
         table.announce(task)
@@ -49,44 +51,37 @@ def submitted(table: TaskTable, event: Submitted, now: float) -> None:
         table.judge(task, doomed(edge), now)
 
 
-def connect(table: TaskTable, added: Iterable[Task]) -> None:
+def connect(table: TaskTable, specs: Sequence[TaskSpec], added: Sequence[Task]) -> None:
     """Lay the edges of one graph's tasks, to one another and to earlier tasks, and count what is unmet."""
-    by_name = {task.spec.id: task for task in added}
-    for task in by_name.values():
-        if not task.spec.dependencies:
-            continue
-        edges = []
-        for name, when in map(edge_of, task.spec.dependencies):
-            before = by_name.get(name) or table.tasks[name]
-            edges.append(link(before, task, when))
-            if not before.ended:
-                task.unmet += 1
-        task.dependencies = tuple(edges)
+    by_name = {spec.id: task for spec, task in zip(specs, added, strict=True)}
+    for spec, task in zip(specs, added, strict=True):
+        if spec.dependencies:
+            edges = []
+            for dependency in spec.dependencies:
+                name, when = edge_of(dependency)
+                before = by_name.get(name) or table.tasks[name]
+                edges.append(link(before, task, when))
+                if not before.ended:
+                    task.unmet += 1
+            task.dependencies = tuple(edges)
 
 
-def _make(table: TaskTable, event: Submitted, now: float) -> list[Task]:
-    graph = event.graph
-    return [
-        Task(spec=spec, id=full_id(graph, spec.id), graph=graph, submitted_at=now, order=order)
-        for order, spec in enumerate(event.specs, start=len(table.tasks))
-    ]
-
-
-def _measure(table: TaskTable, event: Submitted, added: list[Task]) -> None:
-    for task in added:
-        task.rest_s = task.estimate_s
+def _measure(table: TaskTable, specs: Sequence[TaskSpec], added: Sequence[Task]) -> None:
+    """Lengthen the remaining paths of the new tasks, dependents first, then those of the earlier tasks that they wait for."""
+    in_order = added
+    if any(edge.before.order > task.order for task in added for edge in task.dependencies):
+        in_order = [added[position] for position in dependencies_first(inner_dependencies(specs))]
+    first = added[0].order
     grown: deque[Task] = deque()
-    for position in reversed(dependencies_first(inner_dependencies(event.specs))):
-        task = added[position]
+    for task in reversed(in_order):
         for edge in task.dependencies:
-            before = edge.before
-            if _lengthen(before, task) and before.graph != event.graph:
-                grown.append(before)
+            if _lengthen(edge.before, task) and edge.before.order < first:
+                grown.append(edge.before)
     visits = LENGTHEN_LIMIT
     while grown and visits:
         visits -= 1
         task = grown.popleft()
-        if task.state is State.READY:
+        if task.state is _READY:
             table.ready.push(task)
         grown.extend(edge.before for edge in task.dependencies if _lengthen(edge.before, task))
 

@@ -1,12 +1,14 @@
 """A task as the scheduler holds it, the edges between tasks, and the short history that explains its state.
 
-Lean on purpose: a queued task with its specification is to stay under 1 KiB (see benchmarks/bench_scheduling.py), so what most
-tasks share (empty tuples, the first history) is one object, and an edge is one object known to both of its ends.
+Lean on purpose: a queued task with its specification is to stay under 1 KiB (see benchmarks/bench_scheduling.py). The
+specification is kept packed, with only what scheduling reads unpacked beside it: as objects it alone takes 0.7 KiB, all of which
+the garbage collector would walk through again and again. What most tasks share (empty tuples, the first history) is one object,
+and an edge is one object known to both of its ends.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import sys
 
 import msgspec
 
@@ -17,9 +19,11 @@ HISTORY_LIMIT = 32
 
 UNKNOWN_ESTIMATE_S = 1.0
 NO_USAGE = Usage()
+_spec_encoder = msgspec.msgpack.Encoder()
+_spec_decoder = msgspec.msgpack.Decoder(TaskSpec)
 
 
-class Moment(NamedTuple):
+class Moment(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A task came into `state` at `at` (seconds, Unix epoch); `code` and `message` say why, where it was not success."""
 
     at: float
@@ -40,10 +44,17 @@ class Edge(msgspec.Struct, eq=False):
 class Task(msgspec.Struct, eq=False, kw_only=True):
     """A task. Only `TaskTable.move` changes its state."""
 
-    spec: TaskSpec
     id: str
     """`<graph>.<short id>`, unique for ever."""
     graph: str
+    packed: bytes
+    """The specification, see `spec`."""
+    pool: str
+    priority: int
+    timeout_s: float
+    """Of one attempt; 0: none."""
+    estimate_s: float
+    """Expected duration; a task of unknown duration counts as one second."""
     state: State = State.BLOCKED
     attempt: int = 0
     """The number of the newest attempt; it only grows, so that messages of older attempts are known by it."""
@@ -95,9 +106,14 @@ class Task(msgspec.Struct, eq=False, kw_only=True):
         return [edge.after.id for edge in self.dependents]
 
     @property
-    def estimate_s(self) -> float:
-        """The expected duration; a task of unknown duration counts as one second."""
-        return self.spec.estimate_s or UNKNOWN_ESTIMATE_S
+    def spec(self) -> TaskSpec:
+        """The specification, unpacked anew each time (about a microsecond): take it once where it is read often."""
+        return _spec_decoder.decode(self.packed)
+
+    @property
+    def short_id(self) -> str:
+        """The id within the graph."""
+        return self.id[len(self.graph) + 1 :]
 
     def remember(self, moment: Moment) -> None:
         """Add to the history; past the limit the second-oldest goes, so that the submission stays."""
@@ -105,6 +121,28 @@ class Task(msgspec.Struct, eq=False, kw_only=True):
         if len(kept) >= HISTORY_LIMIT:
             kept = (kept[0], *kept[len(kept) - HISTORY_LIMIT + 2 :])
         self.history = (*kept, moment)
+
+
+def new_task(graph: str, spec: TaskSpec, order: int, submitted_at: float) -> Task:
+    """A task without edges, blocked."""
+    estimate_s = spec.estimate_s or UNKNOWN_ESTIMATE_S
+    return Task(
+        id=full_id(graph, spec.id),
+        graph=graph,
+        packed=_spec_encoder.encode(spec),
+        pool=sys.intern(spec.pool),
+        priority=spec.priority,
+        timeout_s=spec.timeout_s,
+        estimate_s=estimate_s,
+        rest_s=estimate_s,
+        order=order,
+        submitted_at=submitted_at,
+    )
+
+
+def full_id(graph: str, short: str) -> str:
+    """The full id of a task."""
+    return f"{graph}.{short}"
 
 
 def link(before: Task, after: Task, when: When) -> Edge:

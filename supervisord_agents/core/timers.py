@@ -18,6 +18,10 @@ class Due(IntEnum):
     BACKOFF = 2
 
 
+# Class attributes of an enum are ten times slower to read than globals in Python 3.11.
+_TIMEOUT, _BACKOFF = Due.TIMEOUT, Due.BACKOFF
+_RUNNING, _BACKING_OFF = State.RUNNING, State.BACKING_OFF
+
 _Entry = tuple[float, Due, int, int, Task]
 """Time, reason, order of the task, attempt, task: the first four decide, so that a rebuilt heap fires in the same order."""
 
@@ -38,8 +42,8 @@ class Timers:
 
     def set_timeout(self, task: Task) -> None:
         """Watch the running attempt, if its specification limits it."""
-        if task.spec.timeout_s:
-            self._push((task.started_at + task.spec.timeout_s, Due.TIMEOUT, task.order, task.attempt, task))
+        if task.timeout_s:
+            self._push((task.started_at + task.timeout_s, _TIMEOUT, task.order, task.attempt, task))
 
     def set_backoff(self, task: Task) -> None:
         """Watch `retry_at`."""
@@ -75,8 +79,8 @@ class Timers:
 
 def _live(entry: _Entry) -> bool:
     at, why, _, attempt, task = entry
-    if why is Due.TIMEOUT:
-        return task.state is State.RUNNING and task.attempt == attempt
-    if why is Due.BACKOFF:
-        return task.state is State.BACKING_OFF and task.attempt == attempt
+    if why is _TIMEOUT:
+        return task.state is _RUNNING and task.attempt == attempt
+    if why is _BACKOFF:
+        return task.state is _BACKING_OFF and task.attempt == attempt
     return task.deadline_at == at and task.state not in END_STATES
