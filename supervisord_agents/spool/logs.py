@@ -27,8 +27,8 @@ class LogStore:
         """Add to the log. Over the limit it is dropped, and the log says so once; a full disk drops it too."""
         log = self._open.get(task)
         if log is None:
-            log = self._open[task] = _OpenLog(self.path(task))
-        log.append(data, self.limit_bytes)
+            log = self._open[task] = _OpenLog(self.path(task), self.limit_bytes)
+        log.append(data)
 
     def notice(self, task: str, text: str) -> None:
         """A line of the supervisor's own."""
@@ -58,18 +58,19 @@ class LogStore:
 class _OpenLog:
     """One log being written; the cut is announced in the file itself."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._size = os.fstat(self._descriptor).st_size
-        self._full = False
+        self._full = self._size > limit_bytes
 
-    def append(self, data: bytes, limit_bytes: int) -> None:
+    def append(self, data: bytes) -> None:
         if self._full:
             return
-        room = limit_bytes - self._size
+        room = self._limit_bytes - self._size
         if len(data) > room:
             self._full = True
-            data = data[: max(room, 0)] + b"\n" + NOTICE_PREFIX + f"log cut at {limit_bytes} bytes\n".encode()
+            data = data[: max(room, 0)] + b"\n" + NOTICE_PREFIX + f"log cut at {self._limit_bytes} bytes\n".encode()
         try:
             self._size += os.write(self._descriptor, data)
         except OSError:

@@ -209,9 +209,7 @@ class Pools:
     async def _spawn_and_wait(self, worker: Worker, number: int, directory: Path) -> Exit:
         (directory / "outbox").mkdir(parents=True, mode=0o700)
         config = self._config.sandbox
-        spec = self._shaper.sandbox_spec(
-            worker.shape, uid=config.uid_first + number % config.uid_count, worker_dir=directory
-        )
+        spec = self._shaper.sandbox_spec(worker.shape, uid=config.uid_first + number % config.uid_count, worker_dir=directory)
         ours, theirs = socket.socketpair()
         try:
             sandbox = await self._spawner.spawn(spec, {frames.CHANNEL_FD: theirs.fileno()})
