@@ -6,6 +6,7 @@ Longest path first is Graham's list scheduling by critical path (R. L. Graham, "
 
 from __future__ import annotations
 
+import bisect
 import heapq
 
 from supervisord_agents.core.task import Task
@@ -14,53 +15,84 @@ _Entry = tuple[int, float, int, Task]
 _SLACK = 1024
 """Stale entries allowed beyond the live ones before a heap is rebuilt; rebuilding this rarely costs O(1) an entry."""
 
+_FRONT_LIMIT = 256
+"""The front is a sorted list, in which an insertion moves what follows: it stays short."""
 
-class ReadyQueue:
-    """One heap a pool with lazy deletion: a task's valid entry is its `ready_entry`, all others are stale."""
+
+class _Lane:
+    """One pool: a heap, and before it the front, the best entries in order, so that to be asked again costs nothing.
+
+    No entry of the heap is better than one of the front.
+    """
+
+    __slots__ = ("front", "heap", "waiting")
 
     def __init__(self) -> None:
-        self._heaps: dict[str, list[_Entry]] = {}
-        self._waiting: dict[str, int] = {}
+        self.front: list[_Entry] = []
+        self.heap: list[_Entry] = []
+        self.waiting = 0
+
+    def put(self, entry: _Entry) -> None:
+        front, heap = self.front, self.heap
+        if not front or entry > front[-1]:
+            heapq.heappush(heap, entry)
+            if len(heap) > 2 * self.waiting + _SLACK:
+                heap[:] = [kept for kept in heap if kept[3].ready_entry is kept]
+                heapq.heapify(heap)
+            return
+        bisect.insort(front, entry)
+        if len(front) > _FRONT_LIMIT:
+            for moved in front[_FRONT_LIMIT // 2 :]:
+                heapq.heappush(heap, moved)
+            del front[_FRONT_LIMIT // 2 :]
+
+    def best(self, count: int) -> list[_Entry]:
+        front, heap = self.front, self.heap
+        front[:] = [entry for entry in front if entry[3].ready_entry is entry]
+        while heap and len(front) < count:
+            entry = heapq.heappop(heap)
+            if entry[3].ready_entry is entry:
+                front.append(entry)
+        return front[: max(count, 0)]
+
+
+class ReadyQueue:
+    """The ready tasks of all pools, with lazy deletion: a task's valid entry is its `ready_entry`, all others are stale."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, _Lane] = {}
+
+    def __len__(self) -> int:
+        """Entries held, stale ones too."""
+        return sum(len(lane.front) + len(lane.heap) for lane in self._lanes.values())
 
     def waiting(self, pool: str) -> int:
         """How many tasks of the pool are ready."""
-        return self._waiting.get(pool, 0)
+        lane = self._lanes.get(pool)
+        return lane.waiting if lane else 0
 
     def pools(self) -> list[str]:
         """The pools that ever had a ready task."""
-        return list(self._heaps)
+        return list(self._lanes)
 
     def push(self, task: Task) -> None:
         """Add the task, or give it its new place after its remaining path grew."""
-        pool = task.pool
-        heap = self._heaps.get(pool)
-        if heap is None:
-            heap = self._heaps[pool] = []
-            self._waiting[pool] = 0
+        lane = self._lanes.get(task.pool)
+        if lane is None:
+            lane = self._lanes[task.pool] = _Lane()
         if task.ready_entry is None:
-            self._waiting[pool] += 1
+            lane.waiting += 1
         entry = (task.priority, -task.rest_s, task.order, task)
         task.ready_entry = entry
-        heapq.heappush(heap, entry)
-        if len(heap) > 2 * self._waiting[pool] + _SLACK:
-            heap[:] = [kept for kept in heap if kept[3].ready_entry is kept]
-            heapq.heapify(heap)
+        lane.put(entry)
 
     def discard(self, task: Task) -> None:
         """Take the task out, if it is in."""
         if task.ready_entry is not None:
             task.ready_entry = None
-            self._waiting[task.pool] -= 1
+            self._lanes[task.pool].waiting -= 1
 
     def first(self, pool: str, count: int) -> list[Task]:
         """The best `count` tasks of the pool, in order; they stay in the queue."""
-        heap = self._heaps.get(pool)
-        found: list[_Entry] = []
-        while heap and len(found) < count:
-            entry = heapq.heappop(heap)
-            if entry[3].ready_entry is entry:
-                found.append(entry)
-        if heap is not None:
-            for entry in found:
-                heapq.heappush(heap, entry)
-        return [entry[3] for entry in found]
+        lane = self._lanes.get(pool)
+        return [entry[3] for entry in lane.best(count)] if lane else []

@@ -35,6 +35,10 @@ class Timers:
         self._heap: list[_Entry] = []
         self._limit = _SLACK
 
+    def __len__(self) -> int:
+        """Entries held, stale ones too."""
+        return len(self._heap)
+
     def set_deadline(self, task: Task) -> None:
         """Watch `deadline_at`, if the task has one."""
         if task.deadline_at:

@@ -1,0 +1,214 @@
+"""Whatever happens, in whatever order: the invariants hold, a snapshot and a replay give the same state, and all comes to an end."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from supervisord_agents.core import invariants
+from supervisord_agents.core.events import (
+    AnyEvent,
+    CancelRequested,
+    Changed,
+    Decision,
+    Finished,
+    Restarted,
+    RetryRequested,
+    Start,
+    Started,
+    Stop,
+    Submitted,
+    Ticked,
+    encode_event,
+)
+from supervisord_agents.core.model import END_STATES, Dependency, Failure, State, TaskSpec, Usage, When
+from supervisord_agents.core.scheduler import Scheduler
+from supervisord_agents.core.task import Task
+from tests.support.scheduling import replay
+
+POOLS = ("a", "b")
+FREE = dict.fromkeys(POOLS, 1000)
+
+specs = st.fixed_dictionaries(
+    {
+        "priority": st.integers(0, 9),
+        "timeout_s": st.sampled_from((0.0, 5.0, 60.0)),
+        "deadline_s": st.sampled_from((0.0, 0.0, 30.0)),
+        "max_retries": st.integers(0, 2),
+        "backoff_s": st.sampled_from((0.0, 2.0)),
+        "estimate_s": st.sampled_from((0.0, 3.0)),
+        "pool": st.sampled_from(POOLS),
+    }
+)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler()
+        self.now = 1000.0
+        self.journal: list[bytes] = []
+        self.known: dict[str, State] = {}
+        """The states as the decisions told them."""
+        self.attempts: dict[str, int] = {}
+
+    def feed(self, event: AnyEvent) -> list[Decision]:
+        self.scheduler.check(event, self.now)
+        self.journal.append(encode_event(event, self.now))
+        running = {task.id: task.attempt for task in self.scheduler.running_tasks()}
+        decisions = self.scheduler.handle(event, self.now)
+        for decision in decisions:
+            if isinstance(decision, Changed):
+                assert self.known.get(decision.task) == decision.before
+                assert decision.at == self.now
+                self.known[decision.task] = decision.after
+            elif isinstance(decision, Stop):
+                assert running[decision.task] == decision.attempt
+                assert self.scheduler.tasks[decision.task].state is not State.RUNNING
+        return decisions
+
+    def start(self, offer: Start) -> None:
+        # An attempt number is never used twice.
+        assert offer.attempt > self.attempts.get(offer.task, 0)
+        self.attempts[offer.task] = offer.attempt
+        self.feed(Started(task=offer.task, attempt=offer.attempt, worker="w"))
+        assert self.scheduler.tasks[offer.task].state is State.RUNNING
+
+    def pick(self, data: st.DataObject, tasks: list[Task]) -> Task:
+        return tasks[data.draw(st.integers(0, len(tasks) - 1), label="which")]
+
+    def ended_badly(self) -> list[Task]:
+        return [task for task in self.scheduler.tasks.values() if task.ended and task.state is not State.SUCCEEDED]
+
+    @rule(data=st.data(), size=st.integers(1, 6))
+    def submit(self, data: st.DataObject, size: int) -> None:
+        names = [f"t{number}" for number in range(size)]
+        earlier = list(self.scheduler.tasks)
+        made = []
+        for position, name in enumerate(names):
+            allowed = names[:position] + earlier[-12:]
+            chosen = data.draw(st.lists(st.sampled_from(allowed), unique=True, max_size=3)) if allowed else []
+            edges = tuple(Dependency(other, data.draw(st.sampled_from(When))) for other in chosen)
+            made.append(TaskSpec(id=name, dependencies=edges, **data.draw(specs)))
+        graph = f"g{len(self.scheduler.graphs())}"
+        self.feed(Submitted(graph=graph, specs=tuple(data.draw(st.permutations(made))), key=graph))
+        assert self.scheduler.graph_of_key(graph) == graph
+
+    @rule(slots=st.integers(1, 3))
+    def start_some(self, slots: int) -> None:
+        offers = self.scheduler.starts(dict.fromkeys(POOLS, slots))
+        assert offers == self.scheduler.starts(dict.fromkeys(POOLS, slots))
+        for offer in offers:
+            self.start(offer)
+
+    @precondition(lambda self: self.scheduler.running_tasks())
+    @rule(data=st.data(), outcome=st.sampled_from(("success", "failure", "fatal")))
+    def finish(self, data: st.DataObject, outcome: str) -> None:
+        task = self.pick(data, self.scheduler.running_tasks())
+        failure = None if outcome == "success" else Failure("WORKER_FAILED", "no", retriable=outcome == "failure")
+        self.feed(Finished(task=task.id, attempt=task.attempt, failure=failure, usage=Usage(1, 1, 0.5)))
+        assert task.state is not State.RUNNING
+
+    @precondition(lambda self: self.scheduler.tasks)
+    @rule(data=st.data(), back=st.integers(1, 2))
+    def stale_messages_change_nothing(self, data: st.DataObject, back: int) -> None:
+        task = self.pick(data, list(self.scheduler.tasks.values()))
+        before = self.scheduler.snapshot()
+        assert self.feed(Finished(task=task.id, attempt=task.attempt - back)) == []
+        assert self.feed(Started(task=task.id, attempt=task.attempt + 1 - back, worker="w")) == []
+        assert self.scheduler.snapshot() == before
+
+    @precondition(lambda self: self.scheduler.tasks)
+    @rule(data=st.data(), subtree=st.booleans(), whole=st.booleans())
+    def cancel(self, data: st.DataObject, subtree: bool, whole: bool) -> None:
+        task = self.pick(data, list(self.scheduler.tasks.values()))
+        event = CancelRequested(task=task.graph if whole else task.id, subtree=subtree)
+        self.feed(event)
+        assert task.ended
+        assert self.feed(event) == []
+
+    @precondition(lambda self: self.ended_badly())
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        task = self.pick(data, self.ended_badly())
+        event = RetryRequested(task=task.id)
+        try:
+            self.scheduler.check(event, self.now)
+        except Exception:
+            # Refused; had it been journalled all the same, it must do no harm.
+            self.journal.append(encode_event(event, self.now))
+            for change in self.scheduler.handle(event, self.now):
+                assert isinstance(change, Changed)
+                self.known[change.task] = change.after
+        else:
+            self.feed(event)
+            assert task.state in (State.BLOCKED, State.READY)
+            assert task.retries == 0
+
+    @rule(seconds=st.sampled_from((0.0, 0.5, 4.0, 20.0, 100.0)))
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        self.feed(Ticked())
+        due = self.scheduler.next_due()
+        assert due is None or due > self.now
+
+    @rule()
+    def restart(self) -> None:
+        self.feed(Restarted())
+        assert not self.scheduler.running_tasks()
+
+    @rule()
+    def restore_from_a_snapshot(self) -> None:
+        data = self.scheduler.snapshot()
+        restored = Scheduler.restore(data)
+        assert restored.snapshot() == data
+        assert restored.starts(FREE) == self.scheduler.starts(FREE)
+        assert restored.next_due() == self.scheduler.next_due()
+        assert restored.counts == self.scheduler.counts
+        # From here on the restored one is used: it must go on like the old one, which the replay at the end proves.
+        self.scheduler = restored
+
+    @invariant()
+    def invariants_hold(self) -> None:
+        invariants.check(self.scheduler)
+        assert self.known == {task.id: task.state for task in self.scheduler.tasks.values()}
+
+    @invariant()
+    def remaining_paths_are_the_longest(self) -> None:
+        for task in self.scheduler.tasks.values():
+            if task.state is not State.SUCCEEDED:
+                longest = max((edge.after.rest_s for edge in task.dependents), default=0.0)
+                assert task.rest_s == task.estimate_s + longest
+
+    def teardown(self) -> None:
+        replayed = replay(self.journal)
+        assert replayed.snapshot() == self.scheduler.snapshot()
+        assert replayed.starts(FREE) == self.scheduler.starts(FREE)
+        self.drive_to_the_end()
+        assert all(task.state in END_STATES for task in self.scheduler.tasks.values())
+        assert self.scheduler.next_due() is None
+        assert replay(self.journal).snapshot() == self.scheduler.snapshot()
+
+    def drive_to_the_end(self) -> None:
+        """Run everything, every third attempt without success."""
+        rounds = 0
+        while not all(task.ended for task in self.scheduler.tasks.values()):
+            rounds += 1
+            assert rounds < 1000, "something waits for ever"
+            for offer in self.scheduler.starts(FREE):
+                self.start(offer)
+            for task in self.scheduler.running_tasks():
+                bad = (task.order + task.attempt) % 3 == 0
+                self.feed(Finished(task=task.id, attempt=task.attempt, failure=Failure("WORKER_FAILED") if bad else None))
+            due = self.scheduler.next_due()
+            if due is not None:
+                self.now = max(self.now, due)
+                self.feed(Ticked())
+            invariants.check(self.scheduler)
+
+
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestScheduler = SchedulerMachine.TestCase
