@@ -1,0 +1,59 @@
+"""The environment of programs inside the sandbox: built from nothing, so that only what is named here or by the user is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from supervisord_agents.wire.frames import RunTask
+
+SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
+TASK_FILE_ENV = "AGENT_SUPERVISOR_TASK"
+"""Names a JSON file `{task, attempt, input, dependencies}`."""
+TASK_FILE = ".agent-supervisor-task.json"
+
+
+def base_environment(home: Path, settings: dict[str, Any]) -> dict[str, str]:
+    """What every program gets; the agent's configured `environment` wins over it."""
+    return {
+        "PATH": ":".join((*settings.get("search_path", ()), *SEARCH_PATH)),
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/tmp",  # the sandbox's own, in memory
+        TASK_FILE_ENV: str(home / TASK_FILE),
+        **settings.get("environment", {}),
+    }
+
+
+def quiet_environment(home: Path) -> dict[str, str]:
+    """For the coding CLIs: everything they write stays in the private home, and nothing asks, updates or phones home."""
+    return {
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "XDG_DATA_HOME": str(home / ".local" / "share"),
+        "XDG_STATE_HOME": str(home / ".local" / "state"),
+        "CI": "1",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "NO_BROWSER": "1",
+        "BROWSER": "/bin/false",
+        "DO_NOT_TRACK": "1",
+        "NO_UPDATE_NOTIFIER": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
+def task_file(task: RunTask) -> bytes:
+    """The content of TASK_FILE."""
+    content = {
+        "task": task.task,
+        "attempt": task.attempt,
+        "input": task.spec.input,
+        "dependencies": msgspec.to_builtins(task.dependencies),
+    }
+    return json.dumps(msgspec.to_builtins(content, str_keys=True), ensure_ascii=False, indent=1).encode(
+        "utf-8", "backslashreplace"
+    )

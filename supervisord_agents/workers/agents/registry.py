@@ -1,0 +1,79 @@
+"""Which agents there are: the installed ones (entry points of the group `agent_supervisor.agents`) and the configured ones.
+
+An agent's settings, as its class methods and the worker get them, are the fields of its configuration table (config.Agent), with
+`executable` made absolute if the program is on this host, and `search_path` added: directories its PATH needs inside.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from typing import Any
+
+import msgspec
+
+from supervisord_agents.config import Agent as AgentTable
+from supervisord_agents.config import Config
+from supervisord_agents.core.model import TaskSpec
+from supervisord_agents.errors import ConfigError, InvalidInput
+from supervisord_agents.workers.agents.base import Agent, FunctionAgent, ProgramAgent
+from supervisord_agents.workers.agents.programs import find, find_interpreter, search_path
+
+ENTRY_POINT_GROUP = "agent_supervisor.agents"
+
+
+class AgentRegistry:
+    """The agents of one configuration. Classes are loaded when they are first asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self._tables = config.agents
+        self._providers = tuple(config.gateway.providers)
+        self._paths = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+        self._paths.update({name: table.adapter for name, table in config.agents.items() if table.adapter})
+        self._classes: dict[str, type[Agent]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._paths)
+
+    def get(self, name: str) -> type[Agent]:
+        """The class of an agent. Raises InvalidInput for an unknown name, ConfigError if its class cannot be loaded."""
+        if name not in self._classes:
+            if name not in self._paths:
+                near = difflib.get_close_matches(name, self._paths, n=1)
+                hint = f"Did you mean `{near[0]}`? " if near else ""
+                raise InvalidInput(f"there is no agent `{name}`.", field="agent", hint=f"{hint}Known: {', '.join(self.names)}.")
+            self._classes[name] = _load(name, self._paths[name])
+        return self._classes[name]
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """The settings of an agent; see the module's description."""
+        agent = self.get(name)
+        settings: dict[str, Any] = msgspec.to_builtins(self._tables.get(name, AgentTable()))
+        if agent.needs_gateway and not settings["provider"] and len(self._providers) == 1:
+            settings["provider"] = self._providers[0]
+        program = find(agent.program, settings["executable"])
+        if program is not None:
+            settings["executable"] = program
+            settings["search_path"] = search_path(find_interpreter(program))
+        return settings
+
+    def check(self, spec: TaskSpec) -> None:
+        """Refuse a task that its agent cannot do; raises InvalidInput or SandboxRefused."""
+        agent = self.get(spec.agent)
+        settings = self.settings(spec.agent)
+        agent.check(spec, settings)
+        agent.requirements(settings)
+
+
+def _load(name: str, path: str) -> type[Agent]:
+    module, _, attribute = path.partition(":")
+    field = f"agents.{name}.adapter"
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"`{path}` cannot be imported: {error}.", field=field, hint="It must be `module:Class`.") from error
+    if not (isinstance(found, type) and issubclass(found, ProgramAgent | FunctionAgent)):
+        raise ConfigError(f"`{path}` is neither a ProgramAgent nor a FunctionAgent.", field=field)
+    return found
