@@ -173,10 +173,24 @@ def test_a_deadline_ends_a_task_in_any_state(driven: Driven) -> None:
     driven.run("g.backing", "WORKER_FAILED")
     driven.run("g.done")
     driven.wait(9)
-    assert driven.states() == {"running": "running", "ready": "ready", "blocked": "failed", "backing": "ready", "done": "succeeded"}
+    assert driven.states() == {
+        "running": "running",
+        "ready": "ready",
+        "blocked": "failed",
+        "backing": "ready",
+        "done": "succeeded",
+    }
     decisions = driven.wait(1)
-    assert [decision for decision in decisions if isinstance(decision, Stop)] == [Stop(task="g.running", attempt=1, code="DEADLINE")]
-    assert driven.states() == {"running": "failed", "ready": "failed", "blocked": "failed", "backing": "failed", "done": "succeeded"}
+    assert [decision for decision in decisions if isinstance(decision, Stop)] == [
+        Stop(task="g.running", attempt=1, code="DEADLINE")
+    ]
+    assert driven.states() == {
+        "running": "failed",
+        "ready": "failed",
+        "blocked": "failed",
+        "backing": "failed",
+        "done": "succeeded",
+    }
     assert {driven.code(f"g.{name}") for name in ("running", "ready", "blocked", "backing")} == {"DEADLINE"}
     assert driven.scheduler.next_due() is None
 
@@ -218,6 +232,10 @@ def test_a_task_lost_ten_times_is_dead(driven: Driven) -> None:
         driven.restart()
     assert policy.LOST_LIMIT == 10
     assert (driven.state("g.a"), driven.code("g.a")) == (State.DEAD, "LOST")
+    driven.retry("g.a")
+    driven.start("g.a")
+    driven.restart()
+    assert (driven.state("g.a"), driven.task("g.a").lost) == (State.READY, 1)
 
 
 def test_the_history_is_bounded_and_keeps_the_submission(driven: Driven) -> None:

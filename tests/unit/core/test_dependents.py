@@ -226,3 +226,11 @@ def test_a_join_over_many_that_failed_because_of_one_comes_back_once(driven: Dri
     decisions = driven.retry("g.a")
     assert sum(isinstance(change, Changed) and change.task == "g.join" for change in decisions) == 1
     assert driven.states()["join"] == "blocked"
+
+
+def test_a_join_met_before_all_it_waits_for_are_back_comes_back_too(driven: Driven) -> None:
+    driven.submit(a_task("a"), a_task("join", "a", "b"), a_task("b", "a"))
+    driven.fail("g.a")
+    driven.retry("g.a")
+    assert driven.states() == {"a": "ready", "join": "blocked", "b": "blocked"}
+    assert driven.task("g.join").unmet == 2

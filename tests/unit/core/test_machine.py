@@ -25,6 +25,7 @@ from supervisord_agents.core.events import (
 from supervisord_agents.core.model import END_STATES, Dependency, Failure, State, TaskSpec, Usage, When
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import Task
+from supervisord_agents.errors import InvalidInput
 from tests.support.scheduling import replay
 
 POOLS = ("a", "b")
@@ -135,7 +136,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         event = RetryRequested(task=task.id)
         try:
             self.scheduler.check(event, self.now)
-        except Exception:
+        except InvalidInput:
             # Refused; had it been journalled all the same, it must do no harm.
             self.journal.append(encode_event(event, self.now))
             for change in self.scheduler.handle(event, self.now):

@@ -67,7 +67,9 @@ def test_a_later_graph_lengthens_the_path_of_an_earlier_task(driven: Driven) -> 
 
 
 def test_paths_are_right_in_any_order_within_a_graph(driven: Driven) -> None:
-    driven.submit(a_task("end", "mid1", "mid2"), a_task("mid1", "start"), a_task("start"), a_task("mid2", "start", estimate_s=3.0))
+    driven.submit(
+        a_task("end", "mid1", "mid2"), a_task("mid1", "start"), a_task("start"), a_task("mid2", "start", estimate_s=3.0)
+    )
     assert [driven.task(f"g.{name}").rest_s for name in ("end", "mid1", "start", "mid2")] == [1.0, 2.0, 5.0, 4.0]
 
 
