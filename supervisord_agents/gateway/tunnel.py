@@ -16,15 +16,19 @@ ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 
 async def serve_tunnel(request: web.BaseRequest, far: egress.Streams, idle_s: float) -> web.StreamResponse:
     """Answer a CONNECT request and relay until either side ends or `idle_s` passes; the connection is closed then."""
-    try:
-        transport = request.transport
-        if transport is not None:
-            transport.write(ESTABLISHED)
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                await egress.relay(_near(request, transport), far, idle_s)
-    finally:
+    transport = request.transport
+    if transport is None:
         far[1].close()
-        # What was written still goes out before the connection closes.
+        raise ConnectionResetError("the worker went away")
+    near = _near(request, transport)
+    try:
+        near[1].write(ESTABLISHED)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            await egress.relay(near, far, idle_s)
+    finally:
+        # What was written still goes out before the connections close.
+        far[1].close()
+        near[1].close()
         request.protocol.force_close()
     return web.Response()
 
