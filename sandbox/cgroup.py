@@ -34,6 +34,7 @@ class Cgroups:
     def __init__(self, hierarchy: Hierarchy | None, reason: str = "") -> None:
         self._hierarchy = hierarchy
         self.reason = reason
+        self._closed = False  # then the name may be another daemon's
 
     @classmethod
     def detect(cls, name: str, parent: str | None = None) -> Cgroups:
@@ -73,6 +74,8 @@ class Cgroups:
         """
         if self._hierarchy is None:
             raise SandboxError(f"no cgroups here: {self.reason}", step="cgroup", errno=errno.ENOTSUP)
+        if self._closed:
+            raise SandboxError("these cgroups have been closed.", step="cgroup", errno=errno.EBADF)
         asked = {"memory": memory_bytes, "pids": pids, "cpu": cpu_percent}
         for resource, how in self.layers().items():
             if asked[resource] and how != self.backend:
@@ -84,7 +87,7 @@ class Cgroups:
 
         Raises SandboxError when one cannot be emptied within `timeout_s` seconds.
         """
-        left = self._hierarchy.leftovers() if self._hierarchy else []
+        left = self._hierarchy.leftovers() if self._hierarchy and not self._closed else []
         for group in left:
             group.kill()
             group.remove(timeout_s)
@@ -92,8 +95,9 @@ class Cgroups:
 
     def close(self) -> None:
         """Remove our directory if no group is left in it, and let go of its name. Again is harmless."""
-        if self._hierarchy:
+        if self._hierarchy and not self._closed:
             self._hierarchy.close()
+        self._closed = True
 
 
 def _try_v2(found: Hierarchies, name: str, *, given: bool) -> Hierarchy:
