@@ -38,14 +38,8 @@ def check_submitted(table: TaskTable, event: Submitted) -> None:
         raise InvalidInput(f"the key was used for graph {table.keys[event.key]}", field="key")
     if not event.specs:
         raise InvalidInput("a graph needs at least one task", field="tasks")
-    _check_tasks(table, event.specs)
-    inner = inner_dependencies(event.specs)
-    cycle = find_cycle(inner)
-    if cycle:
-        named = name_cycle([event.specs[position].id for position in cycle])
-        raise InvalidInput(
-            f"the dependencies form a cycle, each waits for the next: {named}", field=f"tasks[{cycle[0]}].dependencies"
-        )
+    if _check_tasks(table, event.specs):
+        _check_cycles(event.specs)
 
 
 def check_cancel(table: TaskTable, event: CancelRequested) -> None:
@@ -82,7 +76,8 @@ def check_retry(table: TaskTable, event: RetryRequested) -> None:
         )
 
 
-def _check_tasks(table: TaskTable, specs: Sequence[TaskSpec]) -> None:
+def _check_tasks(table: TaskTable, specs: Sequence[TaskSpec]) -> bool:
+    """Check each task; whether any waits for a later one of the graph, without which there is no cycle."""
     positions: dict[str, int] = {}
     for position, spec in enumerate(specs):
         if not _ID.fullmatch(spec.id):
@@ -91,9 +86,20 @@ def _check_tasks(table: TaskTable, specs: Sequence[TaskSpec]) -> None:
         if earlier != position:
             raise InvalidInput(f"the id {spec.id} is already that of tasks[{earlier}]", field=f"tasks[{position}].id")
         _check_numbers(spec, position)
+    forward = False
     for position, spec in enumerate(specs):
         if spec.dependencies:
-            _check_dependencies(table, spec, position, positions)
+            forward |= _check_dependencies(table, spec, position, positions)
+    return forward
+
+
+def _check_cycles(specs: Sequence[TaskSpec]) -> None:
+    cycle = find_cycle(inner_dependencies(specs))
+    if cycle:
+        named = name_cycle([specs[position].id for position in cycle])
+        raise InvalidInput(
+            f"the dependencies form a cycle, each waits for the next: {named}", field=f"tasks[{cycle[0]}].dependencies"
+        )
 
 
 def _check_numbers(spec: TaskSpec, position: int) -> None:
@@ -115,22 +121,26 @@ def _check_numbers(spec: TaskSpec, position: int) -> None:
             raise InvalidInput(f"must be 0 or more, not {value}", field=f"tasks[{position}].limits.{name}")
 
 
-def _check_dependencies(table: TaskTable, spec: TaskSpec, position: int, positions: dict[str, int]) -> None:
+def _check_dependencies(table: TaskTable, spec: TaskSpec, position: int, positions: dict[str, int]) -> bool:
+    """Check the edges of one task; whether one leads to a later task of the graph."""
     seen: set[str] = set()
+    forward = False
     for index, dependency in enumerate(spec.dependencies):
         name, _ = edge_of(dependency)
-        field = f"tasks[{position}].dependencies[{index}]"
-        if name == spec.id:
-            raise InvalidInput(f"the task {spec.id} depends on itself", field=field)
-        if name in seen:
-            raise InvalidInput(f"{_shown(name)} is already a dependency of this task", field=field)
-        if name not in positions and name not in table.tasks:
-            raise InvalidInput(
-                f"unknown dependency {_shown(name)}",
-                field=field,
-                hint="Name a task of this graph by its id, or an earlier task by its full id, <graph>.<id>.",
-            )
+        inner = positions.get(name)
+        fault = hint = ""
+        if inner == position:
+            fault = f"the task {spec.id} depends on itself"
+        elif name in seen:
+            fault = f"{_shown(name)} is already a dependency of this task"
+        elif inner is None and name not in table.tasks:
+            fault = f"unknown dependency {_shown(name)}"
+            hint = "Name a task of this graph by its id, or an earlier task by its full id, <graph>.<id>."
+        if fault:
+            raise InvalidInput(fault, field=f"tasks[{position}].dependencies[{index}]", hint=hint)
         seen.add(name)
+        forward |= inner is not None and inner > position
+    return forward
 
 
 def _shown(value: str) -> str:

@@ -14,8 +14,6 @@ _BLOCKED, _READY = State.BLOCKED, State.READY
 def settle(table: TaskTable, now: float) -> None:
     """Tell the dependents of all that ended in this event, and theirs, until nothing more ends."""
     ended = table.ended
-    if not ended:
-        return
     for task in ended:  # grows meanwhile
         for edge in task.dependents:
             after = edge.after

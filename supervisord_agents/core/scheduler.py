@@ -76,7 +76,8 @@ class Scheduler:
                 attempts.restarted(self.table, now)
             case _:
                 assert_never(event)
-        settle(self.table, now)
+        if self.table.ended:
+            settle(self.table, now)
         return self.table.take_decisions()
 
     def starts(self, free: Mapping[str, int]) -> list[Start]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from supervisord_agents.core.dependents import obstacle
 from supervisord_agents.core.events import Submitted
 from supervisord_agents.core.graph import dependencies_first, edge_of, inner_dependencies
-from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.core.model import END_STATES, State, TaskSpec
 from supervisord_agents.core.policy import doomed
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.core.task import Edge, Moment, Task, link, new_task
@@ -61,7 +61,7 @@ def connect(table: TaskTable, specs: Sequence[TaskSpec], added: Sequence[Task]) 
                 name, when = edge_of(dependency)
                 before = by_name.get(name) or table.tasks[name]
                 edges.append(link(before, task, when))
-                if not before.ended:
+                if before.state not in END_STATES:
                     task.unmet += 1
             task.dependencies = tuple(edges)
 

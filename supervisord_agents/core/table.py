@@ -56,20 +56,26 @@ class TaskTable:
         if after not in TRANSITIONS[before]:
             story = ", ".join(f"{moment.state} at {moment.at:.3f}" for moment in task.history)
             raise InvalidTransition(f"task {task.id} cannot go from {before} to {after} (so far: {story})")
-        self._leave(task)
+        if before is _READY:
+            self.ready.discard(task)
+        elif before is _RUNNING:
+            del self.running[task.id]
+            self.running_in[task.pool] -= 1
         self.counts[before] -= 1
         self.counts[after] += 1
         task.state = after
-        if failure is not None or after is _SUCCEEDED or after is _BLOCKED:
+        if failure is not None:
             task.failure = failure
+            task.remember(Moment(now, after, task.attempt, failure.code, failure.message))
+        else:
+            if after is _SUCCEEDED or after is _BLOCKED:
+                task.failure = None
+            task.remember(Moment(now, after, task.attempt))
         if after in END_STATES:
             task.ended_at = now
             self.ended.append(task)
-        if failure is None:
-            task.remember(Moment(now, after, task.attempt))
         else:
-            task.remember(Moment(now, after, task.attempt, failure.code, failure.message))
-        self._enter(task)
+            self._enter(task)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
 
     def judge(self, task: Task, verdict: Verdict, now: float) -> None:
@@ -97,11 +103,3 @@ class TaskTable:
             self.timers.set_timeout(task)
         elif state is _BACKING_OFF:
             self.timers.set_backoff(task)
-
-    def _leave(self, task: Task) -> None:
-        state = task.state
-        if state is _READY:
-            self.ready.discard(task)
-        elif state is _RUNNING:
-            del self.running[task.id]
-            self.running_in[task.pool] -= 1

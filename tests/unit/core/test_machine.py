@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: the invariants hold, a snapshot and a replay give the same state, and all comes to an end."""
+"""Whatever happens in whatever order: the invariants hold, snapshot and replay give the same state, all comes to an end."""
 
 from __future__ import annotations
 
