@@ -74,7 +74,7 @@ class TaskTable:
         if after in END_STATES:
             task.ended_at = now
             self.ended.append(task)
-        else:
+        elif after is not _BLOCKED:
             self._enter(task)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
 
