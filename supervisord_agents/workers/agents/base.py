@@ -161,11 +161,11 @@ def parse_input(spec: TaskSpec, form: type[InputT]) -> InputT:
 def refuse_nul(field: str, text: str) -> None:
     """Raises InvalidInput if a text cannot be an argument or a variable of a program."""
     if "\0" in text:
-        raise InvalidInput("holds a NUL character, which no program can be given.", field=field)
+        raise InvalidInput("holds a NUL character, which no program can be given.", field=field, hint="Remove it.")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput("holds a lone surrogate, which is no text.", field=field) from error
+        raise InvalidInput("holds a lone surrogate, which is no text.", field=field, hint="Remove it.") from error
 
 
 def last_line(text: str) -> str:

@@ -28,8 +28,14 @@ def requirements(name: str, program: str, settings: dict[str, Any]) -> Requireme
         )
     interpreter = find_interpreter(found)
     executables = (found,) if interpreter is None else (found, interpreter)
-    paths = [package_tree(path) for path in executables]
-    shown = [path for path in paths if not _is_system(path)]
+    shown = [package_tree(path) for path in executables if not _is_system(path)]
+    for tree in shown:
+        if _holds_a_home(tree):
+            raise SandboxRefused(
+                f"the program `{found}` of the agent `{name}` lies in {tree}, which a worker must not see as a whole.",
+                field=f"agents.{name}.executable",
+                hint="Move it into a directory of its own, such as /opt/NAME or ~/.local/NAME, and name it there.",
+            )
     return Requirements(executables, tuple(dict.fromkeys((*shown, *settings.get("read_only_paths", ())))))
 
 
@@ -61,12 +67,24 @@ def search_path(interpreter: str | None) -> list[str]:
 
 
 def package_tree(path: str) -> str:
-    """The directory to show for a program: its `node_modules`, else the prefix above its `bin`, else its own directory."""
+    """The directory to show for a program: its `node_modules`, else the prefix above its `bin`, else its own directory.
+
+    A home directory and `.local` are no prefixes: beside a `bin` they hold what is nobody's business.
+    """
     parts = Path(path).parts
     if "node_modules" in parts:
         return str(Path(*parts[: parts.index("node_modules") + 1]))
     parent = Path(path).parent
-    return str(parent.parent if parent.name == "bin" and len(parent.parts) > 3 else parent)
+    prefix = parent.parent
+    private = _holds_a_home(str(prefix)) or prefix.name == ".local"
+    return str(prefix if parent.name == "bin" and not private else parent)
+
+
+def _holds_a_home(directory: str) -> bool:
+    """True for a home directory and all above it."""
+    path = Path(directory)
+    home = Path(os.path.expanduser("~"))
+    return path == home or path in home.parents or path.parent == Path("/home") or path == Path("/home")
 
 
 def _is_system(path: str) -> bool:

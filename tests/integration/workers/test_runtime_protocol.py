@@ -1,0 +1,225 @@
+"""The runtime as the daemon sees it: frames, order, ends, and what happens when the channel breaks."""
+
+from __future__ import annotations
+
+import os
+import select
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from supervisord_agents.wire import frames
+from supervisord_agents.wire.framing import frame
+from tests.support.runtime_process import AS_PID_1, PATIENCE_S, Make, RuntimeProcess
+
+ECHO = "supervisord_agents.workers.builtin:echo"
+NOOP = "supervisord_agents.workers.builtin:noop"
+SLEEP = "supervisord_agents.workers.builtin:sleep"
+
+
+def read_outbox(worker: RuntimeProcess, name: str) -> frames.TaskResult | frames.TaskError:
+    return frames.outbox_decoder.decode((worker.worker_dir / "outbox" / name).read_bytes())
+
+
+def test_the_worker_says_hello_first(worker: RuntimeProcess) -> None:
+    worker.next(frames.WorkerHello)
+    assert worker.frames == [frames.WorkerHello(version=frames.WORKER_PROTOCOL_VERSION, pid=worker.pid)]
+
+
+def test_a_result_names_its_attempt_and_carries_the_output(worker: RuntimeProcess) -> None:
+    end = worker.python(ECHO, {"a": [1, 2.5, None, "ü"]}, task="g.x", attempt=3)
+    assert end == frames.TaskResult(task="g.x", attempt=3, output={"a": [1, 2.5, None, "ü"]})
+
+
+def test_the_end_lies_in_the_outbox_as_it_was_sent(worker: RuntimeProcess) -> None:
+    end = worker.python(ECHO, "kept", task="g.x", attempt=2)
+    assert worker.outbox() == ["g.x.2"]
+    assert read_outbox(worker, "g.x.2") == end
+
+
+def test_the_outbox_keeps_the_last_ends_only(worker: RuntimeProcess) -> None:
+    for number in range(20):
+        worker.python(NOOP, task="g.x", attempt=number)
+    assert len(worker.outbox()) == 16
+    assert "g.x.19" in worker.outbox()
+
+
+def test_a_worker_without_a_shared_directory_works_all_the_same(make_worker: Make, tmp_path: Path) -> None:
+    worker = make_worker(environment={"AGENT_SUPERVISOR_WORKER_DIR": str(tmp_path / "none")})
+    assert isinstance(worker.python(NOOP), frames.TaskResult)
+
+
+def test_progress_comes_in_order_before_the_result(worker: RuntimeProcess) -> None:
+    worker.python(SLEEP, 0.01)
+    fractions = [item.fraction for item in worker.frames if isinstance(item, frames.Progress)]
+    assert fractions == pytest.approx([tenth / 10 for tenth in range(1, 11)])
+
+
+def test_all_output_of_a_function_comes_before_its_result(worker: RuntimeProcess) -> None:
+    worker.module(
+        "talk",
+        """
+        import os, sys
+
+        def go():
+            print('x' * 300000)
+            os.write(2, b'\\xff\\x1b[31m\\0raw')
+            sys.stdout.write('end')
+        """,
+    )
+    end = worker.python("talk:go")
+    assert worker.frames[-1] is end
+    assert worker.log("stdout") == b"x" * 300000 + b"\nend"
+    assert worker.log("stderr") == b"\xff\x1b[31m\0raw"
+    assert max(len(item.data) for item in worker.frames if isinstance(item, frames.Log)) <= 64 * 1024
+
+
+def test_a_hundred_no_ops_run_in_one_warm_worker(worker: RuntimeProcess) -> None:
+    for number in range(100):
+        assert worker.python(NOOP, task=f"g.t{number}") == frames.TaskResult(task=f"g.t{number}", attempt=1)
+
+
+def test_tasks_queued_behind_each_other_run_in_order(worker: RuntimeProcess) -> None:
+    for number in range(5):
+        worker.start(agent="python", input={"function": ECHO, "args": [number]}, task=f"g.t{number}")
+    assert [worker.next(frames.TaskResult).output for _ in range(5)] == list(range(5))
+
+
+def test_shutdown_ends_an_idle_worker(worker: RuntimeProcess) -> None:
+    worker.next(frames.WorkerHello)
+    worker.send(frames.Shutdown())
+    assert worker.wait() == 0
+
+
+def test_shutdown_lets_the_running_task_end_first(worker: RuntimeProcess) -> None:
+    worker.start(agent="python", input={"function": SLEEP, "args": [0.2]})
+    worker.send(frames.Shutdown())
+    assert worker.next(frames.TaskResult).output == 0.2
+    assert worker.wait() == 0
+
+
+def test_cancel_ends_a_command_with_sigterm(worker: RuntimeProcess) -> None:
+    worker.start(input={"argv": ["sh", "-c", "echo up; exec sleep 60"]})
+    worker.next(frames.Log)
+    worker.send(frames.CancelTask(task="g1.t1", attempt=1))
+    end = worker.next(frames.TaskError)
+    assert end.failure.code == "CANCELLED"
+    assert "signal 15" in end.failure.message
+    assert not end.failure.retriable
+
+
+def test_cancel_ends_a_command_that_ignores_sigterm(worker: RuntimeProcess) -> None:
+    worker.start(input={"argv": ["bash", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"]})
+    worker.next(frames.Log)
+    worker.send(frames.CancelTask(task="g1.t1", attempt=1))
+    assert "signal 9" in worker.next(frames.TaskError).failure.message
+
+
+def test_a_cancel_of_another_attempt_is_ignored(worker: RuntimeProcess) -> None:
+    worker.start(input={"argv": ["cat"], "stdin": "whole"}, attempt=2)
+    worker.send(frames.CancelTask(task="g1.t1", attempt=1))
+    assert worker.next(frames.TaskResult).output["stdout"] == "whole"
+
+
+def test_a_worker_that_was_cancelled_takes_the_next_task(worker: RuntimeProcess) -> None:
+    worker.start(input={"argv": ["sh", "-c", "echo up; exec sleep 60"]})
+    worker.next(frames.Log)
+    worker.send(frames.CancelTask(task="g1.t1", attempt=1))
+    worker.next(frames.TaskError)
+    assert isinstance(worker.command("true", attempt=2), frames.TaskResult)
+
+
+def test_an_idle_worker_leaves_when_the_daemon_has_gone(worker: RuntimeProcess) -> None:
+    worker.next(frames.WorkerHello)
+    worker.socket.close()
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("agent", ["python", "command"])
+def test_a_task_that_ends_within_the_grace_leaves_its_end_in_the_outbox(make_worker: Make, agent: str) -> None:
+    worker = make_worker(environment={"AGENT_SUPERVISOR_ORPHAN_GRACE_S": "15"})
+    (worker.workspace / "slow.py").write_text("import time\ndef go():\n    print('up')\n    time.sleep(0.3)\n    return 'done'\n")
+    given = {"python": {"function": "slow:go"}, "command": {"argv": ["sh", "-c", "echo up; sleep 0.3; echo done"]}}
+    worker.start(agent=agent, input=given[agent])
+    worker.next(frames.Log)
+    worker.socket.close()
+    assert worker.wait() == 0
+    end = read_outbox(worker, "g1.t1.1")
+    assert isinstance(end, frames.TaskResult)
+    assert "done" in str(end.output)
+
+
+def test_a_task_that_takes_longer_than_the_grace_is_ended(make_worker: Make) -> None:
+    worker = make_worker(environment={"AGENT_SUPERVISOR_ORPHAN_GRACE_S": "0.1"})
+    worker.start(input={"argv": ["sh", "-c", "echo $$; exec sleep 60"]})
+    child = os.pidfd_open(int(worker.next(frames.Log).data))
+    worker.socket.close()
+    assert worker.wait() == 69
+    assert "the daemon has gone" in worker.stderr
+    assert worker.outbox() == []
+    assert select.select([child], [], [], PATIENCE_S)[0], "the program outlived the worker"
+    os.close(child)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [frame(b"\xc1"), frame(frames.encoder.encode({"type": "nonsense"})), b"\xff\xff\xff\xff"],
+    ids=["bytes", "type", "length"],
+)
+def test_garbage_from_the_daemon_ends_the_worker_with_a_clear_message(worker: RuntimeProcess, data: bytes) -> None:
+    worker.next(frames.WorkerHello)
+    worker.socket.sendall(data)
+    assert worker.wait() == 65
+    assert "not of the worker protocol" in worker.stderr or "the limit is" in worker.stderr
+    assert "Traceback" not in worker.stderr
+
+
+def test_an_agent_class_that_the_sandbox_lacks_is_a_clear_failure(worker: RuntimeProcess) -> None:
+    end = worker.run(input={}, agent_class="no.such.module:Agent")
+    assert isinstance(end, frames.TaskError)
+    assert (end.failure.code, end.failure.retriable) == ("SANDBOX_DENIED", False)
+    assert "no.such.module:Agent" in end.failure.message
+
+
+def test_a_command_inherits_no_descriptor(worker: RuntimeProcess) -> None:
+    end = worker.command("ls", "/proc/self/fd")
+    # `ls` has the directory itself open as descriptor 3.
+    assert end.output["stdout"].split() == ["0", "1", "2", "3"]
+
+
+def test_a_command_under_the_same_uid_cannot_look_into_the_worker(make_worker: Make) -> None:
+    nobody = 65_534
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        prefix = ("/usr/bin/setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups")
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        os.chmod(directory, 0o777)
+        worker = make_worker(prefix=prefix, environment={"HOME": directory})
+        end = worker.command("sh", "-c", "head -c1 /proc/$PPID/environ; ls /proc/$PPID/fd; true", workspace=directory)
+        assert isinstance(end, frames.TaskResult), end
+        assert end.output["stdout"] == ""
+        assert end.output["stderr"].count("Permission denied") == 2
+        worker.close()
+
+
+def test_as_pid_1_it_ends_what_a_command_left_running_and_buries_orphans(make_worker: Make) -> None:
+    worker = make_worker(prefix=AS_PID_1)
+    end = worker.command("sh", "-c", "(for n in 1 2 3 4 5; do sh -c '(sleep 0 &)' ; done); (sleep 60 >/dev/null 2>&1 &); exit 7")
+    assert isinstance(end, frames.TaskError)
+    assert end.output["exit_code"] == 7
+    count = worker.python("supervisord_agents.workers.builtin:echo", 1, attempt=2)
+    assert isinstance(count, frames.TaskResult)
+    worker.module(
+        "family",
+        """
+        import os
+
+        def go():
+            try:
+                return os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return 'none'
+        """,
+    )
+    assert worker.python("family:go", attempt=3).output == "none"
