@@ -14,6 +14,7 @@ from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.workers.agents.registry import AgentRegistry
 
+DEFAULT_POOL = "standard"
 MAX_SPEC_BYTES = 4 * 1024 * 1024
 """Of one encoded task: half a frame, so that it fits into the worker's with its dependencies' outputs."""
 SYSTEM_DIRECTORIES = (
@@ -58,11 +59,8 @@ class Admission:
 
     def _complete(self, spec: TaskSpec, index: int, uid: int) -> TaskSpec:
         try:
-            agent = self._agents.get(spec.agent)
-            settings = self._agents.settings(spec.agent)
-            agent.check(spec, settings)
-            agent.requirements(settings)
-            pool = spec.pool or settings.get("pool") or "standard"
+            self._agents.check(spec)
+            pool = spec.pool or self._pool_of(spec.agent)
             self._check_pool(pool)
             workspace = self._workspace(spec.workspace, uid) if spec.workspace else ""
             self._check_size(spec)
@@ -77,6 +75,12 @@ class Admission:
             timeout_s=spec.timeout_s or config.timeouts_s.get(spec.type) or config.timeout_s,
             backoff_s=spec.backoff_s or config.backoff_s,
         )
+
+    def _pool_of(self, agent: str) -> str:
+        table = self._config.agents.get(agent)
+        if table is not None and table.pool:
+            return table.pool
+        return DEFAULT_POOL if DEFAULT_POOL in self._config.pools else next(iter(self._config.pools))
 
     def _check_pool(self, pool: str) -> None:
         if pool not in self._config.pools:

@@ -15,6 +15,8 @@ from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.wire.frames import WORKER_DIR
 from supervisord_agents.workers.agents.registry import AgentRegistry
 
+ORPHAN_GRACE_ENV = "AGENT_SUPERVISOR_ORPHAN_GRACE_S"
+"""Read by workers.runtime."""
 RUNTIME_MODULE = "supervisord_agents.workers.runtime"
 
 
@@ -67,7 +69,12 @@ class Shaper:
         binds.append(Bind(str(worker_dir), WORKER_DIR, writable=True))
         return SandboxSpec(
             argv=(sys.executable, "-I", "-m", RUNTIME_MODULE),
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/home/worker"},
+            env={
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "LANG": "C.UTF-8",
+                "HOME": "/home/worker",
+                ORPHAN_GRACE_ENV: str(self._config.daemon.orphan_grace_s),
+            },
             cwd="/",
             binds=tuple(dict.fromkeys(binds)),
             tmp_bytes=config.tmp_bytes,
