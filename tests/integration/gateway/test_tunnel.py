@@ -93,6 +93,35 @@ async def test_more_than_any_buffer_holds_passes_whole() -> None:
             writer.close()
 
 
+async def test_a_host_that_does_not_read_stops_the_worker_from_sending() -> None:
+    data = b"x" * 30_000_000
+    go_on = asyncio.Event()
+    received = 0
+
+    async def host(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        await go_on.wait()
+        while received < len(data):
+            received += len(await reader.read(1_000_000))
+        writer.close()
+
+    async with listening(host) as port:
+        internet = Internet(port)
+        async with a_worker(allowing(HOST), resolve=internet.resolve, dial=internet.dial) as worker:
+            reader, writer, _ = await connect(worker, f"{HOST}:443")
+            (connection,) = worker.attachment._server.connections
+            transport = connection.transport
+            assert transport is not None
+            writer.write(data)
+            while transport.is_reading():
+                await asyncio.sleep(0)
+            assert writer.transport.get_write_buffer_size() > 0
+            go_on.set()
+            assert await reader.read() == b""
+            writer.close()
+    assert received == len(data)
+
+
 async def test_a_host_on_loopback_is_refused_although_it_is_allowed() -> None:
     async def untouched(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise AssertionError

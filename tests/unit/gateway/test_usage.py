@@ -174,6 +174,12 @@ def test_a_line_without_a_colon_is_not_gathered_for_ever() -> None:
     assert subject.tokens == Tokens(11, 5)
 
 
+def test_an_event_of_several_data_lines_is_one_document() -> None:
+    data = b'data: {"usage":\r\ndata: {"prompt_tokens": 11,\r\ndata: "completion_tokens": 5}}\r\n\r\n'
+    assert read("openai", SSE, [data]) == Tokens(11, 5)
+    assert read("openai", SSE, [data[i : i + 1] for i in range(len(data))]) == Tokens(11, 5)
+
+
 def test_counts_known_before_a_stream_broke_off_are_kept() -> None:
     assert read("anthropic", SSE, [sse(*ANTHROPIC_STREAM[:2]), b'data: {"type": "mess']) == Tokens(15, 1)
 
