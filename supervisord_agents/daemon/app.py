@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = _configured(arguments)
         logging.configure(config.daemon.log_level, config.daemon.log_format)
+        notify.adopt()
         return _run(config)
     except SupervisorError as error:
         print(f"agent-supervisor: {error}", file=sys.stderr)  # noqa: T201 - the log may not be configured yet
