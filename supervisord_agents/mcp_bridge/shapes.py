@@ -1,0 +1,93 @@
+"""What the tools take and give, as pydantic models: their JSON schemas are what the primary agent sees, so they are short.
+
+Times are seconds. Answers leave out what is empty.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from supervisord_agents.core.model import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY
+
+MAX_WAIT_S = 600.0
+DEFAULT_WAIT_S = 50.0
+"""Several clients give up on a call after 60 s."""
+
+Mode = Literal["all", "any"]
+WaitSeconds = Annotated[float, Field(ge=0, le=MAX_WAIT_S)]
+
+
+class Task(BaseModel):
+    """A task as the primary agent writes it; `specs.py` makes a TaskSpec of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(description="Short name, unique in this call")] = ""
+    agent: Annotated[str, Field(description="qwen, gemini, opencode (need prompt), command (argv), python (function)")] = ""
+    prompt: str = ""
+    argv: list[str] = []
+    function: Annotated[str, Field(description="module:name, importable in the workspace")] = ""
+    input: Annotated[dict[str, Any], Field(description="More agent input: args, kwargs, stdin, env, model")] = {}
+    depends_on: Annotated[list[str], Field(description="Ids that must succeed first; their outputs are given to this task")] = []
+    priority: Annotated[int, Field(ge=HIGHEST_PRIORITY, le=LOWEST_PRIORITY, description="0 runs first")] = DEFAULT_PRIORITY
+    workspace: Annotated[
+        str, Field(description="Directory the worker may change; default: the current project; 'none': private and empty")
+    ] = "."
+    timeout_s: Annotated[float, Field(ge=0, description="Of one attempt; 0: default")] = 0.0
+    max_retries: Annotated[int, Field(ge=0)] = 3
+
+
+class Delegated(BaseModel):
+    graph: str
+    tasks: list[str]
+    note: str = ""
+
+
+class TaskLine(BaseModel):
+    """One task in an answer about several."""
+
+    id: str
+    state: str
+    agent: str
+    seconds: float = 0.0
+    attempt: int = 0
+    progress: str = ""
+    error: str = ""
+    output: Any = None
+    output_cut: bool = False
+
+
+class Waited(BaseModel):
+    done: bool
+    note: str = ""
+    counts: dict[str, int]
+    tasks: list[TaskLine]
+
+
+class StatusNow(BaseModel):
+    counts: dict[str, int]
+    running: list[TaskLine] = []
+    failed: list[TaskLine] = []
+    notes: list[str] = []
+
+
+class TaskResult(BaseModel):
+    id: str
+    state: str
+    note: str
+    output: Any = None
+    error: str = ""
+    seconds: float = 0.0
+    attempt: int = 0
+    tokens: int = 0
+    cost_usd: float = 0.0
+    path: str
+    """The file that holds the whole result."""
+
+
+class Cancelled(BaseModel):
+    cancelled: int
+    tasks: list[str] = []
+    note: str = ""

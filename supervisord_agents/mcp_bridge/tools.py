@@ -1,0 +1,176 @@
+"""The tools. Their docstrings and parameter descriptions are what the primary agent reads, and pays for with its context."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import Context
+from pydantic import Field
+
+from supervisord_agents.core.model import Result, State
+from supervisord_agents.errors import InvalidInput, Unavailable
+from supervisord_agents.mcp_bridge import answers, specs
+from supervisord_agents.mcp_bridge.link import PATIENCE_S, Link
+from supervisord_agents.mcp_bridge.progress import Progress
+from supervisord_agents.mcp_bridge.shapes import (
+    DEFAULT_WAIT_S,
+    Cancelled,
+    Delegated,
+    Mode,
+    StatusNow,
+    Task,
+    TaskResult,
+    Waited,
+    WaitSeconds,
+)
+from supervisord_agents.rpc.client import Client
+from supervisord_agents.wire.messages import ListReply, ShowReply, StatusReply, TaskView, WaitReply
+
+AnyContext = Context[Any, Any]
+RUNNING_SHOWN = 20
+FAILED_SHOWN = 10
+SHORTEST_ASK_S = 0.05
+LEAST_PATIENCE_S = 5.0
+"""Of a `wait` that is about to end anyway."""
+ANSWER_GRACE_S = 10.0
+
+
+class Tools:
+    """What a session can do. `project` is where the workers of its tasks may work, None for nowhere."""
+
+    def __init__(self, link: Link, project: Path | None) -> None:
+        self._link = link
+        self._project = project
+
+    async def delegate(
+        self,
+        tasks: list[Task],
+        context: AnyContext,
+        key: Annotated[str, Field(description="The same key never runs the same call twice")] = "",
+    ) -> Delegated:
+        """Give tasks (one, or a graph by depends_on) to sandboxed worker agents. Returns their ids at once; then call wait."""
+        specifications = specs.specs_of(tasks, self._project)
+        used_key = key or f"mcp-{uuid.uuid4().hex}"
+
+        async def submit(client: Client) -> Delegated:
+            reply = await client.submit(specifications, key=used_key)
+            return Delegated(graph=reply.graph, tasks=reply.tasks, note=self._workspace_note(tasks))
+
+        try:
+            return await self._link.call(submit, away=Progress(context, PATIENCE_S).say)
+        except Unavailable as error:
+            kept = f"It is not known whether the tasks were accepted: call delegate again with them and key={used_key}."
+            raise Unavailable(error.message, field=error.field, kept=kept, hint=error.hint) from error
+
+    async def wait(
+        self,
+        ids: Annotated[list[str], Field(description="Task ids, or a graph id for all its tasks")],
+        context: AnyContext,
+        mode: Mode = "all",
+        timeout_s: WaitSeconds = DEFAULT_WAIT_S,
+    ) -> Waited:
+        """Wait until tasks end. If `done` is false, call it again."""
+        progress = Progress(context, timeout_s)
+        while True:
+            reply = await self._ask_wait(ids, mode, timeout_s - progress.elapsed_s, progress)
+            if reply.done or progress.elapsed_s >= timeout_s:
+                break
+            await progress.say(answers.progress_summary(reply.tasks))
+        results = await self._results(answers.most_telling(reply.tasks), progress)
+        return answers.waited(reply.done, mode, reply.tasks, results, time.time())
+
+    async def status(self, context: AnyContext, graph: Annotated[str, Field(description="Only this graph")] = "") -> StatusNow:
+        """Counts by state, what runs, what failed and why."""
+
+        async def ask(client: Client) -> StatusNow:
+            running = await client.list(states=[State.RUNNING], graph=graph, limit=RUNNING_SHOWN)
+            failed = await client.list(states=[State.FAILED, State.DEAD], graph=graph, limit=answers.MAX_LINES)
+            if graph:
+                return _status(await _counts(client, graph), running, failed, [])
+            now = await client.status()
+            return _status(now.counts, running, failed, _notes(now))
+
+        return await self._link.call(ask, away=Progress(context, PATIENCE_S).say)
+
+    async def result(self, id: str, context: AnyContext) -> TaskResult:
+        """Output, error, tokens and cost of a task that ended."""
+
+        async def ask(client: Client) -> TaskResult:
+            shown = await client.show(id)
+            _refuse_unfinished(shown)
+            reply = await client.result(shown.task.id)
+            return answers.result(shown.task, reply.result, reply.path)
+
+        return await self._link.call(ask, away=Progress(context, PATIENCE_S).say)
+
+    async def cancel(
+        self,
+        id: Annotated[str, Field(description="Task (with all that depend on it) or graph")],
+        context: AnyContext,
+        reason: str = "",
+    ) -> Cancelled:
+        """Stop tasks."""
+
+        async def ask(client: Client) -> Cancelled:
+            return answers.cancelled((await client.cancel(id, reason=reason)).cancelled)
+
+        return await self._link.call(ask, away=Progress(context, PATIENCE_S).say)
+
+    def _workspace_note(self, tasks: list[Task]) -> str:
+        if self._project is None and any(task.workspace == "." for task in tasks):
+            return (
+                "This bridge does not run in a project: the tasks got private empty workspaces. Set `workspace` to share files."
+            )
+        return ""
+
+    async def _ask_wait(self, ids: list[str], mode: Mode, left_s: float, progress: Progress) -> WaitReply:
+        """Wait at the supervisor until the next notification is due, the time is over, or the tasks have ended."""
+        slice_s = max(0.0, min(left_s, max(progress.due_in_s, SHORTEST_ASK_S)))
+        return await self._link.call(
+            lambda client: client.wait(ids, mode=mode, timeout_s=slice_s),
+            away=progress.say,
+            patience_s=min(PATIENCE_S, max(LEAST_PATIENCE_S, left_s)),
+            answer_within_s=slice_s + ANSWER_GRACE_S,
+        )
+
+    async def _results(self, views: list[TaskView], progress: Progress) -> dict[str, Result]:
+        """The results of the first tasks that have one, by id."""
+        ended = [view.id for view in views if view.ended][: answers.MAX_PREVIEWS]
+
+        async def ask(client: Client) -> dict[str, Result]:
+            replies = await asyncio.gather(*(client.result(name) for name in ended))
+            return {name: reply.result for name, reply in zip(ended, replies, strict=True)}
+
+        return await self._link.call(ask, away=progress.say) if ended else {}
+
+
+def _refuse_unfinished(shown: ShowReply) -> None:
+    if not shown.task.ended:
+        raise InvalidInput(
+            f"task {shown.task.id} has not ended, it is {shown.task.state}.", field="task", hint="Call wait with its id first."
+        )
+
+
+async def _counts(client: Client, graph: str) -> dict[str, int]:
+    replies = await asyncio.gather(*(client.list(states=[state], graph=graph, limit=1) for state in State))
+    return {str(state): reply.total for state, reply in zip(State, replies, strict=True)}
+
+
+def _notes(status: StatusReply) -> list[str]:
+    refused = [] if status.accepting else ["New tasks are refused at the moment."]
+    return [*refused, *status.notes]
+
+
+def _status(counts: dict[str, int], running: ListReply, failed: ListReply, notes: list[str]) -> StatusNow:
+    now = time.time()
+    first = answers.root_causes_first(failed.tasks)[:FAILED_SHOWN]
+    return StatusNow(
+        counts={state: count for state, count in counts.items() if count},
+        running=[answers.line(view, now) for view in running.tasks],
+        failed=[answers.line(view, now) for view in first],
+        notes=notes,
+    )
