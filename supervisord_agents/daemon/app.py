@@ -36,7 +36,8 @@ from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import SupervisorError, Unavailable
 from supervisord_agents.gateway.server import Gateway
 from supervisord_agents.journal.committer import Committer
-from supervisord_agents.journal.journal import Journal, Recovered
+from supervisord_agents.journal.journal import Journal
+from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.observe import logging, notify
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.spool.logs import LogStore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -53,3 +54,8 @@ class Files:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+REAL_FILES = Files()
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The errors that more room cures."""

@@ -1,0 +1,131 @@
+"""Group commit: one thread syncs the journal while the loop gathers the next batch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import threading
+from collections.abc import Callable
+from itertools import count
+
+from supervisord_agents.errors import JournalError
+from supervisord_agents.journal.journal import Journal, again
+
+
+class Committer:
+    """Makes appended records durable and wakes who waits for them. All methods belong to the thread of the running loop.
+
+    What is appended in one turn of the loop, or while a sync is under way, is one batch: the busier, the fewer syncs a record.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._loop = asyncio.get_running_loop()
+        self._durable = journal.durable
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._order = count()
+        self._failure: JournalError | None = None
+        self._busy = False
+        self._stopping = False
+        self._work = threading.Semaphore(0)
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    @property
+    def durable(self) -> int:
+        """Sequence of the last record known to be on disk."""
+        return self._durable
+
+    def append(self, payload: bytes, *, urgent: bool = True) -> int:
+        """Take a record; gives its sequence, for `wait`. Raises as Journal.append."""
+        sequence = self._journal.append(payload, urgent=urgent)
+        self._start_flush()
+        return sequence
+
+    async def wait(self, sequence: int) -> None:
+        """Return when that record is on disk; raises JournalError if the journal broke before."""
+        if sequence <= self._durable:
+            return
+        if self._failure is not None:
+            raise again(self._failure)
+        future: asyncio.Future[None] = self._loop.create_future()
+        heapq.heappush(self._waiting, (sequence, next(self._order), future))
+        await future
+
+    async def aclose(self) -> None:
+        """Flush, mark an orderly end and close the journal; one that is broken is only closed.
+
+        Raises JournalError if it breaks in doing so. Harmless when closed already.
+        """
+        if not self._stopping:
+            self._stopping = True
+            self._work.release()
+        await asyncio.shield(self._ended)
+        self._thread.join()
+
+    def _start_flush(self) -> None:
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._work.release)
+
+    def _flushed(self, durable: int) -> None:
+        self._durable = durable
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= durable:
+            future = heapq.heappop(waiting)[2]
+            if not future.done():
+                future.set_result(None)
+        self._busy = False
+        if self._journal.sequence > durable and not self._stopping:
+            self._start_flush()
+
+    def _failed(self, error: JournalError) -> None:
+        self._failure = error
+        for _, _, future in self._waiting:
+            if not future.done():
+                future.set_exception(again(error))
+        self._waiting.clear()
+
+    def _closed(self, durable: int, failure: JournalError | None) -> None:
+        self._flushed(durable)
+        if failure is None:
+            self._ended.set_result(None)
+            return
+        self._failed(failure)
+        self._ended.set_exception(failure)
+
+    def _run(self) -> None:
+        """The thread: flush when asked, until told to stop or until the journal breaks; close it when told to stop."""
+        intact = self._flush_until_stopped()
+        while not self._stopping:
+            self._work.acquire()
+        failure = None
+        try:
+            self._journal.close(clean=intact)
+        except Exception as error:
+            failure = _as_journal_error(error)
+        self._tell(self._closed, self._journal.durable, failure)
+
+    def _flush_until_stopped(self) -> bool:
+        try:
+            while not self._stopping:
+                self._work.acquire()
+                self._tell(self._flushed, self._journal.flush())
+                self._journal.prepare()
+        except Exception as error:
+            self._tell(self._failed, _as_journal_error(error))
+            return False
+        return True
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        # A loop that is closed has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _as_journal_error(error: Exception) -> JournalError:
+    if isinstance(error, JournalError):
+        return error
+    return JournalError(f"the committer failed: {error!r}.", kept="Nothing that was acknowledged is lost.", hint="This is a bug.")

@@ -1,0 +1,138 @@
+"""Reading a journal's directory: the newest snapshot and the records after it, or a refusal that names the damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from supervisord_agents.journal import snapshot as snapshots
+from supervisord_agents.journal.files import Files
+from supervisord_agents.journal.segment import Header, Scan, corrupt, scan, segments
+
+
+class Recovered(NamedTuple):
+    """What a journal held when it was opened."""
+
+    snapshot: bytes | None
+    snapshot_sequence: int
+    """Of the last record that the snapshot covers; 0 without one."""
+    records: list[tuple[int, bytes]]
+    """Sequence and payload of every record after the snapshot. Sequences have gaps where a daemon ended in order."""
+    torn_bytes: int
+    """Cut from the tail and kept in a `torn-*.bin` file; never part of an acknowledged record, unless the disk changed it."""
+    clean: bool
+    """True if the last daemon ended in order, or if there was none."""
+    sequence: int
+    """Of the last record of any kind; 0 for a new journal."""
+
+
+class SegmentFile(NamedTuple):
+    """A segment that is closed for writing."""
+
+    first_sequence: int
+    path: Path
+    size: int
+
+
+class Tail(NamedTuple):
+    """The last segment: the only one that may end in a torn record."""
+
+    path: Path
+    header: Header
+    data: bytes
+    end: int
+    next_sequence: int
+
+    @property
+    def torn(self) -> bytes:
+        """What lies behind the last whole record, without the zeros behind that."""
+        return self.data[self.end :].rstrip(b"\0")
+
+
+class Contents(NamedTuple):
+    """A directory as it was read; nothing is changed yet."""
+
+    recovered: Recovered
+    segments: list[SegmentFile]
+    tail: Tail | None
+    epoch: int
+    """The highest so far; 0 for a new journal."""
+    snapshot_bytes: int
+
+
+def read(directory: Path) -> Contents:
+    """Read and check everything. Raises JournalCorrupt for damage that is no torn tail, OSError for what cannot be read."""
+    snapshot = snapshots.newest(directory)
+    covered = snapshot.sequence if snapshot else 0
+    records: list[tuple[int, bytes]] = []
+    closed: list[SegmentFile] = []
+    tail: Tail | None = None
+    sequence, clean, epoch = 0, True, 0
+    paths = segments(directory)
+    for path in paths:
+        data = path.read_bytes()
+        found = scan(data, path)
+        _check_place(path, found.header, None if tail is None else sequence + 1, covered)
+        _check_damage(path, found, last=path == paths[-1])
+        reading = found.reading
+        records += reading.payloads if found.header.first_sequence > covered else _behind(reading.payloads, covered)
+        sequence = reading.next_sequence - 1
+        clean = not reading.bad and (sequence in reading.clean_ends[-1:] or sequence == 0)
+        epoch = max(epoch, found.header.epoch)
+        closed.append(SegmentFile(found.header.first_sequence, path, reading.end))
+        tail = Tail(path, found.header, data, reading.end, reading.next_sequence)
+    if covered > sequence:
+        path = directory / snapshots.snapshot_name(covered)
+        raise corrupt(path, 0, f"the records that led to it end at {sequence}: a segment is missing")
+    torn_bytes = len(tail.torn) if tail else 0
+    recovered = Recovered(snapshot.payload if snapshot else None, covered, records, torn_bytes, clean, sequence)
+    return Contents(recovered, closed, tail, epoch, len(snapshot.payload) if snapshot else 0)
+
+
+def _behind(payloads: list[tuple[int, bytes]], covered: int) -> list[tuple[int, bytes]]:
+    return [record for record in payloads if record[0] > covered]
+
+
+def _check_place(path: Path, header: Header, expected: int | None, covered: int) -> None:
+    """Refuse a hole between this segment and what comes before it."""
+    first = header.first_sequence
+    if expected is None:
+        if first > covered + 1:
+            raise corrupt(path, 0, f"records {covered + 1} to {first - 1} are missing before this segment")
+    elif first > expected:
+        raise corrupt(path, 0, f"records {expected} to {first - 1} are missing before this segment")
+    elif first < expected:
+        raise corrupt(path, 0, f"it begins with record {first}, but the segment before it reaches {expected - 1}")
+
+
+def _check_damage(path: Path, found: Scan, *, last: bool) -> None:
+    if found.reading.bad and (found.damaged or not last):
+        raise corrupt(path, found.reading.end, found.reading.bad)
+
+
+def mend_tail(directory: Path, tail: Tail, *, clean: bool, files: Files) -> None:
+    """Cut what is behind the last whole record, keep a copy of it, and make what is left durable. Raises OSError.
+
+    After an end that was not in order, records may be in the page cache only; and if their write-back had failed, the kernel
+    takes those pages for clean (fsync(2), "EIO"), so a sync alone would prove nothing. They are written once more, in place.
+    """
+    if tail.torn:
+        _keep_torn(directory, tail, files)
+    descriptor = files.open(tail.path)
+    try:
+        if not clean:
+            files.write(descriptor, tail.data[: tail.end], 0)
+        files.truncate(descriptor, tail.end)
+        files.sync(descriptor)
+    finally:
+        files.close(descriptor)
+
+
+def _keep_torn(directory: Path, tail: Tail, files: Files) -> None:
+    descriptor = files.create(directory / f"torn-{tail.next_sequence:016x}-{tail.header.epoch:016x}.bin")
+    try:
+        files.write(descriptor, tail.torn, 0)
+        files.sync(descriptor)
+    finally:
+        files.close(descriptor)
+    files.sync_directory(directory)
