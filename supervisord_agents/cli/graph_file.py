@@ -1,0 +1,95 @@
+"""Graphs from files: JSON or TOML, checked field by field before anything is sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from supervisord_agents.core.model import TaskSpec
+from supervisord_agents.errors import InvalidInput
+
+STDIN = "-"
+_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_LOOKS_LIKE_JSON = re.compile(r"\s*(\{|\[\s*[{\]])")
+"""An object, or a list of objects; `[[tasks]]` is TOML."""
+_UNKNOWN = re.compile(r"unknown field `(.*)`")
+
+
+class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What such a file holds."""
+
+    tasks: list[TaskSpec]
+    key: str = ""
+
+
+def read(name: str) -> Graph:
+    """The graph in a file, or on standard input for `-`.
+
+    A list is a graph too: that of its tasks. A relative workspace is taken from where the file lies, from standard input from the
+    current directory. Raises InvalidInput naming the file and the field.
+    """
+    source = "standard input" if name == STDIN else name
+    text = text_of(name)
+    if not text.strip():
+        raise InvalidInput("is empty.", field=source, hint="See examples/graph.json.")
+    raw = _parse(text, source, Path(name).suffix)
+    if isinstance(raw, list):
+        raw = {"tasks": raw}
+    try:
+        graph = msgspec.convert(raw, Graph)
+    except msgspec.ValidationError as error:
+        raise refusal(error, source, TaskSpec) from error
+    return _with_workspaces(graph, Path.cwd() if name == STDIN else Path(name).resolve().parent)
+
+
+def refusal(error: msgspec.ValidationError, source: str, form: type[msgspec.Struct]) -> InvalidInput:
+    """The error of a conversion with its field where a user looks for it: `graph.json: tasks[0].priority`."""
+    message = str(error)
+    place = _PLACE.search(message)
+    unknown = _UNKNOWN.search(message)
+    field = f"{source}: {place[1]}" if place and place[1] else source
+    message = _PLACE.sub("", message)
+    hint = f"Known fields of a task: {', '.join(form.__struct_fields__)}." if unknown and place else ""
+    return InvalidInput(f"{message}.", field=field, hint=hint)
+
+
+def text_of(name: str) -> str:
+    """The text of a file, or of standard input for `-`; raises InvalidInput naming it."""
+    try:
+        data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot be read: {error.strerror}.", field=name, hint="Check the path and its permissions."
+        ) from error
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: {error.reason} at byte {error.start}.", field=name) from error
+
+
+def _parse(text: str, source: str, suffix: str) -> Any:
+    toml = suffix == ".toml" or (suffix != ".json" and not _LOOKS_LIKE_JSON.match(text))
+    try:
+        return _toml(text) if toml else json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"not valid {'TOML' if toml else 'JSON'}: {error}.", field=source) from error
+    except RecursionError as error:
+        raise InvalidInput("is nested too deeply.", field=source) from error
+
+
+def _toml(text: str) -> Any:
+    import tomllib
+
+    return tomllib.loads(text)
+
+
+def _with_workspaces(graph: Graph, base: Path) -> Graph:
+    tasks = [
+        msgspec.structs.replace(task, workspace=str(base / task.workspace)) if task.workspace else task for task in graph.tasks
+    ]
+    return msgspec.structs.replace(graph, tasks=tasks)

@@ -1,0 +1,93 @@
+"""`agentctl`: finds the command, runs it, and turns whatever goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from supervisord_agents.cli import (
+    bridge,
+    configuration,
+    events,
+    logs,
+    results,
+    status,
+    submit,
+    tasks,
+    waiting,
+)
+from supervisord_agents.cli.exits import Exit, exit_of
+from supervisord_agents.cli.output import Output, tolerate
+from supervisord_agents.cli.parser import Parser, new_parser
+from supervisord_agents.cli.session import Command, Session
+from supervisord_agents.errors import ErrorCode, SupervisorError
+
+TRACEBACK_ENV = "AGENTCTL_TRACEBACK"
+
+
+def build_parser() -> Parser:
+    """The whole command line."""
+    parser, commands = new_parser()
+    for module in (status, submit, tasks, waiting, results, logs, events, configuration, bridge):
+        module.register(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is one of exits.Exit."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    tolerate(sys.stdout)
+    tolerate(sys.stderr)
+    try:
+        return _run(given)
+    except BrokenPipeError:
+        _close_quietly()
+        return Exit.BROKEN_PIPE
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+def _run(given: list[str]) -> Exit:
+    output = Output(json="--json" in _options(given))
+    try:
+        arguments = build_parser().parse_args(given)
+        output = Output(json=arguments.json, colour=not arguments.no_color)
+        run: Command = arguments.run
+        code = run(Session(arguments, output), arguments)
+        output.close()
+        return code
+    except SupervisorError as error:
+        output.error(error)
+        return exit_of(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get(TRACEBACK_ENV):
+            raise
+        output.error(_bug(error))
+        return Exit.FAILED
+
+
+def _options(given: list[str]) -> list[str]:
+    """What stands before `--`: behind it is the command of a task."""
+    return given[: given.index("--")] if "--" in given else given
+
+
+def _bug(error: Exception) -> SupervisorError:
+    return SupervisorError(
+        f"unexpected {type(error).__name__}: {error}.",
+        hint=f"This is a mistake in agentctl; {TRACEBACK_ENV}=1 shows where.",
+        code=ErrorCode.INTERNAL,
+    )
+
+
+def _close_quietly() -> None:
+    """Point standard output elsewhere, so that the interpreter's last flush does not fail too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

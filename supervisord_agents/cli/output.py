@@ -1,0 +1,154 @@
+"""The one way to standard output and standard error.
+
+People get lines of spans, made harmless span by span, coloured only on a terminal and cut to its width. Programs (`--json`) get
+the structs of wire/messages.py with all their fields. What a worker wrote goes out byte for byte where there is no terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+import msgspec
+
+from supervisord_agents.cli import sanitize
+from supervisord_agents.cli.render import Cell, Span, Style
+from supervisord_agents.errors import SupervisorError
+from supervisord_agents.wire.messages import ErrorReply
+
+NARROWEST = 40
+_RESET = "\x1b[0m"
+_ERASE_LINE = "\r\x1b[K"
+
+
+class Output:
+    """Where a command prints to; `json` is the user's `--json`."""
+
+    def __init__(self, *, json: bool = False, colour: bool = True) -> None:
+        self.json = json
+        self.terminal = sys.stdout.isatty()
+        wanted = colour and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._colour_out = wanted and self.terminal
+        self._colour_error = wanted and sys.stderr.isatty()
+        self._progress_shown = False
+
+    # Standard output
+
+    def line(self, *cells: Cell) -> None:
+        """One line for people."""
+        width = max(shutil.get_terminal_size().columns, NARROWEST) if self.terminal else 0
+        self._end_progress()
+        print(_joined(cells, self._colour_out, width), flush=self.terminal)
+
+    def lines(self, rows: Iterable[Iterable[Cell]]) -> None:
+        for row in rows:
+            self.line(*row)
+
+    def value(self, value: Any) -> None:
+        """One JSON document on one line."""
+        print(json_line(value), flush=True)
+
+    def worker_text(self, text: str) -> None:
+        """A text that a worker wrote, with a line feed at its end if it has none and goes to a terminal."""
+        self._end_progress()
+        if not self.terminal:
+            self.raw(text.encode("utf-8", "surrogatepass"))
+            return
+        sys.stdout.write(sanitize.block(text) + ("" if not text or text.endswith("\n") else "\n"))
+
+    def harmless(self, text: str) -> None:
+        """A piece of text that has been made harmless already."""
+        self._end_progress()
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def raw(self, data: bytes) -> None:
+        """Bytes as they are."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    # Standard error
+
+    def note(self, *cells: Cell) -> None:
+        """A line beside the answer, for people only: nothing in JSON mode."""
+        if not self.json:
+            self._end_progress()
+            print(_joined(cells, self._colour_error, 0), file=sys.stderr, flush=True)
+
+    def worker_error_text(self, text: str) -> None:
+        """A text that a worker wrote, to standard error."""
+        self._end_progress()
+        harmless = sanitize.block(text) if sys.stderr.isatty() else text
+        sys.stderr.write(harmless + ("" if not text or text.endswith("\n") else "\n"))
+
+    def error(self, error: SupervisorError) -> None:
+        """A refusal: `agentctl: …`, or the ErrorReply of the protocol in JSON mode."""
+        self._end_progress()
+        if self.json:
+            reply = ErrorReply(code=str(error.code), message=error.message, field=error.field, kept=error.kept, hint=error.hint)
+            print(json_line(reply), file=sys.stderr)
+        else:
+            print(_joined((Span("agentctl:", Style.BAD), f" {error}"), self._colour_error, 0), file=sys.stderr)
+
+    def progress(self, text: str) -> None:
+        """The state of long work, on one line that is written over; only on a terminal."""
+        if not self.json and sys.stderr.isatty():
+            width = max(shutil.get_terminal_size().columns, NARROWEST)
+            print(_ERASE_LINE + sanitize.line(text)[: width - 1], end="", file=sys.stderr, flush=True)
+            self._progress_shown = True
+
+    def _end_progress(self) -> None:
+        if self._progress_shown:
+            self._progress_shown = False
+            print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Everything printed is out; raises BrokenPipeError if nobody reads it."""
+        self._end_progress()
+        sys.stdout.flush()
+
+
+def tolerate(stream: TextIO) -> None:
+    """Make a stream print characters that its encoding lacks as escapes instead of raising."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON on one line, every field of its structs named, harmless for a terminal."""
+    return sanitize.json_text(msgspec.json.encode(_whole(value)).decode())
+
+
+def json_text(value: Any) -> str:
+    """A value as indented JSON, for people."""
+    return msgspec.json.format(msgspec.json.encode(_whole(value)), indent=2).decode()
+
+
+def _whole(value: Any) -> Any:
+    """The value with structs as dictionaries of all their fields: those at their default are not left out."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _whole(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return value
+
+
+def _joined(cells: Iterable[Cell], colour: bool, width: int) -> str:
+    """The cells as one harmless line of at most `width` characters (0: no limit)."""
+    parts = []
+    room = width
+    for cell in cells:
+        span = Span(cell) if isinstance(cell, str) else cell
+        text = sanitize.line(span.text)
+        if width and len(text) > room:
+            text = text[: max(room - 1, 0)] + "…" if room else ""
+        room -= len(text)
+        parts.append(f"\x1b[{span.style.value}m{text}{_RESET}" if colour and span.style.value and text else text)
+    return "".join(parts).rstrip(" ")

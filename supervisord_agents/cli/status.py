@@ -1,0 +1,114 @@
+"""`status`: the daemon on one screen."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from supervisord_agents.cli import render
+from supervisord_agents.cli.exits import Exit
+from supervisord_agents.cli.parser import Commands, add
+from supervisord_agents.cli.render import Cell, Span, Style
+from supervisord_agents.cli.session import Session
+from supervisord_agents.cli.tasks import progress, usage
+from supervisord_agents.core.model import State
+from supervisord_agents.wire.messages import ListReply, PoolView, Recovery, StatusReply, TaskView
+
+if TYPE_CHECKING:
+    from supervisord_agents.rpc.client import Client
+
+RUNNING_SHOWN = 20
+
+
+def register(commands: Commands) -> None:
+    add(commands, "status", "show how the supervisor and its tasks are", status)
+
+
+def status(session: Session, arguments: argparse.Namespace) -> Exit:
+    output = session.output
+    if output.json:
+        output.value(session.run(lambda client: client.status()))
+        return Exit.OK
+    reply, running = session.run(_ask)
+    now = time.time()
+    output.lines(render.table(_facts(reply, now)))
+    if running.tasks:
+        output.line()
+        output.lines(_running(running.tasks, now))
+        if running.total > len(running.tasks):
+            output.note(f"{running.total - len(running.tasks)} more: agentctl list --state running")
+    for note in reply.notes:
+        output.line(Span("note  ", Style.WARNING), note)
+    return Exit.OK
+
+
+async def _ask(client: Client) -> tuple[StatusReply, ListReply]:
+    return await asyncio.gather(client.status(), client.list(states=[State.RUNNING], limit=RUNNING_SHOWN))
+
+
+def _facts(reply: StatusReply, now: float) -> list[list[Cell]]:
+    accepting: Cell = "accepting tasks" if reply.accepting else Span("NOT accepting tasks", Style.BAD)
+    up = f"{reply.version}, up {render.duration(now - reply.started_at)} since {render.moment(reply.started_at)}, pid {reply.pid}"
+    rows: dict[str, Cell] = {
+        "supervisor": up,
+        "": accepting,
+        "last start": recovery(reply.recovery),
+        "tasks": _counts(reply.counts),
+        "pools": " · ".join(_pool(pool) for pool in reply.pools),
+        "sandbox": sandbox(reply.enforcement),
+        "journal": f"{render.size(reply.journal_bytes)}, last record {reply.journal_sequence}, in {reply.state_dir}",
+        "disk": f"{render.size(reply.disk_free_bytes)} free",
+        "itself": f"{render.size(reply.rss_bytes)} of memory, {render.duration(reply.cpu_seconds)} of CPU",
+        "models": usage(reply.usage) or "not used",
+    }
+    return [[Span(name, Style.FAINT), value] for name, value in rows.items()]
+
+
+def recovery(found: Recovery) -> str:
+    """What the last start found, in words."""
+    if not found.records and not found.tasks:
+        return "on an empty journal"
+    after = "after an orderly stop" if found.clean else "after a crash"
+    parts = [f"{render.plural(found.tasks, 'task')} from {render.plural(found.records, 'record')}"]
+    if found.requeued:
+        parts.append(f"{found.requeued} that ran queued again")
+    if found.adopted:
+        parts.append(f"{found.adopted} unseen ends kept")
+    if found.torn_bytes:
+        parts.append(f"{render.size(found.torn_bytes)} of a torn, never acknowledged tail cut")
+    return f"{after}: {', '.join(parts)}, in {render.duration(found.seconds)}"
+
+
+def sandbox(enforcement: dict[str, str]) -> Cell:
+    """One line about the layers; `agentctl doctor` tells more."""
+    missing = [name for name, how in enforcement.items() if how != "on"]
+    if not missing:
+        return Span(f"all {len(enforcement)} layers on", Style.GOOD)
+    return Span(f"{len(enforcement) - len(missing)} layers on, off: {', '.join(missing)} (see: agentctl doctor)", Style.WARNING)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{counts[state]:,} {state}" for state in State if counts.get(state)) or "none"
+
+
+def _pool(pool: PoolView) -> str:
+    waiting = f", {pool.waiting} waiting" if pool.waiting else ""
+    idle = f", {pool.idle} idle" if pool.idle else ""
+    return f"{pool.name} {pool.busy}/{pool.max_workers} busy{idle}{waiting}"
+
+
+def _running(tasks: list[TaskView], now: float) -> list[list[Span]]:
+    rows: list[list[Cell]] = [
+        [
+            Span(task.id, Style.BUSY),
+            task.agent,
+            str(task.attempt),
+            render.duration(now - task.started_at),
+            task.worker or "-",
+            progress(task.progress, task.progress_message),
+        ]
+        for task in tasks
+    ]
+    return render.table(rows, header=("RUNNING", "AGENT", "TRY", "FOR", "WORKER", "PROGRESS"))

@@ -1,0 +1,197 @@
+"""`list`, `show`, `cancel` and `retry`: tasks as the supervisor knows them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from supervisord_agents.cli import render
+from supervisord_agents.cli.exits import Exit
+from supervisord_agents.cli.output import Output, json_text
+from supervisord_agents.cli.parser import Commands, add, count
+from supervisord_agents.cli.render import Cell, Span, Style
+from supervisord_agents.cli.session import Session
+from supervisord_agents.core.graph import edge_of
+from supervisord_agents.core.model import Failure, State, Usage
+from supervisord_agents.wire.messages import ShowReply, TaskView
+
+DEFAULT_PAGE = 50
+NAMES_SHOWN = 5
+
+
+def register(commands: Commands) -> None:
+    listing = add(commands, "list", "list tasks, newest first", list_tasks)
+    states = [state.value for state in State]
+    listing.add_argument("--state", action="append", choices=states, default=[], help="only tasks in this state; may be repeated")
+    listing.add_argument("--graph", metavar="ID", default="", help="only tasks of this graph")
+    listing.add_argument("--limit", type=count, default=DEFAULT_PAGE, metavar="N", help=f"at most N (default {DEFAULT_PAGE})")
+    listing.add_argument("--after", metavar="ID", default="", help="the page after this task, as the page before told")
+
+    showing = add(commands, "show", "show everything about a task", show)
+    showing.add_argument("task", metavar="ID", help="a task, or the beginning of its id")
+
+    cancelling = add(commands, "cancel", "cancel a task with all that depend on it, or a whole graph", cancel)
+    cancelling.add_argument("task", metavar="ID", help="a task or a graph")
+    cancelling.add_argument("--only", action="store_true", help="not the tasks that depend on it: their edges decide")
+    cancelling.add_argument("--reason", metavar="TEXT", default="", help="why; kept in the history")
+
+    retrying = add(
+        commands,
+        "retry",
+        "run a failed, cancelled or dead task again",
+        retry,
+        details="What failed or was cancelled only because of it runs again too.",
+    )
+    retrying.add_argument("task", metavar="ID", help="a task")
+
+
+def list_tasks(session: Session, arguments: argparse.Namespace) -> Exit:
+    states = [State(name) for name in arguments.state]
+    reply = session.run(
+        lambda client: client.list(states=states, graph=arguments.graph, limit=arguments.limit, after=arguments.after)
+    )
+    output = session.output
+    if output.json:
+        output.value(reply)
+        return Exit.OK
+    if not reply.tasks:
+        output.note("no tasks")
+        return Exit.OK
+    output.lines(task_table(reply.tasks))
+    if reply.next:
+        output.note(f"{len(reply.tasks)} of {render.plural(reply.total, 'task')}; more: agentctl list --after {reply.next}")
+    return Exit.OK
+
+
+def task_table(tasks: list[TaskView]) -> list[list[Span]]:
+    """One line a task."""
+    now = time.time()
+    rows: list[list[Cell]] = [
+        [task.id, render.state(task.state), task.agent, str(task.attempt), _ran(task, now), remark(task, now)] for task in tasks
+    ]
+    return render.table(rows, header=("TASK", "STATE", "AGENT", "TRY", "TIME", "REMARK"))
+
+
+def _ran(task: TaskView, now: float) -> str:
+    if not task.started_at:
+        return "-"
+    return render.duration((task.ended_at or now) - task.started_at)
+
+
+def remark(task: TaskView, now: float) -> Cell:
+    """What is worth a few words about a task: why it failed, how far it is, what it waits for."""
+    if task.state is State.RUNNING:
+        return progress(task.progress, task.progress_message)
+    if task.state is State.BLOCKED and task.waits_for:
+        more = len(task.waits_for) - NAMES_SHOWN
+        return "waits for " + ", ".join(task.waits_for[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    if task.state is State.BACKING_OFF:
+        return f"again in {render.duration(task.retry_at - now)}: {_why(task.failure)}"
+    if task.state is State.SUCCEEDED or task.failure is None:
+        return ""
+    return Span(_why(task.failure), Style.BAD)
+
+
+def progress(fraction: float, message: str) -> str:
+    """Such as `40 % reading`."""
+    percent = f"{fraction * 100:.0f} %" if fraction >= 0 else ""
+    return " ".join(part for part in (percent, message) if part)
+
+
+def _why(failure: Failure | None) -> str:
+    return f"{failure.code} {failure.message}" if failure else ""
+
+
+def show(session: Session, arguments: argparse.Namespace) -> Exit:
+    reply = session.run(lambda client: client.show(arguments.task))
+    if session.output.json:
+        session.output.value(reply)
+        return Exit.OK
+    _show_for_people(session.output, reply)
+    return Exit.OK
+
+
+def _show_for_people(output: Output, reply: ShowReply) -> None:
+    task = reply.task
+    output.line(Span(task.id, Style.STRONG), "  ", render.state(task.state))
+    output.lines(render.table(_facts(reply)))
+    if task.failure is not None:
+        output.line(Span("why".ljust(_WIDTH), Style.FAINT), Span(_why(task.failure), Style.BAD))
+        if task.failure.hint:
+            output.line(" " * _WIDTH, task.failure.hint)
+    output.line(Span("input", Style.FAINT))
+    for text in json_text(reply.spec.input).split("\n"):
+        output.line("  ", text)
+    output.line(Span("history", Style.FAINT))
+    output.lines(render.table([_moment(entry) for entry in reply.history], indent="  "))
+
+
+_WIDTH = 14
+
+
+def _facts(reply: ShowReply) -> list[list[Cell]]:
+    task, spec, now = reply.task, reply.spec, time.time()
+    conditions = dict(edge_of(dependency) for dependency in spec.dependencies)
+    facts = {
+        "graph": task.graph,
+        "agent": task.agent,
+        "type": task.type,
+        "priority": f"{task.priority} (0 is the highest)",
+        "pool": task.pool,
+        "workspace": spec.workspace or "private",
+        "attempt": f"{task.attempt} of {task.max_retries + 1} at most",
+        "timeout": f"{render.duration(spec.timeout_s)} an attempt",
+        "deadline": f"{render.duration(spec.deadline_s)} from submission" if spec.deadline_s else "",
+        "submitted": render.moment(task.submitted_at),
+        "started": f"{render.moment(task.started_at)}, ran {_ran(task, now)}" if task.started_at else "",
+        "ended": render.moment(task.ended_at) if task.ended_at else "",
+        "tries again": render.moment(task.retry_at) if task.state is State.BACKING_OFF else "",
+        "worker": task.worker,
+        "progress": progress(task.progress, task.progress_message),
+        "usage": usage(task.usage),
+    }
+    rows: list[list[Cell]] = [[name.ljust(_WIDTH - 2), value] for name, value in facts.items() if value]
+    for name, state in reply.dependencies.items():
+        when = conditions.get(name) or conditions.get(name.removeprefix(f"{task.graph}."))
+        rows.append(["depends on", f"{name} ({state.value}; runs {when.value if when else '?'})"])
+    rows += [["needed by", name] for name in reply.dependents]
+    rows += [["result", reply.result_path], ["log", reply.log_path]]
+    return [[Span(str(name), Style.FAINT), value] for name, value in rows]
+
+
+def _moment(entry: dict[str, Any]) -> list[Cell]:
+    attempt = f"attempt {entry['attempt']}" if entry.get("attempt") else ""
+    why = " ".join(str(entry[key]) for key in ("code", "message") if entry.get(key))
+    return [render.moment(entry["at"]), render.state(State(entry["state"])), attempt, why]
+
+
+def usage(used: Usage) -> str:
+    """Tokens and cost; empty if there were none."""
+    if used == Usage():
+        return ""
+    return f"{used.input_tokens:,} tokens in, {used.output_tokens:,} out, ${used.cost_usd:.4f}"
+
+
+def cancel(session: Session, arguments: argparse.Namespace) -> Exit:
+    reply = session.run(lambda client: client.cancel(arguments.task, subtree=not arguments.only, reason=arguments.reason))
+    output = session.output
+    if output.json:
+        output.value(reply)
+    elif reply.cancelled:
+        output.lines([name] for name in reply.cancelled)
+        output.note(f"{render.plural(len(reply.cancelled), 'task')} cancelled")
+    else:
+        output.note("nothing to cancel: it had ended before")
+    return Exit.OK
+
+
+def retry(session: Session, arguments: argparse.Namespace) -> Exit:
+    reply = session.run(lambda client: client.retry(arguments.task))
+    output = session.output
+    if output.json:
+        output.value(reply)
+    else:
+        output.lines([name] for name in reply.tasks)
+        output.note(f"{render.plural(len(reply.tasks), 'task')} will run again")
+    return Exit.OK
