@@ -60,6 +60,10 @@ class Group(ABC):
     def directory_fd(self) -> int:
         """An open descriptor of the directory for CLONE_INTO_CGROUP, owned by the group. Raises SandboxError on v1."""
 
+    def oom_descriptor(self) -> int:
+        """Owned by the group: becomes readable when the memory limit is hit and the caller is to kill(). -1: the kernel kills."""
+        return -1
+
     @abstractmethod
     def kill(self) -> None:
         """Send SIGKILL to every process in the group, forks under way included. Returns before all of them are gone."""

@@ -1,7 +1,8 @@
 """cgroup v1: one directory a controller for each group (Documentation/admin-guide/cgroup-v1).
 
 v1 has no cgroup.kill. The freezer stands in for it: processes of a frozen group cannot exit, so the pids read from
-it cannot be reused before they are signalled, and none of them can fork on.
+it cannot be reused before they are signalled, and none of them can fork on. Nor has it memory.oom.group: the kernel's killing
+of single processes is turned off, so that whoever needs more memory waits, and the caller is told to kill the whole group.
 """
 
 from __future__ import annotations
@@ -42,6 +43,19 @@ class GroupV1(Group):
         super().__init__(name)
         self._directories = directories
         self._freezer = directories["freezer"]
+        self._oom = -1
+        self._out_of_memory = False
+
+    def watch_memory(self) -> None:
+        """Let the group wait when its memory is used up, and be told of it. Raises OSError."""
+        control = self._directories["memory"] / "memory.oom_control"
+        self._oom = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        with open(control, "rb") as events:
+            write(control.with_name("cgroup.event_control"), f"{self._oom} {events.fileno()}")
+        write(control, 1)
+
+    def oom_descriptor(self) -> int:
+        return self._oom
 
     def attach(self, pid: int) -> None:
         # The freezer comes first: whatever is in any of them can then be killed through it.
@@ -82,9 +96,12 @@ class GroupV1(Group):
                 time.sleep(_POLL_S)
 
     def _read_events(self) -> GroupEvents:
+        if self._oom >= 0:
+            with contextlib.suppress(BlockingIOError):
+                self._out_of_memory = os.eventfd_read(self._oom) > 0
         memory, pids, cpu = (self._directories.get(name, self._freezer) for name in ("memory", "pids", "cpuacct"))
         return GroupEvents(
-            oom_kills=read_stat(memory / "memory.oom_control").get("oom_kill", 0),
+            oom_kills=read_stat(memory / "memory.oom_control").get("oom_kill", 0) + self._out_of_memory,
             pids_limit_hits=read_stat(pids / "pids.events").get("max", 0),
             memory_peak_bytes=read_int(memory / "memory.max_usage_in_bytes"),
             cpu_s=read_int(cpu / "cpuacct.usage") / 1e9,
@@ -105,6 +122,9 @@ class GroupV1(Group):
                     if error.errno != errno.EBUSY or time.monotonic() > deadline:
                         raise failed(f"cannot remove {directory}", error, "kill() it first.") from error
                     time.sleep(_POLL_S)
+        if self._oom >= 0:
+            os.close(self._oom)
+            self._oom = -1
 
     def _others(self) -> list[Path]:
         return sorted(set(self._directories.values()) - {self._freezer})
@@ -158,6 +178,8 @@ class HierarchyV1(Hierarchy):
                     directory.mkdir(mode=0o755)
                     made.append(directory)
                 self._limit(controller, directory, limits)
+            if limits.memory_bytes:
+                group.watch_memory()
         except OSError as error:
             for directory in made:
                 with contextlib.suppress(OSError):

@@ -53,7 +53,7 @@ def load_filter(program: bytes) -> None:
     The caller must have set no_new_privs. `program` is used where it lies, not copied, and no lock is taken, so that this can run
     in a forked child. Raises SandboxError with the kernel's errno; the process is then unfiltered and must not go on.
     """
-    address = ctypes.cast(program, ctypes.c_void_p).value
+    address = ctypes.cast(ctypes.c_char_p(program), ctypes.c_void_p).value
     header = struct.pack("@HP", len(program) // INSTRUCTION_BYTES, address)  # struct sock_fprog
     if _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0) != 0:
         number = ctypes.get_errno()

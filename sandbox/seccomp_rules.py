@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from itertools import chain
 
 import pyseccomp
-from pyseccomp import Arg, SyscallFilter
 
 from sandbox.syscalls import ALLOWED, ALLOWED_WHEN, REFUSED, REFUSED_WHEN, Comparison, Condition
 
@@ -27,9 +27,12 @@ _BINARY_TREE = 2
 _OPERATORS = {Comparison.EQUAL: pyseccomp.EQ, Comparison.NOT_EQUAL: pyseccomp.NE, Comparison.GREATER: pyseccomp.GT}
 
 
-def compile_rules() -> bytes:
-    """The whole policy as one program. Raises OSError when libseccomp does not take a rule."""
-    return join(_export(_argument_rules()), _export(_call_rules()))
+def compile_rules(architecture: int = pyseccomp.Arch.NATIVE) -> bytes:
+    """The whole policy as one program, for this machine or, to look at it, for another `pyseccomp.Arch`.
+
+    Raises OSError when libseccomp does not take a rule.
+    """
+    return join(_argument_rules(architecture).export(), _call_rules(architecture).export())
 
 
 def join(first: bytes, second: bytes) -> bytes:
@@ -41,47 +44,52 @@ def join(first: bytes, second: bytes) -> bytes:
     return b"".join(INSTRUCTION.pack(*instruction) for instruction in instructions) + second
 
 
-def _argument_rules() -> SyscallFilter:
-    rules = _new_filter(pyseccomp.ALLOW)
+class _Filter:
+    """A filter of libseccomp for one architecture; calls of any other kill the process."""
+
+    def __init__(self, default_action: int, architecture: int) -> None:
+        self._architecture = architecture
+        self._rules = pyseccomp.SyscallFilter(default_action)
+        self._rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+        self._rules.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, _BINARY_TREE)
+        if architecture not in (pyseccomp.Arch.NATIVE, pyseccomp.system_arch()):
+            self._rules.add_arch(architecture)
+            self._rules.remove_arch(pyseccomp.system_arch())
+
+    def add(self, action: int, name: str, conditions: tuple[Condition, ...] = ()) -> None:
+        """Answer a call with `action` when all conditions hold; pass over a call that the architecture or libseccomp lacks."""
+        if pyseccomp.resolve_syscall(self._architecture, name) >= 0:
+            native = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+            self._rules.add_rule_exactly(action, native, *map(_comparison, conditions))
+
+    def export(self) -> bytes:
+        with open(os.memfd_create("filter", os.MFD_CLOEXEC), "r+b", buffering=0) as file:
+            self._rules.export_bpf(file)
+            file.seek(0)
+            return file.read()
+
+
+def _argument_rules(architecture: int) -> _Filter:
+    rules = _Filter(pyseccomp.ALLOW, architecture)
     for rule in REFUSED_WHEN:
         for name in rule.syscalls:
-            _add(rules, pyseccomp.ERRNO(rule.errno), name, rule.conditions)
+            rules.add(pyseccomp.ERRNO(rule.errno), name, rule.conditions)
     return rules
 
 
-def _call_rules() -> SyscallFilter:
-    rules = _new_filter(pyseccomp.ERRNO(errno.ENOSYS))
-    for name in (name for names in ALLOWED.values() for name in names):
-        _add(rules, pyseccomp.ALLOW, name)
+def _call_rules(architecture: int) -> _Filter:
+    rules = _Filter(pyseccomp.ERRNO(errno.ENOSYS), architecture)
+    for name in chain.from_iterable(ALLOWED.values()):
+        rules.add(pyseccomp.ALLOW, name)
     for name, alternatives in ALLOWED_WHEN.items():
         for condition in alternatives:
-            _add(rules, pyseccomp.ALLOW, name, (condition,))
-    for name in (name for names in REFUSED.values() for name in names):
-        _add(rules, pyseccomp.ERRNO(errno.EPERM), name)
+            rules.add(pyseccomp.ALLOW, name, (condition,))
+    for name in chain.from_iterable(REFUSED.values()):
+        rules.add(pyseccomp.ERRNO(errno.EPERM), name)
     return rules
 
 
-def _new_filter(default_action: int) -> SyscallFilter:
-    rules = SyscallFilter(default_action)
-    rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
-    rules.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, _BINARY_TREE)
-    return rules
-
-
-def _add(rules: SyscallFilter, action: int, name: str, conditions: tuple[Condition, ...] = ()) -> None:
-    number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
-    if number >= 0:  # negative: this architecture does not have the call, or libseccomp is older than it
-        rules.add_rule_exactly(action, number, *map(_argument, conditions))
-
-
-def _argument(condition: Condition) -> Arg:
+def _comparison(condition: Condition) -> pyseccomp.Arg:
     if condition.comparison is Comparison.MASKED:
-        return Arg(condition.argument, pyseccomp.MASKED_EQ, condition.mask, condition.value)
-    return Arg(condition.argument, _OPERATORS[condition.comparison], condition.value)
-
-
-def _export(rules: SyscallFilter) -> bytes:
-    with open(os.memfd_create("filter", os.MFD_CLOEXEC), "r+b", buffering=0) as file:
-        rules.export_bpf(file)
-        file.seek(0)
-        return file.read()
+        return pyseccomp.Arg(condition.argument, pyseccomp.MASKED_EQ, condition.mask, condition.value)
+    return pyseccomp.Arg(condition.argument, _OPERATORS[condition.comparison], condition.value)

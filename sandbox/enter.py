@@ -1,0 +1,272 @@
+"""The way of a new process into its sandbox, step by step, to the exec of its program.
+
+It runs in the child of the fork server, which clone3 has put into namespaces of its own. Every step that fails ends the child, and
+its parent is told which it was: a sandbox is whole or is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import stat
+from typing import NamedTuple, NoReturn
+
+import msgspec
+
+from sandbox import init, linux, seccomp
+from sandbox.errors import SandboxError
+from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
+from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
+from sandbox.plan import Plan, Tree
+from sandbox.spec import HOME, SandboxSpec
+
+BUILD_AT = "/tmp"
+"""Where the new root is put together; hidden in this mount namespace alone."""
+INODES = 200_000
+FIRST_FREE_FD = 64
+CANNOT_START = 127
+READY, GO = b"ready", b"go"
+
+
+class Entry(NamedTuple):
+    """All that a child needs to know."""
+
+    spec: SandboxSpec
+    plan: Plan
+    uid: int
+    gid: int
+    outside: str
+    """The mount namespace of the parent."""
+    change_ids: bool
+    """Made by root: take the ids on. Otherwise they are the caller's own already."""
+    filter: bytes
+    status: socket.socket
+    """To the fork server: READY with the listeners, then GO from it; a failure; its end when the program runs."""
+    descriptors: dict[int, int]
+    """What the program inherits: its number for it, and ours."""
+    users: dict[str, int]
+    """User namespaces for writable binds of other owners, by source."""
+
+
+class Failure(msgspec.Struct, array_like=True):
+    """What a child says when it cannot go on."""
+
+    message: str
+    step: str
+    errno: int
+    hint: str = ""
+
+
+def enter(entry: Entry) -> NoReturn:
+    """Build the sandbox around this process and become its program."""
+    try:
+        _enter(entry)
+    except SandboxError as error:
+        failure = Failure(error.message, error.step, error.errno, error.hint)
+    except OSError as error:
+        failure = Failure(
+            f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", "build", error.errno
+        )
+    except BaseException as error:
+        failure = Failure(f"{type(error).__name__}: {error}", "build", 0)
+    with contextlib.suppress(OSError):
+        entry.status.send(msgspec.msgpack.encode(failure))
+    os._exit(CANNOT_START)
+
+
+def _enter(entry: Entry) -> NoReturn:
+    os.setsid()
+    _prefer_for_memory_kills()
+    _build_root(entry)
+    socket.sethostname(entry.spec.hostname)
+    linux.loopback_up()
+    listeners = [_listener(port) for port in entry.spec.loopback_listen]
+    socket.send_fds(entry.status, [READY], [listener.fileno() for listener in listeners])
+    if entry.status.recv(16) != GO:
+        os._exit(CANNOT_START)
+    # Now in its cgroup, which becomes the root of what it can see of them.
+    linux.unshare(linux.CLONE_NEWCGROUP)
+    _inherit(entry.descriptors)
+    _limit(entry.spec)
+    _change_directory(entry.spec.cwd)
+    _lock_down(entry)
+    if entry.spec.init:
+        init.fork_program()
+    _execute(entry.spec)
+
+
+def _prefer_for_memory_kills() -> None:
+    """When the whole machine runs out of memory, workers go before what the user looks at (proc_pid_oom_score_adj(5))."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
+def _build_root(entry: Entry) -> None:
+    plan = entry.plan
+    mounts = PrivateMounts(entry.outside)
+    # Opened before BUILD_AT hides what is below it.
+    trees = [(_open_tree(mounts, tree, entry), tree) for tree in plan.trees]
+    mounts.tmpfs(BUILD_AT, entry.spec.tmp_bytes, INODES)
+    os.chdir(BUILD_AT)
+    _skeleton(plan, trees)
+    mounts.proc("proc")
+    mounts.devpts("dev/pts")
+    for descriptor, tree in trees:
+        _attach(mounts, descriptor, tree)
+    for path in plan.private:
+        _make_private(mounts, path, entry)
+    mounts.make_root()
+    mounts.seal_root()
+
+
+def _open_tree(mounts: PrivateMounts, tree: Tree, entry: Entry) -> int:
+    resolve = RESOLVE_NO_SYMLINKS if tree.writable else 0
+    try:
+        source = linux.open_path(tree.source, resolve)
+    except OSError as error:
+        why = "is reached through a symbolic link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
+        raise SandboxError(f"{tree.source}: {why}.", step="bind", errno=error.errno or 0) from error
+    attributes = NOSUID | (0 if tree.writable else RDONLY) | (0 if tree.device else NODEV)
+    users = entry.users.get(tree.source, -1) if tree.writable else -1
+    try:
+        return mounts.tree(source, attributes=attributes, users=users)
+    except SandboxError as error:
+        if users >= 0 and error.errno == errno.EINVAL:
+            error.hint = "Its file system has no id-mapped mounts: use another directory, or run as its owner."
+        error.message = f"{tree.source}: {error.message}"
+        raise
+    finally:
+        os.close(source)
+
+
+def _skeleton(plan: Plan, trees: list[tuple[int, Tree]]) -> None:
+    """Everything of the root that is made in memory, before anything of the host is attached to it."""
+    os.umask(0o022)
+    for path in (*plan.directories, *plan.private):
+        os.makedirs(_inside(path), exist_ok=True)
+    for path, target in plan.links.items():
+        os.makedirs(os.path.dirname(_inside(path)) or ".", exist_ok=True)
+        os.symlink(target, _inside(path))
+    for path, text in plan.files.items():
+        with open(_inside(path), "x") as file:
+            file.write(text)
+    for descriptor, tree in trees:
+        place = _inside(tree.place)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.makedirs(place, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+
+
+def _inside(path: str) -> str:
+    """A path of the plan, relative to the root that is being built."""
+    return path.lstrip("/")
+
+
+def _attach(mounts: PrivateMounts, descriptor: int, tree: Tree) -> None:
+    """Attach a tree; never through a symbolic link, for what was attached before may hold what a worker has made."""
+    try:
+        place = linux.open_path(_inside(tree.place), RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        why = "a symbolic link is in the way" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
+        raise SandboxError(f"no place for {tree.place} inside: {why}.", step="bind", errno=error.errno or 0) from error
+    mounts.attach(descriptor, place)
+    os.close(place)
+    os.close(descriptor)
+
+
+def _make_private(mounts: PrivateMounts, path: str, entry: Entry) -> None:
+    """Leave a directory of the root writable when the root itself is sealed, by a mount of its own."""
+    place = linux.open_path(_inside(path), RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+    os.chmod(_inside(path), 0o700 if path == HOME else 0o1777)
+    if entry.change_ids:
+        os.chown(_inside(path), entry.uid, entry.gid)
+    tree = mounts.tree(place, attributes=NOSUID | NODEV)
+    mounts.attach(tree, place)
+    os.close(tree)
+    os.close(place)
+
+
+def _listener(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(128)
+    return listener
+
+
+def _inherit(descriptors: dict[int, int]) -> None:
+    """Put the program's descriptors where it wants them, /dev/null on 0 to 2 otherwise, and close all else at the exec."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    wanted = dict.fromkeys(range(3), null) | descriptors
+    # First all out of the way, so that none is overwritten by another's number.
+    moved = {target: _duplicate_high(descriptor) for target, descriptor in wanted.items()}
+    linux.close_on_exec_from(3)
+    for target, descriptor in moved.items():
+        os.dup2(descriptor, target, inheritable=True)
+
+
+def _duplicate_high(descriptor: int) -> int:
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD)
+
+
+def _limit(spec: SandboxSpec) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if spec.open_files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spec.open_files, spec.open_files))
+    if spec.file_size_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (spec.file_size_bytes, spec.file_size_bytes))
+
+
+def _change_directory(path: str) -> None:
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise SandboxError(f"{path}: {error.strerror} inside the sandbox.", step="cwd", errno=error.errno or 0) from error
+
+
+def _lock_down(entry: Entry) -> None:
+    """From here on there is no way back to any privilege."""
+    if entry.change_ids:
+        os.setgroups([])
+        os.setresgid(entry.gid, entry.gid, entry.gid)
+        os.setresuid(entry.uid, entry.uid, entry.uid)
+    linux.drop_capabilities()
+    _die_with_parent(entry.status)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    seccomp.load_filter(entry.filter)
+
+
+def _die_with_parent(status: socket.socket) -> None:
+    """Be killed when the fork server ends; a change of ids would have cleared this (prctl(2))."""
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    poll = select.poll()
+    poll.register(status, 0)
+    if poll.poll(0):
+        os._exit(CANNOT_START)
+
+
+def _execute(spec: SandboxSpec) -> NoReturn:
+    program = spec.argv[0]
+    places = [program] if "/" in program else [f"{place}/{program}" for place in spec.env.get("PATH", "/usr/bin:/bin").split(":")]
+    denied = 0
+    for place in places:
+        try:
+            os.execve(place, spec.argv, spec.env)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                denied = error.errno or errno.EACCES
+    if denied:
+        raise SandboxError(f"{program} cannot be run inside: {os.strerror(denied)}.", step="exec", errno=denied)
+    raise SandboxError(f"{program} is not there inside.", step="exec", errno=errno.ENOENT)

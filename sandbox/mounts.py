@@ -1,0 +1,95 @@
+"""Every mount of the project, behind one guard.
+
+mount(2), umount2(2) and pivot_root(2) in the mount namespace of the host replace the root of the whole machine. So they are
+methods of PrivateMounts, which cannot be made there; nothing else may call them, and a test reads the source to see to it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+
+from sandbox import linux
+from sandbox.errors import SandboxError
+
+# linux/mount.h
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+MNT_DETACH = 2
+OPEN_TREE_CLONE, AT_RECURSIVE, AT_EMPTY_PATH, MOVE_MOUNT_FROM_EMPTY, MOVE_MOUNT_TO_EMPTY = 1, 0x8000, 0x1000, 0x4, 0x40
+RDONLY, NOSUID, NODEV, IDMAP = 0x1, 0x2, 0x4, 0x100000
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def namespace() -> str:
+    """The mount namespace of this process, by its inode."""
+    return os.readlink("/proc/self/ns/mnt")
+
+
+class PrivateMounts:
+    """The right to mount, in a mount namespace that is this process's own."""
+
+    def __init__(self, outside: str) -> None:
+        """Cut the ties to the namespace `outside`, the parent's as `namespace()` gave it there.
+
+        Raises SandboxError, with nothing touched, when this process is still in it.
+        """
+        if not outside or namespace() == outside:
+            raise SandboxError("still in the mount namespace of the host: refused to mount.", step="guard")
+        self._mount(None, "/", None, MS_REC | MS_PRIVATE, None)
+
+    def tmpfs(self, target: str, size: int, inodes: int) -> None:
+        """An empty file system in memory, of at most `size` bytes."""
+        options = f"size={size},nr_inodes={inodes},mode=0755".encode()
+        self._mount(b"tmpfs", target, b"tmpfs", MS_NOSUID | MS_NODEV, options)
+
+    def proc(self, target: str) -> None:
+        self._mount(b"proc", target, b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+
+    def devpts(self, target: str) -> None:
+        self._mount(b"devpts", target, b"devpts", MS_NOSUID | MS_NOEXEC, b"newinstance,ptmxmode=0666,mode=0620")
+
+    def tree(self, descriptor: int, *, attributes: int, users: int = -1) -> int:
+        """A detached copy of what lies at an O_PATH descriptor, with all mounts below, as a new descriptor.
+
+        `attributes` (MOUNT_ATTR_*) are set on all of it. `users` is a user namespace whose maps shift the owners
+        (mount_setattr(2)).
+        """
+        flags = OPEN_TREE_CLONE | AT_RECURSIVE | AT_EMPTY_PATH | os.O_CLOEXEC
+        tree = linux.syscall("mount", "open_tree", _SYS_OPEN_TREE, descriptor, b"", flags)
+        if users >= 0:
+            attributes |= IDMAP
+        self._set(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, users)
+        return tree
+
+    def attach(self, tree: int, target: int) -> None:
+        """Put a detached tree on the file or directory of an O_PATH descriptor."""
+        flags = MOVE_MOUNT_FROM_EMPTY | MOVE_MOUNT_TO_EMPTY
+        linux.syscall("mount", "move_mount", _SYS_MOVE_MOUNT, tree, b"", target, b"", flags)
+
+    def make_root(self) -> None:
+        """Make the mount that is the working directory the root, and let go of everything outside of it (pivot_root(2))."""
+        number = _SYS_PIVOT_ROOT.get(platform.machine())
+        if number is None:
+            raise SandboxError(f"no call number known for {platform.machine()}.", step="pivot_root")
+        linux.syscall("pivot_root", "pivot_root", number, b".", b".")
+        linux.checked("pivot_root", "umount2 of the old root", int(_libc.umount2(b".", ctypes.c_int(MNT_DETACH))))
+        os.chdir("/")
+
+    def seal_root(self) -> None:
+        """Make the root itself read-only; what is mounted below keeps its own mode."""
+        self._set(-100, b"/", 0, RDONLY | NOSUID | NODEV)
+
+    @staticmethod
+    def _set(directory: int, path: bytes, flags: int, attributes: int, users: int = -1) -> None:
+        packed = struct.pack("=QQQQ", attributes, 0, 0, users if users >= 0 else 0)
+        linux.syscall("mount", "mount_setattr", _SYS_MOUNT_SETATTR, directory, path, flags, packed, len(packed))
+
+    @staticmethod
+    def _mount(source: bytes | None, target: str, kind: bytes | None, flags: int, data: bytes | None) -> None:
+        result = int(_libc.mount(source, os.fsencode(target), kind, ctypes.c_ulong(flags), data))
+        linux.checked("mount", f"mount on {target}", result)

@@ -1,0 +1,108 @@
+"""What the fork server and its client say to each other: one message a packet, descriptors beside it."""
+
+from __future__ import annotations
+
+import socket
+
+import msgspec
+
+from sandbox.spec import SandboxSpec
+
+MAX_PACKET_BYTES = 128 * 1024
+MAX_DESCRIPTORS = 64
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag_field="type"):
+    """Base of all messages."""
+
+
+class Spawn(Message, tag="spawn"):
+    """Make a sandbox; beside it, the descriptors that its program gets as `numbers`."""
+
+    id: int
+    spec: SandboxSpec
+    numbers: tuple[int, ...]
+
+
+class Stop(Message, tag="stop"):
+    """Kill all sandboxes now and end."""
+
+
+class Started(Message, tag="started"):
+    """The server is there. `layers`: memory, pids and cpu, each with what enforces it or why nothing does."""
+
+    cgroup: str
+    layers: dict[str, str]
+
+
+class NotStarted(Message, tag="not started"):
+    """The server has ended for this."""
+
+    message: str
+    step: str
+    errno: int
+    hint: str
+
+
+class Spawned(Message, tag="spawned"):
+    """The program runs; beside it, the pidfd of PID 1 and the listeners."""
+
+    id: int
+    pid: int
+
+
+class Refused(Message, tag="refused"):
+    """No sandbox was made."""
+
+    id: int
+    message: str
+    step: str
+    errno: int
+    hint: str
+
+
+class Exited(Message, tag="exited"):
+    """PID 1 and all else in the sandbox have ended."""
+
+    id: int
+    code: int
+    """Exit code; -1 after a signal."""
+    signal: int
+    oom_killed: bool
+    pids_limit_hit: bool
+    memory_peak_bytes: int
+    cpu_s: float
+
+
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder = msgspec.msgpack.Decoder(Spawn | Stop)
+_answer_decoder = msgspec.msgpack.Decoder(Started | NotStarted | Spawned | Refused | Exited)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends that keep packets apart."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def receive_request(sock: socket.socket) -> tuple[Spawn | Stop, list[int]] | None:
+    """The next request with its descriptors; None when the client is gone."""
+    packet, descriptors = _receive(sock)
+    return (_request_decoder.decode(packet), descriptors) if packet else None
+
+
+def receive_answer(sock: socket.socket) -> tuple[Started | NotStarted | Spawned | Refused | Exited, list[int]] | None:
+    """The next answer with its descriptors; None when the server is gone. Raises BlockingIOError when there is none yet."""
+    packet, descriptors = _receive(sock)
+    return (_answer_decoder.decode(packet), descriptors) if packet else None
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    try:
+        packet, descriptors, _, _ = socket.recv_fds(sock, MAX_PACKET_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return b"", []
+    return packet, descriptors

@@ -1,0 +1,311 @@
+"""The fork server: a small process with one thread that makes sandboxes, waits for their ends and clears up after them.
+
+It is a program of its own, so that a fork is cheap whatever the size of its client, and so that the sandboxes have a parent that
+outlives a crash of the client by a grace in which they may finish. It does not mount: its children do, each in a mount namespace that
+clone3 made for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import stat
+import sys
+import time
+from typing import NamedTuple
+
+import msgspec
+
+from sandbox import idmap, linux, plan, protocol, seccomp
+from sandbox.cgroup import Cgroups, Group
+from sandbox.enter import GO, READY, Entry, Failure, enter
+from sandbox.errors import SandboxError
+from sandbox.mounts import namespace
+from sandbox.spec import Bind, SandboxSpec, check
+
+SETUP_TIMEOUT_S = 30.0
+"""For a sandbox to be built: a bind source on a dead network file system must not hold a place for ever."""
+NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+_failure_decoder = msgspec.msgpack.Decoder(Failure)
+
+
+class Settings(NamedTuple):
+    """The server's arguments."""
+
+    control: int
+    cgroup_name: str
+    orphan_grace_s: float
+
+
+class Child:
+    """A sandbox from its clone to its burial."""
+
+    def __init__(self, id: int, pid: int, pidfd: int, group: Group | None, status: socket.socket) -> None:
+        self.id = id
+        self.pid = pid
+        self.pidfd = pidfd
+        self.group = group
+        self.status = status
+        self.oom = group.oom_descriptor() if group else -1
+        self.listeners: list[int] = []
+        self.failure: Failure | None = None
+        self.ready = False
+        self.running = False
+        self.deadline = time.monotonic() + SETUP_TIMEOUT_S
+
+    def kill(self) -> None:
+        """End PID 1, and with it the whole namespace."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+
+class Server:
+    """The loop of the process."""
+
+    def __init__(self, control: socket.socket, settings: Settings) -> None:
+        self._control = control
+        self._grace_s = settings.orphan_grace_s
+        self._host = plan.Host.look()
+        self._filter = seccomp.compile_filter()
+        self._outside = namespace()
+        self._root = os.geteuid() == 0
+        if not self._root:
+            idmap.own_namespace()
+        linux.drop_bounding_set()
+        self._cgroups = Cgroups.detect(settings.cgroup_name)
+        self._cgroups.sweep()
+        self._born_in_group = self._cgroups.backend == "v2"
+        self._children: dict[int, Child] = {}
+        self._unremoved: list[Group] = []
+        self._stop_at: float | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ, self._on_request)
+
+    def run(self) -> None:
+        """Serve until the client has said Stop, or is gone and the grace is over."""
+        self._send(protocol.Started(self._cgroups.backend, self._cgroups.layers()))
+        while self._stop_at is None or self._children:
+            for key, _ in self._selector.select(self._patience()):
+                key.data()
+            self._enforce_deadlines()
+        self._cgroups.close()
+
+    def _patience(self) -> float | None:
+        deadlines = [child.deadline for child in self._children.values() if not child.running]
+        if self._stop_at is not None:
+            deadlines.append(self._stop_at)
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _enforce_deadlines(self) -> None:
+        now = time.monotonic()
+        stopping = self._stop_at is not None and now >= self._stop_at
+        for child in self._children.values():
+            if stopping or (not child.running and now >= child.deadline):
+                child.failure = child.failure or Failure(f"not built within {SETUP_TIMEOUT_S:.0f} s.", "build", 0)
+                child.kill()
+        if stopping:
+            self._stop_at = now + 1.0
+
+    # Requests
+
+    def _on_request(self) -> None:
+        received = protocol.receive_request(self._control)
+        if received is None or isinstance(received[0], protocol.Stop):
+            self._stop_at = time.monotonic() + (self._grace_s if received is None else 0.0)
+            self._selector.unregister(self._control)
+            return
+        request, descriptors = received
+        try:
+            self._spawn(request, descriptors)
+        except SandboxError as error:
+            self._refuse(request.id, Failure(error.message, error.step, error.errno, error.hint))
+        except OSError as error:
+            self._refuse(
+                request.id, Failure(f"{error.filename or 'the fork server'}: {error.strerror}.", "spawn", error.errno or 0)
+            )
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _spawn(self, request: protocol.Spawn, descriptors: list[int]) -> None:
+        spec = request.spec
+        check(spec)
+        group = self._group(request.id, spec)
+        try:
+            child = self._clone(request.id, spec, group, dict(zip(request.numbers, descriptors, strict=True)))
+        except BaseException:
+            if group:
+                group.remove()
+            raise
+        self._children[child.pid] = child
+        self._watch(child)
+        if group and not self._born_in_group:
+            self._attach(child, group)
+
+    def _clone(self, id: int, spec: SandboxSpec, group: Group | None, descriptors: dict[int, int]) -> Child:
+        uid, gid = (spec.uid, spec.uid) if self._root else (os.geteuid(), os.getegid())
+        users: dict[str, int] = {}
+        ours, theirs = protocol.pair()
+        try:
+            for bind in spec.binds:
+                if (shift := self._shift(bind, uid, gid)) >= 0:
+                    users[bind.source] = shift
+            entry = Entry(
+                spec=spec,
+                plan=plan.make(spec, self._host, uid, gid),
+                uid=uid,
+                gid=gid,
+                outside=self._outside,
+                change_ids=self._root,
+                filter=self._filter,
+                status=theirs,
+                descriptors=descriptors,
+                users=users,
+            )
+            pid, pidfd = linux.clone(NAMESPACES, group.directory_fd() if group and self._born_in_group else -1)
+            if pid == 0:
+                enter(entry)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            for descriptor in users.values():
+                os.close(descriptor)
+        return Child(id, pid, pidfd, group, ours)
+
+    def _group(self, id: int, spec: SandboxSpec) -> Group | None:
+        if self._cgroups.backend == "none":
+            if "cgroup" not in spec.optional_layers:
+                raise SandboxError(self._cgroups.reason, step="cgroup", hint="See: agentctl doctor")
+            return None
+        asked = {"memory_bytes": spec.memory_bytes, "pids": spec.pids, "cpu_percent": spec.cpu_percent}
+        if "cgroup" in spec.optional_layers:
+            enforced = self._cgroups.layers()
+            asked = {name: value for name, value in asked.items() if enforced[name.split("_")[0]] == self._cgroups.backend}
+        return self._cgroups.create(f"sandbox-{id}", **asked)
+
+    def _shift(self, bind: Bind, uid: int, gid: int) -> int:
+        """A user namespace for a writable bind that does not belong to the worker; -1: none is needed."""
+        if not bind.writable or not self._root:
+            return -1
+        owner = os.stat(bind.source)
+        if stat.S_ISREG(owner.st_mode) or (owner.st_uid, owner.st_gid) == (uid, gid):
+            return -1
+        return idmap.namespace((owner.st_uid, owner.st_gid), (uid, gid))
+
+    def _attach(self, child: Child, group: Group) -> None:
+        try:
+            group.attach(child.pid)
+        except SandboxError as error:
+            child.failure = Failure(error.message, error.step, error.errno, error.hint)
+            child.kill()
+
+    def _watch(self, child: Child) -> None:
+        self._selector.register(child.status, selectors.EVENT_READ, lambda: self._on_status(child))
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_exit(child))
+        if child.oom >= 0:
+            self._selector.register(child.oom, selectors.EVENT_READ, lambda: self._on_oom(child))
+
+    # What children say
+
+    def _on_status(self, child: Child) -> None:
+        if child.status.fileno() < 0:
+            return
+        packet, descriptors, _, _ = socket.recv_fds(child.status, 65_536, protocol.MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        if packet == READY:
+            child.ready, child.listeners = True, descriptors
+            with contextlib.suppress(OSError):
+                child.status.send(GO)
+        elif packet:
+            child.failure = child.failure or _failure_decoder.decode(packet)
+        else:
+            self._on_status_closed(child)
+
+    def _on_status_closed(self, child: Child) -> None:
+        """The exec has closed it, or a death, whose failure the exit will tell."""
+        self._selector.unregister(child.status)
+        child.status.close()
+        if child.failure is None and child.ready:
+            child.running = True
+            self._send(protocol.Spawned(child.id, child.pid), [child.pidfd, *child.listeners])
+        for descriptor in child.listeners:
+            os.close(descriptor)
+        child.listeners = []
+
+    def _on_oom(self, child: Child) -> None:
+        if child.pid in self._children:
+            self._selector.unregister(child.oom)
+            child.oom = -1
+            child.kill()
+
+    def _on_exit(self, child: Child) -> None:
+        while child.status.fileno() >= 0:  # whatever it still had to say comes first
+            self._on_status(child)
+        ended = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
+        assert ended is not None
+        self._selector.unregister(child.pidfd)
+        if child.oom >= 0:
+            self._selector.unregister(child.oom)
+        os.close(child.pidfd)
+        del self._children[child.pid]
+        if child.running:
+            self._send(_exited(child, ended))
+        else:
+            self._refuse(child.id, child.failure or Failure("it was killed while it was built.", "build", 0))
+        if child.group:
+            self._unremoved.append(child.group)
+        self._bury()
+
+    def _bury(self) -> None:
+        """Remove the groups of the dead; one that is still busy is tried again at the next death."""
+        left = []
+        for group in self._unremoved:
+            try:
+                group.remove()
+            except SandboxError as error:
+                print(f"sandbox: {error}", file=sys.stderr)  # noqa: T201
+                left.append(group)
+        self._unremoved = left
+
+    def _refuse(self, id: int, failure: Failure) -> None:
+        self._send(protocol.Refused(id, failure.message, failure.step, failure.errno, failure.hint))
+
+    def _send(self, message: protocol.Message, descriptors: list[int] | None = None) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._control, [protocol.encode(message)], descriptors or [])
+
+
+def _exited(child: Child, ended: os.waitid_result) -> protocol.Exited:
+    died = ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+    events = child.group.events() if child.group else None
+    return protocol.Exited(
+        id=child.id,
+        code=-1 if died else ended.si_status,
+        signal=ended.si_status if died else 0,
+        oom_killed=bool(events and events.oom_kills),
+        pids_limit_hit=bool(events and events.pids_limit_hits),
+        memory_peak_bytes=events.memory_peak_bytes if events else 0,
+        cpu_s=events.cpu_s if events else 0.0,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the socket whose descriptor is the first argument: `control cgroup_name orphan_grace_s`."""
+    settings = Settings(int(arguments[0]), arguments[1], float(arguments[2]))
+    os.set_inheritable(settings.control, False)
+    control = socket.socket(fileno=settings.control)
+    try:
+        server = Server(control, settings)
+    except SandboxError as error:
+        control.send(protocol.encode(protocol.NotStarted(error.message, error.step, error.errno, error.hint)))
+        return 1
+    server.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,259 @@
+"""The fork server as its client sees it, from an event loop.
+
+spawner = Spawner.start(cgroup_name="agent-supervisor")
+sandbox = await spawner.spawn(SandboxSpec(argv=("true",)), {1: sys.stdout.fileno()})
+exit = await sandbox.wait()
+await spawner.aclose()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from sandbox import protocol
+from sandbox.errors import SandboxError
+from sandbox.spec import SandboxSpec, check
+
+START_TIMEOUT_S = 30.0
+
+
+class Exit(NamedTuple):
+    """How a sandbox ended. `code` is -1 after a `signal`; `cpu_s` is seconds; without cgroups what they tell is 0 or False."""
+
+    code: int
+    signal: int = 0
+    oom_killed: bool = False
+    pids_limit_hit: bool = False
+    memory_peak_bytes: int = 0
+    cpu_s: float = 0.0
+
+
+class Sandbox:
+    """A sandbox whose program runs. `pid` is that of its PID 1 on the host; `listeners` are the sockets it was asked to open."""
+
+    def __init__(self, pid: int, pidfd: int, listeners: list[socket.socket], exit: asyncio.Future[Exit]) -> None:
+        self.pid = pid
+        self.listeners = listeners
+        self._pidfd = pidfd
+        self._exit = exit
+        exit.add_done_callback(self._ended)
+
+    async def wait(self) -> Exit:
+        """How it ended, once everything in it has."""
+        return await asyncio.shield(self._exit)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to PID 1, which ignores those it has no handler for, but for SIGKILL and SIGSTOP. Ended: nothing."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        """End everything in it at once; again, or when it has ended, is harmless."""
+        self.signal(signal.SIGKILL)
+
+    def _ended(self, exit: asyncio.Future[Exit]) -> None:
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+
+class Spawner:
+    """Makes sandboxes. Made by `start`; all other methods belong to the loop that first calls `spawn`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, started: protocol.Started) -> None:
+        self.cgroup = started.cgroup
+        """`v1`, `v2` or `none`."""
+        self.limits = started.layers
+        """memory, pids and cpu, each with the cgroup version that enforces it or why none does."""
+        self._process = process
+        self._control = control
+        self._last_id = 0
+        self._to_send: deque[tuple[bytes, list[int]]] = deque()
+        self._spawning: dict[int, asyncio.Future[Sandbox]] = {}
+        self._running: dict[int, asyncio.Future[Exit]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gone = asyncio.Event()
+
+    @classmethod
+    def start(cls, *, cgroup_name: str, lock_fd: int = -1, orphan_grace_s: float = 0.0) -> Spawner:
+        """Start the fork server; blocks until it is ready, some 100 ms.
+
+        Its sandboxes' cgroups lie in a directory `cgroup_name` of this process's own cgroup. If this process dies, they may go on
+        for `orphan_grace_s` seconds; `lock_fd` (a locked file's descriptor) is held until the last of them is gone.
+        Raises SandboxError if the host cannot make sandboxes.
+        """
+        ours, theirs = protocol.pair()
+        passed = [theirs.fileno(), *([lock_fd] if lock_fd >= 0 else [])]
+        argv = [sys.executable, "-I", "-c", _SERVE, str(Path(__file__).parent.parent)]
+        process = subprocess.Popen(
+            [*argv, str(theirs.fileno()), cgroup_name, str(orphan_grace_s)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={"LANG": "C.UTF-8"},
+            pass_fds=passed,
+            start_new_session=True,
+        )
+        theirs.close()
+        try:
+            started = _await_start(ours)
+        except BaseException:
+            ours.close()
+            process.kill()
+            process.wait()
+            raise
+        ours.setblocking(False)
+        return cls(process, ours, started)
+
+    async def spawn(self, spec: SandboxSpec, descriptors: Mapping[int, int]) -> Sandbox:
+        """A sandbox in which `spec.argv` runs, with `descriptors` (its number: ours); 0 to 2 are /dev/null unless given.
+
+        The listening sockets in it belong to the caller. Raises SandboxError, with nothing left running, if any part of the
+        specification cannot be enforced.
+        """
+        check(spec)
+        if self._gone.is_set():
+            raise _server_gone()
+        self._attach_to_loop()
+        self._last_id += 1
+        request = protocol.Spawn(self._last_id, spec, tuple(descriptors))
+        packet = protocol.encode(request)
+        if len(packet) > protocol.MAX_PACKET_BYTES:
+            raise SandboxError(f"it is {len(packet)} bytes, the limit is {protocol.MAX_PACKET_BYTES}.", step="spec")
+        future: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+        self._spawning[request.id] = future
+        # Copies: the caller may close his while they wait in the queue.
+        self._send(packet, [os.dup(descriptor) for descriptor in descriptors.values()])
+        return await future
+
+    async def aclose(self) -> None:
+        """Kill all sandboxes and end the server; returns when both are gone."""
+        if not self._gone.is_set():
+            self._attach_to_loop()
+            self._send(protocol.encode(protocol.Stop()), [])
+            await self._gone.wait()
+        await asyncio.to_thread(self._process.wait)
+
+    async def gone(self) -> None:
+        """Return when the server has ended, whatever the reason: no sandbox of it runs on, and no new one can be made."""
+        self._attach_to_loop()
+        await self._gone.wait()
+
+    def _attach_to_loop(self) -> None:
+        if self._loop is None and not self._gone.is_set():
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._control.fileno(), self._on_readable)
+
+    def _send(self, packet: bytes, descriptors: list[int]) -> None:
+        self._to_send.append((packet, descriptors))
+        if len(self._to_send) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        assert self._loop is not None
+        while self._to_send:
+            packet, descriptors = self._to_send[0]
+            try:
+                socket.send_fds(self._control, [packet], descriptors)
+            except BlockingIOError:
+                self._loop.add_writer(self._control.fileno(), self._flush)
+                return
+            except OSError:
+                self._lose_server()
+                return
+            self._drop_sent()
+        self._loop.remove_writer(self._control.fileno())
+
+    def _drop_sent(self) -> None:
+        _, descriptors = self._to_send.popleft()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _on_readable(self) -> None:
+        try:
+            while (received := protocol.receive_answer(self._control)) is not None:
+                self._on_answer(*received)
+        except BlockingIOError:
+            return
+        self._lose_server()
+
+    def _on_answer(self, answer: protocol.Message, descriptors: list[int]) -> None:
+        if isinstance(answer, protocol.Spawned):
+            self._on_spawned(answer, descriptors)
+        elif isinstance(answer, protocol.Refused):
+            future = self._spawning.pop(answer.id)
+            if not future.done():
+                future.set_exception(SandboxError(answer.message, step=answer.step, errno=answer.errno, hint=answer.hint))
+        elif isinstance(answer, protocol.Exited):
+            self._running.pop(answer.id).set_result(
+                Exit(
+                    answer.code,
+                    answer.signal,
+                    answer.oom_killed,
+                    answer.pids_limit_hit,
+                    answer.memory_peak_bytes,
+                    answer.cpu_s,
+                )
+            )
+
+    def _on_spawned(self, answer: protocol.Spawned, descriptors: list[int]) -> None:
+        assert self._loop is not None
+        exit: asyncio.Future[Exit] = self._loop.create_future()
+        self._running[answer.id] = exit
+        pidfd, *listeners = descriptors
+        sandbox = Sandbox(answer.pid, pidfd, [socket.socket(fileno=listener) for listener in listeners], exit)
+        future = self._spawning.pop(answer.id)
+        if future.done():  # the caller has been cancelled meanwhile
+            sandbox.kill()
+            for listener in sandbox.listeners:
+                listener.close()
+        else:
+            future.set_result(sandbox)
+
+    def _lose_server(self) -> None:
+        assert self._loop is not None
+        self._loop.remove_reader(self._control.fileno())
+        self._loop.remove_writer(self._control.fileno())
+        self._control.close()
+        self._gone.set()
+        while self._to_send:
+            self._drop_sent()
+        for future in self._spawning.values():
+            if not future.done():
+                future.set_exception(_server_gone())
+        for exit in self._running.values():
+            exit.set_result(Exit(code=-1, signal=signal.SIGKILL))
+        self._spawning.clear()
+        self._running.clear()
+
+
+_SERVE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from sandbox.server import main; sys.exit(main(sys.argv[1:]))"
+"""-I keeps the environment and the working directory out of the import path; ours must be in it even when it is not installed."""
+
+
+def _await_start(control: socket.socket) -> protocol.Started:
+    control.settimeout(START_TIMEOUT_S)
+    try:
+        received = protocol.receive_answer(control)
+    except TimeoutError as error:
+        raise SandboxError(f"the fork server did not start within {START_TIMEOUT_S:.0f} s.", step="spawner") from error
+    if received is None:
+        raise SandboxError("the fork server ended while it started; what it said is above.", step="spawner")
+    answer = received[0]
+    if isinstance(answer, protocol.NotStarted):
+        raise SandboxError(answer.message, step=answer.step, errno=answer.errno, hint=answer.hint)
+    assert isinstance(answer, protocol.Started)
+    return answer
+
+
+def _server_gone() -> SandboxError:
+    return SandboxError("the fork server has ended.", step="spawner", hint="Restart the daemon; its tasks are kept.")

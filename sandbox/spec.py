@@ -1,0 +1,82 @@
+"""What a sandbox is to be: the one thing that a caller says."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import msgspec
+
+from sandbox.errors import SandboxError
+
+MIB = 1024 * 1024
+HOME = "/home/worker"
+"""Private and writable in every sandbox, as are /tmp, /dev/shm and WORKSPACE."""
+WORKSPACE = "/workspace"
+OPTIONAL_LAYERS = frozenset({"cgroup"})
+"""What a specification may name as optional; every other layer is demanded."""
+
+
+class Bind(NamedTuple):
+    """A directory or file of the host that is seen inside, with everything mounted below it.
+
+    `target` is where; empty: at the same path. A writable bind is used with the rights of the source's owner: files made in it
+    belong to that owner, and it must not be reached through a symbolic link.
+    """
+
+    source: str
+    target: str = ""
+    writable: bool = False
+
+    @property
+    def place(self) -> str:
+        return self.target or self.source
+
+
+class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One sandbox. A limit of 0 is none; sizes are bytes; `cpu_percent` is of one CPU."""
+
+    argv: tuple[str, ...]
+    """A program without a slash is looked up in the PATH of `env`, inside."""
+    env: dict[str, str] = {}
+    """The whole environment: nothing else is passed on."""
+    cwd: str = "/"
+    hostname: str = "sandbox"
+    binds: tuple[Bind, ...] = ()
+    tmp_bytes: int = 256 * MIB
+    """For everything private and writable together, which lies in memory and counts as such."""
+    uid: int = 1_900_000_000
+    """User and group inside, when root makes the sandbox; otherwise the caller's own are kept."""
+    open_files: int = 1024
+    file_size_bytes: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+    cpu_percent: int = 0
+    loopback_listen: tuple[int, ...] = ()
+    """TCP ports of 127.0.0.1 inside, whose listening sockets are handed to the caller."""
+    init: bool = False
+    """Run `argv` below a small PID 1 that reaps and passes signals on. Without, `argv` is PID 1 itself (pid_namespaces(7))."""
+    optional_layers: tuple[str, ...] = ()
+
+
+def check(spec: SandboxSpec) -> None:
+    """Raise SandboxError, naming the field, for a specification that cannot be meant."""
+    if not spec.argv or not all(isinstance(word, str) and "\0" not in word for word in spec.argv) or not spec.argv[0]:
+        raise _refused("argv", "must name a program; no word may hold a NUL.")
+    for name, value in spec.env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise _refused("env", f"{name!r} is no name of a variable, or its value holds a NUL.")
+    for path in (spec.cwd, *(path for bind in spec.binds for path in (bind.source, bind.place))):
+        if not os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path:
+            raise _refused("cwd" if path == spec.cwd else "binds", f"{path!r} is no absolute, normal path.")
+    if any(bind.place == "/" for bind in spec.binds):
+        raise _refused("binds", "the root itself cannot be bound.")
+    if spec.uid < 1:
+        raise _refused("uid", "must be above 0: a worker never runs as root.")
+    if unknown := set(spec.optional_layers) - OPTIONAL_LAYERS:
+        known = ", ".join(sorted(OPTIONAL_LAYERS))
+        raise _refused("optional_layers", f"{', '.join(sorted(unknown))} cannot be optional; {known} can.")
+
+
+def _refused(field: str, message: str) -> SandboxError:
+    return SandboxError(f"{field}: {message}", step="spec")
