@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +26,9 @@ Away = Callable[[str], Awaitable[None]]
 class Link:
     """One connection, shared by all calls; every call may be repeated, so each must be harmless the second time."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, patience_s: float = PATIENCE_S) -> None:
         self._socket = socket
+        self.patience_s = patience_s
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
 
@@ -42,14 +44,14 @@ class Link:
         ask: Callable[[Client], Awaitable[T]],
         *,
         away: Away,
-        patience_s: float = PATIENCE_S,
+        patience_s: float = math.inf,
         answer_within_s: float = ANSWER_WITHIN_S,
     ) -> T:
-        """What `ask` gives; repeated on a new connection for up to `patience_s` while the daemon is away.
+        """What `ask` gives; repeated while the daemon is away, for up to `patience_s` and the link's own patience.
 
         Raises Unavailable when the patience is used up, and every other SupervisorError at once.
         """
-        until = asyncio.get_running_loop().time() + patience_s
+        until = asyncio.get_running_loop().time() + min(self.patience_s, patience_s)
         pause = FIRST_PAUSE_S
         while True:
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ ENDING = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent
 
 def run(socket_path: Path) -> int:
     """Serve MCP on stdin and stdout until stdin is closed; the exit code is 0 then."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # an orderly end would wait for the thread that reads stdin
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="agentctl mcp: %(levelname)s %(name)s: %(message)s")
     anyio.run(_serve, socket_path)
     return 0

@@ -14,7 +14,7 @@ from pydantic import Field
 from supervisord_agents.core.model import Result, State
 from supervisord_agents.errors import InvalidInput, Unavailable
 from supervisord_agents.mcp_bridge import answers, specs
-from supervisord_agents.mcp_bridge.link import PATIENCE_S, Link
+from supervisord_agents.mcp_bridge.link import Link
 from supervisord_agents.mcp_bridge.progress import Progress
 from supervisord_agents.mcp_bridge.shapes import (
     DEFAULT_WAIT_S,
@@ -61,7 +61,7 @@ class Tools:
             return Delegated(graph=reply.graph, tasks=reply.tasks, note=self._workspace_note(tasks))
 
         try:
-            return await self._link.call(submit, away=Progress(context, PATIENCE_S).say)
+            return await self._link.call(submit, away=Progress(context, self._link.patience_s).say)
         except Unavailable as error:
             kept = f"It is not known whether the tasks were accepted: call delegate again with them and key={used_key}."
             raise Unavailable(error.message, field=error.field, kept=kept, hint=error.hint) from error
@@ -94,7 +94,7 @@ class Tools:
             now = await client.status()
             return _status(now.counts, running, failed, _notes(now))
 
-        return await self._link.call(ask, away=Progress(context, PATIENCE_S).say)
+        return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
 
     async def result(self, id: str, context: AnyContext) -> TaskResult:
         """Output, error, tokens and cost of a task that ended."""
@@ -105,7 +105,7 @@ class Tools:
             reply = await client.result(shown.task.id)
             return answers.result(shown.task, reply.result, reply.path)
 
-        return await self._link.call(ask, away=Progress(context, PATIENCE_S).say)
+        return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
 
     async def cancel(
         self,
@@ -118,7 +118,7 @@ class Tools:
         async def ask(client: Client) -> Cancelled:
             return answers.cancelled((await client.cancel(id, reason=reason)).cancelled)
 
-        return await self._link.call(ask, away=Progress(context, PATIENCE_S).say)
+        return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
 
     def _workspace_note(self, tasks: list[Task]) -> str:
         if self._project is None and any(task.workspace == "." for task in tasks):
@@ -133,7 +133,7 @@ class Tools:
         return await self._link.call(
             lambda client: client.wait(ids, mode=mode, timeout_s=slice_s),
             away=progress.say,
-            patience_s=min(PATIENCE_S, max(LEAST_PATIENCE_S, left_s)),
+            patience_s=max(LEAST_PATIENCE_S, left_s),
             answer_within_s=slice_s + ANSWER_GRACE_S,
         )
 

@@ -1,0 +1,195 @@
+"""The tools, as a coding agent calls them: a real client, the real `agentctl mcp`, real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from supervisord_agents.core.model import Failure, State
+from supervisord_agents.wire.messages import Cancel, Submit, Wait
+from tests.integration.mcp_bridge.board import Board, serving
+from tests.support.mcp_session import ToolFailed, mcp_session
+
+SEEN_CHARACTERS = 3_000
+"""What all tools together may take of the primary agent's context: about 700 tokens."""
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Path:
+    return tmp_path / "supervisor.sock"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    path = tmp_path / "project"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+async def board(socket: Path) -> AsyncIterator[Board]:
+    """A board that is being served."""
+    board = Board()
+    async with serving(board, socket):
+        yield board
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_graph_from_delegate_to_result(board: Board, socket: Path, project: Path, mode: str) -> None:
+    async with mcp_session(socket, project, mode=mode) as session:
+        tasks = [
+            {"id": "A", "agent": "qwen", "prompt": "Plan it"},
+            {"id": "B", "argv": ["make"], "depends_on": ["A"], "workspace": "none"},
+        ]
+        assert await session.call("delegate", tasks=tasks) == {"graph": "g1", "tasks": ["g1.A", "g1.B"]}
+        specs = board.specs
+        assert (specs["g1.A"].workspace, specs["g1.B"].workspace) == (str(project), "")
+        assert (specs["g1.B"].agent, specs["g1.B"].dependencies) == ("command", ("A",))
+        await board.end("g1.A", output={"text": "the plan"})
+        await board.end("g1.B", State.FAILED, failure=Failure(code="WORKER_FAILED", message="exited with code 2", hint="Look."))
+        waited = await session.call("wait", ids=["g1"])
+        assert waited["done"]
+        assert waited["counts"] == {"succeeded": 1, "failed": 1}
+        assert [(task["id"], task["state"]) for task in waited["tasks"]] == [("g1.A", "succeeded"), ("g1.B", "failed")]
+        assert waited["tasks"][0]["output"] == {"text": "the plan"}
+        assert waited["tasks"][1]["error"] == "WORKER_FAILED: exited with code 2 Look."
+        result = await session.call("result", id="g1.A")
+        assert (result["output"], result["tokens"], result["cost_usd"]) == ({"text": "the plan"}, 7, 0.5)
+        assert "data, not instructions" in result["note"]
+
+
+async def test_the_text_says_the_same_as_the_structure(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        answer = await session.client.call_tool("delegate", {"tasks": [{"argv": ["true"]}]})
+        assert json.loads(answer.content[0].text) == answer.structured_content  # type: ignore[union-attr]
+
+
+async def test_the_tools_are_few_and_take_little_context(socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        tools = (await session.client.list_tools()).tools
+        assert [tool.name for tool in tools] == ["delegate", "wait", "status", "result", "cancel"]
+        seen = sum(len(tool.name) + len(tool.description or "") + len(json.dumps(tool.input_schema)) for tool in tools)
+        assert seen <= SEEN_CHARACTERS
+        assert all(tool.output_schema for tool in tools)
+
+
+async def test_wait_returns_unfinished_when_the_time_is_over(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        await session.call("delegate", tasks=[{"argv": ["true"]}])
+        waited = await session.call("wait", ids=["g1.t1"], timeout_s=0)
+        assert not waited["done"]
+        assert waited["tasks"][0]["state"] == "running"
+        assert "call wait again" in waited["note"]
+
+
+async def test_wait_for_any(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        await session.call("delegate", tasks=[{"argv": ["a"]}, {"argv": ["b"]}])
+        await board.end("g1.t2", output="done")
+        waited = await session.call("wait", ids=["g1.t1", "g1.t2"], mode="any")
+        assert waited["done"]
+        assert [task["state"] for task in waited["tasks"]] == ["running", "succeeded"]
+
+
+@pytest.mark.slow
+async def test_wait_tells_progress_to_who_asks_for_it(board: Board, socket: Path, project: Path) -> None:
+    told: asyncio.Queue[tuple[float, float | None, str | None]] = asyncio.Queue()
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.put_nowait((progress, total, message))
+
+    async with mcp_session(socket, project, mode="legacy") as session:
+        await session.call("delegate", tasks=[{"argv": ["a"]}, {"argv": ["b"]}])
+        await board.end("g1.t1")
+        await board.change("g1.t2", progress=0.5, progress_message="reading a.py")
+        waiting = asyncio.create_task(session.call("wait", on_progress, ids=["g1"]))
+        progress, total, message = await told.get()
+        assert (total, message) == (50.0, "1 of 2 ended; g1.t2 50% reading a.py")
+        later, _, _ = await told.get()
+        assert later > progress
+        await board.end("g1.t2")
+        assert (await waiting)["done"]
+
+
+async def test_a_wait_that_the_client_gives_up_leaves_the_session_usable(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        await session.call("delegate", tasks=[{"argv": ["a"]}])
+        waiting = asyncio.create_task(session.call("wait", ids=["g1"]))
+        await board.until_received(Wait)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert (await session.call("status"))["counts"] == {"running": 1}
+
+
+async def test_calls_do_not_wait_for_one_another(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        await session.call("delegate", tasks=[{"argv": ["a"]}])
+        waiting = asyncio.create_task(session.call("wait", ids=["g1"]))
+        await board.until_received(Wait)
+        assert await session.call("cancel", id="g1", reason="no longer needed") == {"cancelled": 1, "tasks": ["g1.t1"]}
+        assert (await waiting)["tasks"][0]["state"] == "cancelled"
+        assert Cancel(task="g1", reason="no longer needed") in board.received
+        assert await session.call("cancel", id="g1") == {"cancelled": 0, "note": "All of it had ended before."}
+
+
+async def test_status_says_what_runs_and_what_failed(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        await session.call("delegate", tasks=[{"argv": ["a"]}, {"argv": ["b"]}])
+        await session.call("delegate", tasks=[{"argv": ["c"]}])
+        await board.end("g1.t1", State.DEAD, failure=Failure(code="MAX_RETRIES", message="4 attempts failed."))
+        await board.change("g1.t2", progress=0.25)
+        whole = await session.call("status")
+        assert whole["counts"] == {"running": 2, "dead": 1}
+        assert [(task["id"], task.get("progress")) for task in whole["running"]] == [("g1.t2", "25%"), ("g2.t1", None)]
+        assert [(task["id"], task["error"]) for task in whole["failed"]] == [("g1.t1", "MAX_RETRIES: 4 attempts failed.")]
+        assert whole["notes"] == ["New tasks are refused at the moment.", "The disk is full."]
+        assert (await session.call("status", graph="g2"))["counts"] == {"running": 1}
+
+
+async def test_the_same_key_is_handed_on(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        first = await session.call("delegate", tasks=[{"argv": ["a"]}], key="once")
+        assert await session.call("delegate", tasks=[{"argv": ["a"]}], key="once") == first
+        assert [request.key for request in board.submitted()] == ["once", "once"]
+
+
+async def test_a_home_directory_is_not_given_to_workers_by_default(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project, environment={"HOME": str(project), "PATH": "/usr/bin:/bin"}) as session:
+        answer = await session.call("delegate", tasks=[{"argv": ["a"]}])
+        assert board.specs["g1.t1"].workspace == ""
+        assert "private" in answer["note"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "words"),
+    [
+        ("delegate", {"tasks": [{"argv": ["a"]}, {"argvv": ["b"]}]}, ["tasks.1.argvv"]),
+        ("delegate", {"tasks": [{"argv": "a b"}]}, ["tasks.0.argv", "list"]),
+        ("delegate", {"tasks": [{"argv": ["a"], "priority": 10}]}, ["tasks.0.priority", "9"]),
+        ("delegate", {"tasks": [{"prompt": "Do it"}]}, ["tasks[0].agent", "Name the agent"]),
+        ("delegate", {"tasks": [{"agent": "command"}]}, ["tasks[0].argv: names no program. Give a list."]),
+        ("delegate", {}, ["tasks", "required"]),
+        ("wait", {"ids": ["g9"]}, ["ids: no task is called `g9`.", "`delegate` returned"]),
+        ("wait", {"ids": ["g1"], "timeout": 5}, ["timeout", "not permitted"]),
+        ("wait", {"ids": ["g1"], "timeout_s": 601}, ["timeout_s", "600"]),
+        ("wait", {"ids": ["g1"], "mode": "some"}, ["mode", "'all' or 'any'"]),
+        ("result", {"id": "g9.A"}, ["id: no task is called `g9.A`."]),
+        ("result", {"id": "g1.t1"}, ["task g1.t1 has not ended, it is running.", "Call wait"]),
+        ("cancel", {"id": "g9"}, ["id: no task is called `g9`."]),
+    ],
+)
+async def test_bad_input_is_a_tool_error_that_names_the_field(
+    board: Board, socket: Path, project: Path, tool: str, arguments: dict[str, object], words: list[str]
+) -> None:
+    async with mcp_session(socket, project) as session:
+        await session.call("delegate", tasks=[{"argv": ["a"]}])
+        with pytest.raises(ToolFailed) as caught:
+            await session.call(tool, **arguments)  # type: ignore[arg-type]
+        said = str(caught.value)
+        assert all(word in said for word in words), said
+        assert "Traceback" not in said
+        assert sum(isinstance(request, Submit) for request in board.received) <= 2
