@@ -1,7 +1,7 @@
 """The way of a new process into its sandbox, step by step, to the exec of its program.
 
-It runs in the child of the fork server, which clone3 has put into namespaces of its own. Every step that fails ends the child, and
-its parent is told which it was: a sandbox is whole or is not.
+It runs in the child of the fork server, which clone3 has put into namespaces of its own. A step that fails ends the child, and
+the parent is told which it was: a sandbox is whole or is not.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     """User namespaces for writable binds of other owners, by source."""
 
 
-class Failure(msgspec.Struct, array_like=True):
+class Failure(msgspec.Struct, frozen=True, array_like=True):
     """What a child says when it cannot go on."""
 
     message: str
@@ -71,7 +71,7 @@ def enter(entry: Entry) -> NoReturn:
         failure = Failure(error.message, error.step, error.errno, error.hint)
     except OSError as error:
         failure = Failure(
-            f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", "build", error.errno
+            f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", "build", error.errno or 0
         )
     except BaseException as error:
         failure = Failure(f"{type(error).__name__}: {error}", "build", 0)

@@ -73,7 +73,7 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         """For people: one line a path, in the order of the tree."""
-        lines = {path: "private, writable, in memory" for path in self.private}
+        lines = dict.fromkeys(self.private, "private, writable, in memory")
         lines |= {"/proc": "this sandbox's processes", "/dev/pts": "terminals of this sandbox"}
         lines |= {path: f"-> {target}" for path, target in self.links.items()}
         lines |= dict.fromkeys(self.files, "written for the sandbox")

@@ -16,7 +16,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag_field="type"):
     """Base of all messages."""
 
 
-class Spawn(Message, tag="spawn"):
+class Spawn(Message, tag="spawn", frozen=True):
     """Make a sandbox; beside it, the descriptors that its program gets as `numbers`."""
 
     id: int
@@ -24,18 +24,18 @@ class Spawn(Message, tag="spawn"):
     numbers: tuple[int, ...]
 
 
-class Stop(Message, tag="stop"):
+class Stop(Message, tag="stop", frozen=True):
     """Kill all sandboxes now and end."""
 
 
-class Started(Message, tag="started"):
+class Started(Message, tag="started", frozen=True):
     """The server is there. `layers`: memory, pids and cpu, each with what enforces it or why nothing does."""
 
     cgroup: str
     layers: dict[str, str]
 
 
-class NotStarted(Message, tag="not started"):
+class NotStarted(Message, tag="not started", frozen=True):
     """The server has ended for this."""
 
     message: str
@@ -44,14 +44,14 @@ class NotStarted(Message, tag="not started"):
     hint: str
 
 
-class Spawned(Message, tag="spawned"):
+class Spawned(Message, tag="spawned", frozen=True):
     """The program runs; beside it, the pidfd of PID 1 and the listeners."""
 
     id: int
     pid: int
 
 
-class Refused(Message, tag="refused"):
+class Refused(Message, tag="refused", frozen=True):
     """No sandbox was made."""
 
     id: int
@@ -61,7 +61,7 @@ class Refused(Message, tag="refused"):
     hint: str
 
 
-class Exited(Message, tag="exited"):
+class Exited(Message, tag="exited", frozen=True):
     """PID 1 and all else in the sandbox have ended."""
 
     id: int

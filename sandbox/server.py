@@ -1,8 +1,8 @@
 """The fork server: a small process with one thread that makes sandboxes, waits for their ends and clears up after them.
 
 It is a program of its own, so that a fork is cheap whatever the size of its client, and so that the sandboxes have a parent that
-outlives a crash of the client by a grace in which they may finish. It does not mount: its children do, each in a mount namespace that
-clone3 made for it.
+outlives a crash of the client by a grace in which they may finish. It does not mount: its children do, each in a mount namespace
+that clone3 made for it.
 """
 
 from __future__ import annotations
@@ -113,11 +113,11 @@ class Server:
 
     def _on_request(self) -> None:
         received = protocol.receive_request(self._control)
-        if received is None or isinstance(received[0], protocol.Stop):
-            self._stop_at = time.monotonic() + (self._grace_s if received is None else 0.0)
+        request, descriptors = received or (None, [])
+        if not isinstance(request, protocol.Spawn):
+            self._stop_at = time.monotonic() + (self._grace_s if request is None else 0.0)
             self._selector.unregister(self._control)
             return
-        request, descriptors = received
         try:
             self._spawn(request, descriptors)
         except SandboxError as error:

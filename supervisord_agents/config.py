@@ -22,7 +22,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of all tables."""
 
 
-class Daemon(Table):
+class Daemon(Table, frozen=True):
     state_dir: str = ""
     socket: str = ""
     log_level: str = "info"
@@ -36,14 +36,14 @@ class Daemon(Table):
     orphan_grace_s: float = 0.5
 
 
-class Journal(Table):
+class Journal(Table, frozen=True):
     segment_bytes: int = 64 * MIB
     snapshot_every_records: int = 200_000
     reserve_bytes: int = 16 * MIB
     disk_warning_percent: int = 80
 
 
-class Tasks(Table):
+class Tasks(Table, frozen=True):
     timeout_s: float = 600.0
     timeouts_s: dict[str, float] = {}
     backoff_s: float = 1.0
@@ -51,7 +51,7 @@ class Tasks(Table):
     log_limit_bytes: int = 16 * MIB
 
 
-class Pool(Table):
+class Pool(Table, frozen=True):
     min_workers: int = 2
     max_workers: int = 10
     recycle_after_tasks: int = 1_000
@@ -59,7 +59,7 @@ class Pool(Table):
     idle_s: float = 60.0
 
 
-class Sandbox(Table):
+class Sandbox(Table, frozen=True):
     memory_bytes: int = 2048 * MIB
     pids: int = 256
     cpu_percent: int = 200
@@ -73,7 +73,7 @@ class Sandbox(Table):
     """Layers that may be missing on this host; every other one is demanded."""
 
 
-class Provider(Table):
+class Provider(Table, frozen=True):
     base_url: str
     dialect: str = "openai"
     api_key_env: str = ""
@@ -82,7 +82,7 @@ class Provider(Table):
     output_usd_per_mtok: float = 0.0
 
 
-class Gateway(Table):
+class Gateway(Table, frozen=True):
     port: int = 8080
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 600.0
@@ -91,7 +91,7 @@ class Gateway(Table):
     providers: dict[str, Provider] = {}
 
 
-class Agent(Table):
+class Agent(Table, frozen=True):
     """Settings of one agent. `options` is the adapter's own table."""
 
     adapter: str = ""
@@ -112,7 +112,7 @@ def _default_pools() -> dict[str, Pool]:
     }
 
 
-class Config(Table):
+class Config(Table, frozen=True):
     daemon: Daemon = Daemon()
     journal: Journal = Journal()
     tasks: Tasks = Tasks()

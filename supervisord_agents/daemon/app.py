@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import gc
 import os
 import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -33,7 +35,7 @@ from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.handlers import Facts, Handlers
 from supervisord_agents.daemon.upkeep import Upkeep
 from supervisord_agents.daemon.waiters import Waiters
-from supervisord_agents.errors import SupervisorError, Unavailable
+from supervisord_agents.errors import ConfigError, SupervisorError, Unavailable
 from supervisord_agents.gateway.server import Gateway
 from supervisord_agents.journal.committer import Committer
 from supervisord_agents.journal.journal import Journal
@@ -48,6 +50,8 @@ from supervisord_agents.workers.pool import Pools
 
 ORPHAN_WAIT_S = 30.0
 """How long a new daemon waits for the workers of the one before to be gone."""
+COLLECT_RARELY = (20_000, 20, 20)
+"""A task is some ten objects that live long: with the default thresholds the collector takes as long as scheduling does."""
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 log = structlog.get_logger()
 
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(config)
     except SupervisorError as error:
         print(f"agent-supervisor: {error}", file=sys.stderr)  # noqa: T201 - the log may not be configured yet
-        return 2 if isinstance(error, configuration.ConfigError) else 1
+        return 2 if isinstance(error, ConfigError) else 1
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -84,6 +88,7 @@ def _configured(arguments: argparse.Namespace) -> Config:
 
 
 def _run(config: Config) -> int:
+    gc.set_threshold(*COLLECT_RARELY)
     state_dir = configuration.state_dir(config)
     state_dir.mkdir(parents=True, exist_ok=True)
     state_dir.chmod(0o750)
@@ -191,9 +196,10 @@ async def _serve(
         allowed_uids=config.daemon.allowed_uids,
         allowed_gids=config.daemon.allowed_gids,
     )
-    async with _background(engine, upkeep, stop) as failed:
+    async with _background([engine.run(), upkeep.run(), _spawner_lives(spawner)], stop) as failed:
         facts.recovery = await _recover(engine, attempts, recovered, replayed, state_dir, watch)
         await gateway.start()
+        gc.freeze()
         attempts.start()
         upkeep.start()
         sockets = notify.listen_sockets()
@@ -218,8 +224,8 @@ async def _serve(
 
 
 @asynccontextmanager
-async def _background(engine: Engine, upkeep: Upkeep, stop: asyncio.Event) -> AsyncIterator[list[BaseException]]:
-    """Run the engine and the upkeep beside the body; the list holds what ended either of them."""
+async def _background(jobs: list[Coroutine[Any, Any, None]], stop: asyncio.Event) -> AsyncIterator[list[BaseException]]:
+    """Run the jobs beside the body, which is told to stop when one of them fails; the list holds what it failed of."""
     failed: list[BaseException] = []
 
     def ended(task: asyncio.Task[None]) -> None:
@@ -231,7 +237,7 @@ async def _background(engine: Engine, upkeep: Upkeep, stop: asyncio.Event) -> As
             stop.set()
 
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(engine.run()), loop.create_task(upkeep.run())]
+    tasks = [loop.create_task(job) for job in jobs]
     for task in tasks:
         task.add_done_callback(ended)
     try:
@@ -240,6 +246,11 @@ async def _background(engine: Engine, upkeep: Upkeep, stop: asyncio.Event) -> As
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _spawner_lives(spawner: Spawner) -> None:
+    await spawner.gone()
+    raise Unavailable("the fork server has ended, and all workers with it.", kept="Their tasks run again after a restart.")
 
 
 def _nothing_recovered() -> Recovery:

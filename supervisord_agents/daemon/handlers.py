@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Facts(msgspec.Struct, kw_only=True):
 
 
 class Handlers:
-    """The handler of the RPC server (rpc.server.Handler)."""
+    """The handler of the RPC server (rpc.handler.Handler)."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Handlers:
         """Answer one request; raises SupervisorError for the client to see."""
         return await self._table[type(request)](request, peer)
 
-    def subscribe(self, request: m.Subscribe, peer: Peer) -> AsyncIterator[m.Item]:
+    def subscribe(self, request: m.Subscribe, peer: Peer) -> AsyncGenerator[m.Item, None]:
         return self._feed.subscribe(request.after, request.graph, request.logs)
 
     # Changing
@@ -164,7 +164,7 @@ class Handlers:
             spec=task.spec,
             dependencies={edge.before.id: edge.before.state for edge in task.dependencies},
             dependents=task.dependent_ids,
-            history=[moment._asdict() for moment in task.history],
+            history=[msgspec.structs.asdict(moment) for moment in task.history],
             result_path=str(self._results.path(task.id)),
             log_path=str(self._logs.path(task.id)),
         )

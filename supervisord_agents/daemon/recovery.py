@@ -12,6 +12,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -110,12 +111,15 @@ def adopt_outboxes(scheduler: Scheduler, workers: Path, adopt: Adopt) -> int:
 
 def _read_outbox(directory: Path, name: str) -> frames.TaskResult | frames.TaskError | None:
     """The frame in a file that an untrusted process wrote: no links, no devices, bounded."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError, RecursionError):
-        descriptor = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            info = os.fstat(descriptor)
-            if stat.S_ISREG(info.st_mode) and info.st_size <= OUTBOX_LIMIT_BYTES:
-                return frames.outbox_decoder.decode(file.read(OUTBOX_LIMIT_BYTES))
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with contextlib.suppress(OSError, msgspec.MsgspecError, RecursionError), ExitStack() as stack:
+        outbox = os.open(directory, flags | os.O_DIRECTORY)
+        stack.callback(os.close, outbox)
+        file = stack.enter_context(open(os.open(name, flags, dir_fd=outbox), "rb"))
+        info = os.fstat(file.fileno())
+        if stat.S_ISREG(info.st_mode) and info.st_size <= OUTBOX_LIMIT_BYTES:
+            frame: frames.TaskResult | frames.TaskError = frames.outbox_decoder.decode(file.read(OUTBOX_LIMIT_BYTES))
+            return frame
     return None
 
 

@@ -1,8 +1,8 @@
 """The worker protocol: frames on the socketpair that a sandbox inherits as descriptor 3.
 
-The worker says `hello` first. The daemon sends one `task` at a time; the worker answers with any number of `progress`, `log`, `usage`
-and exactly one `result` or `error`. `heartbeat` goes out every 5 s, also between tasks. Every frame that belongs to an attempt names it;
-a frame for another attempt is ignored and logged.
+The worker says `hello` first. The daemon sends one `task` at a time; the worker answers with any number of `progress`, `log` and
+`usage` and exactly one `result` or `error`. `heartbeat` goes out every 5 s, also between tasks. Every frame that belongs to an
+attempt names it; a frame for another attempt is ignored and logged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
     """Base of all worker frames."""
 
 
-class WorkerHello(Frame, tag="hello"):
+class WorkerHello(Frame, tag="hello", frozen=True):
     version: int = WORKER_PROTOCOL_VERSION
     pid: int = 0
 
@@ -41,7 +41,7 @@ class DependencyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     truncated: bool = False
 
 
-class RunTask(Frame, tag="task"):
+class RunTask(Frame, tag="task", frozen=True):
     """Do this. `agent_class` is `module:Class` of the adapter, `settings` its table from the configuration."""
 
     task: str
@@ -57,18 +57,18 @@ class RunTask(Frame, tag="task"):
     output_limit_bytes: int = 4 * 1024 * 1024
 
 
-class CancelTask(Frame, tag="cancel"):
+class CancelTask(Frame, tag="cancel", frozen=True):
     """Stop it; the sandbox is killed soon after if this does not help."""
 
     task: str
     attempt: int
 
 
-class Shutdown(Frame, tag="shutdown"):
+class Shutdown(Frame, tag="shutdown", frozen=True):
     """No more tasks: exit."""
 
 
-class Progress(Frame, tag="progress"):
+class Progress(Frame, tag="progress", frozen=True):
     task: str
     attempt: int
     fraction: float = -1.0
@@ -76,7 +76,7 @@ class Progress(Frame, tag="progress"):
     message: str = ""
 
 
-class Log(Frame, tag="log"):
+class Log(Frame, tag="log", frozen=True):
     task: str
     attempt: int
     stream: str
@@ -84,19 +84,19 @@ class Log(Frame, tag="log"):
     data: bytes
 
 
-class Heartbeat(Frame, tag="heartbeat"):
+class Heartbeat(Frame, tag="heartbeat", frozen=True):
     rss_bytes: int = 0
     work: int = 0
     """Grows with output and progress: a worker that beats but whose `work` stands still may hang."""
 
 
-class UsageReport(Frame, tag="usage"):
+class UsageReport(Frame, tag="usage", frozen=True):
     task: str
     attempt: int
     usage: Usage
 
 
-class TaskResult(Frame, tag="result"):
+class TaskResult(Frame, tag="result", frozen=True):
     task: str
     attempt: int
     output: Any = None
@@ -104,7 +104,7 @@ class TaskResult(Frame, tag="result"):
     truncated: bool = False
 
 
-class TaskError(Frame, tag="error"):
+class TaskError(Frame, tag="error", frozen=True):
     task: str
     attempt: int
     failure: Failure

@@ -1,8 +1,8 @@
 """The client protocol: requests, replies and stream items, and the one table that pairs them.
 
 A frame (see framing.py) from a client is a `Call`, one from the daemon is an `Answer`. Calls may be pipelined; answers carry the
-call's id and may come in any order. The first call on a connection is `hello`. A `subscribe` is answered by a stream: any number of
-answers with `item` set, then one with `more` False.
+call's id and may come in any order. The first call on a connection is `hello`. A `subscribe` is answered by a stream: any number
+of answers with `item` set, then one with `more` False.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hint: str = ""
 
 
-class Hello(Request, tag="hello"):
+class Hello(Request, tag="hello", frozen=True):
     """Version handshake; `client` names the program, for the log."""
 
     version: int = PROTOCOL_VERSION
     client: str = ""
 
 
-class HelloReply(Reply):
+class HelloReply(Reply, frozen=True):
     version: int
     daemon: str
     """Version of the daemon."""
@@ -50,7 +50,7 @@ class HelloReply(Reply):
     """Changes with every start of the daemon."""
 
 
-class Submit(Request, tag="submit"):
+class Submit(Request, tag="submit", frozen=True):
     """Submit one graph, all or nothing. Acknowledged when it is on disk."""
 
     tasks: list[TaskSpec]
@@ -58,7 +58,7 @@ class Submit(Request, tag="submit"):
     """Idempotency: a key seen before returns the first graph, whatever `tasks` says."""
 
 
-class SubmitReply(Reply):
+class SubmitReply(Reply, frozen=True):
     graph: str
     tasks: list[str]
     """Full ids, in the order of the request."""
@@ -96,7 +96,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.state in END_STATES
 
 
-class ListTasks(Request, tag="list"):
+class ListTasks(Request, tag="list", frozen=True):
     """A page of tasks, newest first."""
 
     states: list[State] = []
@@ -106,20 +106,20 @@ class ListTasks(Request, tag="list"):
     """The `next` of the page before."""
 
 
-class ListReply(Reply):
+class ListReply(Reply, frozen=True):
     tasks: list[TaskView]
     total: int
     """Of all that match, on every page."""
     next: str = ""
 
 
-class Show(Request, tag="show"):
+class Show(Request, tag="show", frozen=True):
     """One task, whole. An unambiguous prefix of an id will do, here and wherever a task is named."""
 
     task: str
 
 
-class ShowReply(Reply):
+class ShowReply(Reply, frozen=True):
     task: TaskView
     spec: TaskSpec
     dependencies: dict[str, State]
@@ -130,7 +130,7 @@ class ShowReply(Reply):
     log_path: str
 
 
-class Wait(Request, tag="wait"):
+class Wait(Request, tag="wait", frozen=True):
     """Block until any or all of `tasks` have ended, or `timeout_s` is over. A graph id stands for all its tasks."""
 
     tasks: list[str]
@@ -139,22 +139,22 @@ class Wait(Request, tag="wait"):
     timeout_s: float = 60.0
 
 
-class WaitReply(Reply):
+class WaitReply(Reply, frozen=True):
     done: bool
     """The condition was met (False: the time was over)."""
     tasks: list[TaskView]
 
 
-class GetResult(Request, tag="result"):
+class GetResult(Request, tag="result", frozen=True):
     task: str
 
 
-class ResultReply(Reply):
+class ResultReply(Reply, frozen=True):
     result: Result
     path: str
 
 
-class Cancel(Request, tag="cancel"):
+class Cancel(Request, tag="cancel", frozen=True):
     """Cancel a task (with all that depend on it, unless `subtree` is False), or a whole graph."""
 
     task: str
@@ -162,22 +162,22 @@ class Cancel(Request, tag="cancel"):
     reason: str = ""
 
 
-class CancelReply(Reply):
+class CancelReply(Reply, frozen=True):
     cancelled: list[str]
     """Those that this call ended; empty: all had ended before."""
 
 
-class Retry(Request, tag="retry"):
+class Retry(Request, tag="retry", frozen=True):
     """Run a failed, cancelled or dead task again, and what failed or was cancelled only because of it."""
 
     task: str
 
 
-class RetryReply(Reply):
+class RetryReply(Reply, frozen=True):
     tasks: list[str]
 
 
-class GetLogs(Request, tag="logs"):
+class GetLogs(Request, tag="logs", frozen=True):
     """A piece of a task's log, from byte `offset`."""
 
     task: str
@@ -185,7 +185,7 @@ class GetLogs(Request, tag="logs"):
     limit_bytes: int = 262_144
 
 
-class LogsReply(Reply):
+class LogsReply(Reply, frozen=True):
     data: bytes
     offset: int
     """Where the next piece begins."""
@@ -193,7 +193,7 @@ class LogsReply(Reply):
     """The task has ended and `data` reaches the end of the log."""
 
 
-class Status(Request, tag="status"):
+class Status(Request, tag="status", frozen=True):
     """The daemon's state in numbers."""
 
 
@@ -224,7 +224,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class StatusReply(Reply):
+class StatusReply(Reply, frozen=True):
     version: str
     pid: int
     epoch: str
@@ -247,7 +247,7 @@ class StatusReply(Reply):
     notes: list[str] = []
 
 
-class Subscribe(Request, tag="subscribe"):
+class Subscribe(Request, tag="subscribe", frozen=True):
     """Stream what happens. `after` is the `token` of the last item seen; empty: from now on."""
 
     after: str = ""
@@ -258,8 +258,8 @@ class Subscribe(Request, tag="subscribe"):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One item of a stream. `kind`: `state`, `progress`, `log`, `gap` (older items are gone: list again), `lagged` (this reader was
-    too slow: subscribe again after `token`)."""
+    """One item of a stream. `kind`: `state`, `progress`, `log`, `gap` (older items are gone: list again), `lagged` (this reader
+    was too slow: subscribe again after `token`)."""
 
     kind: str
     token: str
@@ -291,6 +291,10 @@ METHODS: dict[type[Request], type[Any]] = {
 """Each request's reply; for `Subscribe` the type of an item."""
 
 
+NO_BODY = msgspec.Raw(b"\xc0")
+"""nil: msgspec has no union of Raw and None."""
+
+
 class Call(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """`[id, request]`; ids are the client's, unique among its open calls."""
 
@@ -299,11 +303,11 @@ class Call(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """`[id, error, body, more]`; exactly one of `error` and `body` is set, except in the last answer of a stream, which has neither."""
+    """`[id, error, body, more]`; one of `error` and `body` is set, but for the last answer of a stream, which has neither."""
 
     id: int
     error: ErrorReply | None = None
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = NO_BODY
     more: bool = False
 
 

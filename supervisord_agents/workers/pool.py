@@ -1,16 +1,19 @@
 """Pools of workers: bulkheads with a floor of pre-warmed workers and a ceiling of concurrent ones.
 
 The pools decide nothing about tasks. They are told to claim, run and stop, and they tell `Listener` what became of it.
-A worker whose agent is reusable takes task after task; any other worker is used once and replaced in the background by one of the same
-shape, so that the next task of the kind finds it warm.
+A worker whose agent is reusable takes task after task; any other worker is used once and replaced in the background by one of the
+same shape, so that the next task of the kind finds it warm.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shutil
 import socket
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +36,7 @@ STOP_GRACE_S = 2.0
 DRAIN_S = 1.0
 """For the frames that a dead worker still had in its channel."""
 WARM_RETRY_S = 30.0
+LAST_WORDS_BYTES = 2_000
 log = structlog.get_logger()
 
 
@@ -178,8 +182,8 @@ class Pools:
         self._spawn_job(self._live(worker, self._born))
         return worker
 
-    def _spawn_job(self, job: object) -> None:
-        task = asyncio.get_running_loop().create_task(job)  # type: ignore[arg-type]
+    def _spawn_job(self, job: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
         self._jobs.add(task)
         task.add_done_callback(self._job_done)
 
@@ -196,7 +200,7 @@ class Pools:
         except (SandboxError, SupervisorError, OSError) as error:
             self._spawn_failed(worker, error)
         else:
-            self._exited(worker, exit)
+            self._exited(worker, exit, directory)
         worker.phase = Phase.DYING
         worker.task = ""
         del self._workers[worker.id]
@@ -207,12 +211,14 @@ class Pools:
         shutil.rmtree(directory, ignore_errors=True)
 
     async def _spawn_and_wait(self, worker: Worker, number: int, directory: Path) -> Exit:
-        (directory / "outbox").mkdir(parents=True, mode=0o700)
         config = self._config.sandbox
-        spec = self._shaper.sandbox_spec(worker.shape, uid=config.uid_first + number % config.uid_count, worker_dir=directory)
+        uid = config.uid_first + number % config.uid_count
+        _make_directory(directory, uid)
+        spec = self._shaper.sandbox_spec(worker.shape, uid=uid, worker_dir=directory)
         ours, theirs = socket.socketpair()
         try:
-            sandbox = await self._spawner.spawn(spec, {frames.CHANNEL_FD: theirs.fileno()})
+            with (directory / "stderr").open("wb") as errors:
+                sandbox = await self._spawner.spawn(spec, {2: errors.fileno(), frames.CHANNEL_FD: theirs.fileno()})
         except BaseException:
             ours.close()
             raise
@@ -243,10 +249,11 @@ class Pools:
             failure = Failure(code=ErrorCode.SANDBOX_DENIED, message=f"no sandbox for it: {error}", retriable=False)
             self._listener.attempt_died(worker.task, worker.attempt, failure)
 
-    def _exited(self, worker: Worker, exit: Exit) -> None:
+    def _exited(self, worker: Worker, exit: Exit, directory: Path) -> None:
         log.debug("worker_exited", worker=worker.id, code=exit.code, signal=exit.signal, tasks=worker.tasks_run)
-        if not worker.ready.is_set():
+        if not worker.ready.is_set() and not self._closing:
             self._warm_not_before = time.monotonic() + WARM_RETRY_S
+            log.error("worker_never_ready", worker=worker.id, code=exit.code, signal=exit.signal, said=_last_words(directory))
         if worker.task and not worker.stop_code and not self._closing:
             code, message = death_of(exit)
             self._listener.attempt_died(worker.task, worker.attempt, Failure(code=code, message=message))
@@ -357,3 +364,19 @@ class Pools:
         alive = sum(1 for w in self._workers.values() if w.pool == worker.pool and w.phase is not Phase.DYING)
         if worker.phase is Phase.IDLE and now - worker.idle_since > pool.idle_s and alive > pool.min_workers:
             worker.kill()
+
+
+def _make_directory(directory: Path, uid: int) -> None:
+    """What a worker shares with the daemon: its outbox is its own, the directory is not."""
+    outbox = directory / "outbox"
+    outbox.mkdir(parents=True, mode=0o700)
+    if os.geteuid() == 0:
+        directory.chmod(0o711)
+        os.chown(outbox, uid, uid)
+
+
+def _last_words(directory: Path) -> str:
+    with contextlib.suppress(OSError), (directory / "stderr").open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+        return file.read().decode(errors="replace").strip()
+    return ""

@@ -61,12 +61,12 @@ class Shaper:
         )
 
     def sandbox_spec(self, shape: Shape, *, uid: int, worker_dir: Path) -> SandboxSpec:
-        """The sandbox of a worker of this shape. `worker_dir` is the directory it shares with the daemon."""
+        """The sandbox of a worker of this shape. `worker_dir` holds its outbox, which it shares with the daemon."""
         config = self._config.sandbox
         binds = [Bind(path) for path in (*self._runtime_paths, *config.read_only_paths, *shape.read_only_paths)]
         if shape.workspace:
             binds.append(Bind(shape.workspace, writable=True))
-        binds.append(Bind(str(worker_dir), WORKER_DIR, writable=True))
+        binds.append(Bind(f"{worker_dir}/outbox", f"{WORKER_DIR}/outbox", writable=True))
         return SandboxSpec(
             argv=(sys.executable, "-I", "-m", RUNTIME_MODULE),
             env={
