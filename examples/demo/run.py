@@ -1,7 +1,8 @@
 """The main job, end to end: `make demo`.
 
-Starts a private supervisor, delegates a graph to it over MCP as a coding agent would, kills the daemon in the middle, starts it again,
-and checks that nothing acknowledged was lost and that a worker cannot read what it was not given. Exit code 0 only if all of it held.
+Starts a private supervisor, delegates a graph to it over MCP as a coding agent would, kills the daemon in the middle, starts it
+again, and checks that nothing acknowledged was lost and that a worker cannot read what it was not given. Exit code 0 only if all
+of it held.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ KEPT = ROOT / "build" / "demo"
 SECRET = "-----BEGIN PRIVATE KEY----- the demo's canary"
 SOURCES = ("supervisord_agents", "sandbox", "examples")
 BIN = Path(sys.executable).parent
+LIVE_S = 2.0
+"""Of one wait: each says once how it goes. An agent waits longer, and is told every 10 s."""
 
 
 class Failed(Exception):
@@ -102,23 +105,18 @@ def _prepare(base: Path) -> None:
 
 
 def _graph(workspace: Path, home: Path) -> list[dict[str, Any]]:
-    common = {"agent": "python", "workspace": str(workspace), "type": "survey", "timeout_s": 60}
-    plan = {**common, "id": "A", "input": {"function": "survey:plan"}}
+    common = {"workspace": str(workspace), "timeout_s": 60}
+    plan = {**common, "id": "A", "function": "survey:plan"}
     shares = [
-        {
-            **common,
-            "id": f"B{number}",
-            "input": {"function": "survey:survey", "args": [number - 1]},
-            "dependencies": ["A"],
-        }
+        {**common, "id": f"B{number}", "function": "survey:survey", "input": {"args": [number - 1]}, "depends_on": ["A"]}
         for number in range(1, 5)
     ]
     names = [share["id"] for share in shares]
-    report = {**common, "id": "C", "input": {"function": "survey:report"}, "dependencies": names, "priority": 0}
+    report = {**common, "id": "C", "function": "survey:report", "depends_on": names, "priority": 0}
     thief = {
         "id": "thief",
-        "agent": "command",
         "argv": ["sh", "-c", f"cat {home}/.ssh/id_* /root/.ssh/id_* ~/.ssh/id_*"],
+        "workspace": "none",
         "max_retries": 0,
     }
     return [plan, *shares, report, thief]
@@ -157,8 +155,15 @@ async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[st
 
 async def _until_shares_run(client: Client, graph: str) -> None:
     await _call(client, "wait", {"ids": [f"{graph}.A"], "timeout_s": 30})
-    say("A is done, its dependents run")
-    await asyncio.sleep(1.0)
+    say("A is done, its dependents may run")
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        running = (await _call(client, "status", {"graph": graph})).get("running", [])
+        if sum(bool(task.get("progress")) for task in running) > 1:
+            say("in the middle: " + ", ".join(f"{task['id']} {task.get('progress', 'started')}" for task in running))
+            return
+        await asyncio.sleep(0.1)
+    raise Failed("the dependents of A did not start in time")
 
 
 def _kill_and_restart(supervisor: Supervisor) -> None:
@@ -167,15 +172,15 @@ def _kill_and_restart(supervisor: Supervisor) -> None:
     supervisor.start()
     recovery = json.loads(supervisor.agentctl("--json", "status").stdout)["recovery"]
     say(
-        f"started it again, pid {supervisor.pid}: {recovery['tasks']} tasks recovered, {recovery['requeued']} running ones queued again,"
-        f" {recovery['adopted']} unseen ends adopted, in {recovery['seconds']:.2f} s"
+        f"started it again, pid {supervisor.pid}: {recovery['tasks']} tasks recovered, {recovery['requeued']} running ones"
+        f" queued again, {recovery['adopted']} unseen ends adopted, in {recovery['seconds']:.2f} s"
     )
 
 
 async def _wait_for_all(client: Client, graph: str) -> dict[str, Any]:
     until = time.monotonic() + 45
     while time.monotonic() < until:
-        answer = await _call(client, "wait", {"ids": [graph], "timeout_s": 20})
+        answer = await _call(client, "wait", {"ids": [graph], "timeout_s": LIVE_S})
         if answer["done"]:
             return answer
     raise Failed("the graph did not end in time")

@@ -35,8 +35,8 @@ RUNNING_SHOWN = 20
 FAILED_SHOWN = 10
 SHORTEST_ASK_S = 0.05
 LEAST_PATIENCE_S = 5.0
-"""Of a `wait` that is about to end anyway."""
-ANSWER_GRACE_S = 10.0
+"""Of a `wait` that is about to end anyway: with it, and an answer at the last moment, one of 50 s stays under 60 s."""
+ANSWER_GRACE_S = 5.0
 
 
 class Tools:
@@ -145,7 +145,7 @@ class Tools:
             replies = await asyncio.gather(*(client.result(name) for name in ended))
             return {name: reply.result for name, reply in zip(ended, replies, strict=True)}
 
-        return await self._link.call(ask, away=progress.say) if ended else {}
+        return await self._link.call(ask, away=progress.say, patience_s=LEAST_PATIENCE_S) if ended else {}
 
 
 def _refuse_unfinished(shown: ShowReply) -> None:
