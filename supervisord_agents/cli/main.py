@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from supervisord_agents.cli import (
     bridge,
     configuration,
+    doctor,
     events,
     logs,
     results,
@@ -29,7 +30,7 @@ TRACEBACK_ENV = "AGENTCTL_TRACEBACK"
 def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
-    for module in (status, submit, tasks, waiting, results, logs, events, configuration, bridge):
+    for module in (status, submit, tasks, waiting, results, logs, events, doctor, configuration, bridge):
         module.register(commands)
     return parser
 

@@ -1,0 +1,153 @@
+"""The checks behind `agentctl doctor`, one function an area. They change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from sandbox.errors import SandboxError
+from supervisord_agents import config as configuration
+from supervisord_agents.cli import render
+from supervisord_agents.cli.session import Session
+from supervisord_agents.config import Config
+from supervisord_agents.errors import ConfigError, SandboxRefused, SupervisorError
+
+BUILT_IN_AGENTS = ("command", "python")
+"""Agents that must work everywhere; others only where they are configured."""
+
+
+class Mark(StrEnum):
+    OK = "ok"
+    MISSING = "missing"
+    OFF = "off"
+    """Not there, and not needed."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the doctor; `remedy` is what to do where something is missing."""
+
+    area: str
+    name: str
+    mark: Mark
+    what: str
+    remedy: str = ""
+
+
+def examine(session: Session) -> list[Finding]:
+    """All findings. Takes a second or two: the host is examined by trying."""
+    config, findings = _configuration(session)
+    return [*findings, *_host(config), *_agents(config), *_providers(config), *_directories(config), _supervisor(session)]
+
+
+def _configuration(session: Session) -> tuple[Config, list[Finding]]:
+    """The configuration, or the defaults in its place, with which the other checks go on."""
+    try:
+        config = session.config
+    except ConfigError as error:
+        return Config(), [Finding("configuration", "file", Mark.MISSING, _problem(error), error.hint)]
+    where = str(session.config_path or "no file: the defaults are used")
+    return config, [Finding("configuration", "file", Mark.OK, where)]
+
+
+def _host(config: Config) -> Iterator[Finding]:
+    from sandbox.probe import probe
+
+    try:
+        layers = probe()
+    except SandboxError as error:
+        yield Finding("sandbox", "trials", Mark.MISSING, error.message, error.hint)
+        return
+    for layer in layers:
+        optional = layer.name.split()[0] in config.sandbox.optional_layers
+        mark = Mark.OK if layer.enforced else Mark.MISSING if layer.needed and not optional else Mark.OFF
+        allowed = " (allowed by sandbox.optional_layers)" if optional and not layer.enforced else ""
+        yield Finding("sandbox", layer.name, mark, layer.how + allowed, layer.remedy)
+
+
+def _agents(config: Config) -> Iterator[Finding]:
+    from supervisord_agents.workers.agents.registry import AgentRegistry
+
+    registry = AgentRegistry(config)
+    for name in registry.names:
+        lacking = Mark.MISSING if name in config.agents or name in BUILT_IN_AGENTS else Mark.OFF
+        try:
+            agent, settings = registry.get(name), registry.settings(name)
+            agent.requirements(settings)
+        except (ConfigError, SandboxRefused) as error:
+            yield Finding("agents", name, lacking, _problem(error), error.hint)
+            continue
+        if agent.needs_gateway and not settings["provider"]:
+            remedy = f"Set `provider` in [agents.{name}] to one of [gateway.providers] of the configuration."
+            yield Finding("agents", name, lacking, f"{settings['executable']}, without a model provider", remedy)
+        else:
+            yield Finding("agents", name, Mark.OK, settings["executable"] or "built in")
+
+
+def _providers(config: Config) -> Iterator[Finding]:
+    """A key in a variable is the daemon's own, so this process may lack it: that is no finding."""
+    from supervisord_agents.gateway import keys
+
+    for name, provider in config.gateway.providers.items():
+        try:
+            key = keys.load(name, provider, os.environ)
+        except keys.MissingKey as error:
+            mark = Mark.OFF if provider.api_key_env else Mark.MISSING
+            yield Finding("model providers", name, mark, str(error), "Set it where the daemon starts.")
+        except ConfigError as error:
+            yield Finding("model providers", name, Mark.MISSING, _problem(error), error.hint)
+        else:
+            yield Finding("model providers", name, Mark.OK, f"{provider.base_url}, {'with' if key else 'without'} a key")
+
+
+def _directories(config: Config) -> Iterator[Finding]:
+    state = configuration.state_dir(config)
+    yield _directory("state", state)
+    free = shutil.disk_usage(_existing(state))
+    used_percent = 100 * (free.total - free.free) / free.total
+    full = used_percent > config.journal.disk_warning_percent
+    what = f"{render.size(free.free)} free of {render.size(free.total)}"
+    yield Finding("directories", "disk", Mark.MISSING if full else Mark.OK, what, "Free some space." if full else "")
+    yield _directory("socket", configuration.socket_path(config).parent)
+
+
+def _directory(name: str, path: Path) -> Finding:
+    """A directory of the daemon: there, or can be made; not open to everybody."""
+    existing = _existing(path)
+    status = existing.stat()
+    if not os.access(existing, os.W_OK | os.X_OK):
+        remedy = "Run the doctor as the user of the daemon, or set daemon.state_dir and daemon.socket to a place of your own."
+        return Finding("directories", name, Mark.MISSING, f"{existing} is not writable by uid {os.geteuid()}", remedy)
+    if existing != path:
+        return Finding("directories", name, Mark.OK, f"{path}, will be made")
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        what = f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: everybody may replace what lies in it"
+        return Finding("directories", name, Mark.MISSING, what, f"Run: chmod o-w {path}")
+    return Finding("directories", name, Mark.OK, str(path))
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest directory above it that is there."""
+    return next(candidate for candidate in (path, *path.absolute().parents) if candidate.is_dir())
+
+
+def _supervisor(session: Session) -> Finding:
+    async def ask() -> str:
+        async with await session.connect() as client:
+            return f"version {client.hello.daemon}, pid {client.hello.pid}, at {session.socket}"
+
+    try:
+        return Finding("supervisor", "running", Mark.OK, asyncio.run(ask()))
+    except SupervisorError as error:
+        return Finding("supervisor", "running", Mark.OFF, _problem(error), error.hint)
+
+
+def _problem(error: SupervisorError) -> str:
+    """The error without its hint."""
+    return f"{error.field}: {error.message}" if error.field else error.message
