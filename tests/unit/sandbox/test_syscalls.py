@@ -48,8 +48,8 @@ MUST_BE_ABSENT = """
 MUST_BE_ALLOWED = """
     read write mmap mprotect brk futex futex_waitv clone fork vfork execve execveat wait4 waitid pidfd_open pidfd_send_signal rseq
     membarrier memfd_create statx getrandom landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp
-    set_robust_list epoll_pwait2 eventfd2 inotify_init1 connect bind pkey_mprotect sched_setaffinity prlimit64 copy_file_range shmget mq_open
-    timerfd_create signalfd4 close_range renameat2 io_setup personality openat ioctl fchmodat
+    set_robust_list epoll_pwait2 eventfd2 inotify_init1 connect bind pkey_mprotect sched_setaffinity prlimit64 copy_file_range
+    shmget mq_open timerfd_create signalfd4 close_range renameat2 io_setup personality openat ioctl fchmodat
 """
 
 
