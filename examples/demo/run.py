@@ -27,6 +27,7 @@ KEPT = ROOT / "build" / "demo"
 SECRET = "-----BEGIN PRIVATE KEY----- the demo's canary"
 SOURCES = ("supervisord_agents", "sandbox", "examples")
 BIN = Path(sys.executable).parent
+LOG_LINES = 30
 LIVE_S = 2.0
 """Of one wait: each says once how it goes. An agent waits longer, and is told every 10 s."""
 
@@ -52,7 +53,7 @@ class Supervisor:
         until = time.monotonic() + 30
         while self.agentctl("status", check=False).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > until:
-                raise Failed(f"the daemon did not start; its log:\n{self.log.read_text()}")
+                raise Failed(f"the daemon did not start; its log:\n{self.log_end()}")
             time.sleep(0.05)
 
     def end(self, number: signal.Signals) -> int:
@@ -64,6 +65,9 @@ class Supervisor:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def log_end(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
 
     def agentctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         argv = [str(BIN / "agentctl"), "--socket", str(self.socket), *arguments]
@@ -81,7 +85,7 @@ def main() -> int:
         asyncio.run(_job(supervisor, base / "workspace"))
         code = supervisor.end(signal.SIGTERM)
         if code != 0:
-            raise Failed(f"the daemon stopped with exit code {code}; its log:\n{supervisor.log.read_text()}")
+            raise Failed(f"the daemon stopped with exit code {code}; its log:\n{supervisor.log_end()}")
         _keep(base)
         say(f"all of it held, in {time.monotonic() - began:.1f} s; {base} is removed again")
         return 0
@@ -224,7 +228,7 @@ def _stop_quietly(supervisor: Supervisor) -> None:
     try:
         supervisor.end(signal.SIGTERM)
     except (AssertionError, OSError, subprocess.TimeoutExpired):
-        say(f"the daemon could not be stopped in order; its log:\n{supervisor.log.read_text()}")
+        say(f"the daemon could not be stopped in order; its log:\n{supervisor.log_end()}")
 
 
 _start = time.monotonic()
