@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import select
 import signal
 import subprocess
 import sys
@@ -223,6 +224,18 @@ def _try_limits(cgroups: Cgroups, asked: dict[str, int]) -> dict[str, str]:
     return held
 
 
+def _await_end(child: subprocess.Popen[str], group: Group) -> int:
+    """The exit status of the child, which is killed here where the kernel leaves that to us."""
+    if (memory := group.oom_descriptor()) >= 0:
+        ended = os.pidfd_open(child.pid)
+        try:
+            select.select([memory, ended], [], [], TRIAL_TIMEOUT_S)
+        finally:
+            os.close(ended)
+        group.kill()
+    return child.wait(TRIAL_TIMEOUT_S)
+
+
 def _break_limits(group: Group) -> tuple[str, int]:
     arguments = [sys.executable, "-I", "-S", "-c", _BREAK_LIMITS]
     with subprocess.Popen(
@@ -234,7 +247,7 @@ def _break_limits(group: Group) -> tuple[str, int]:
             group.attach(child.pid)
             child.stdin.write("go")
             child.stdin.close()
-            return child.stdout.readline().strip(), child.wait(TRIAL_TIMEOUT_S)
+            return child.stdout.readline().strip(), _await_end(child, group)
         finally:
             child.kill()
             group.kill()

@@ -95,15 +95,20 @@ class Spawner:
         ours, theirs = protocol.pair()
         passed = [theirs.fileno(), *([lock_fd] if lock_fd >= 0 else [])]
         argv = [sys.executable, "-I", "-c", _SERVE, str(Path(__file__).parent.parent)]
-        process = subprocess.Popen(
-            [*argv, str(theirs.fileno()), cgroup_name, str(orphan_grace_s)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env={"LANG": "C.UTF-8"},
-            pass_fds=passed,
-            start_new_session=True,
-        )
-        theirs.close()
+        try:
+            process = subprocess.Popen(
+                [*argv, str(theirs.fileno()), cgroup_name, str(orphan_grace_s)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={"LANG": "C.UTF-8"},
+                pass_fds=passed,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise SandboxError(f"{sys.executable}: {error.strerror}.", step="spawner", errno=error.errno or 0) from error
+        finally:
+            theirs.close()
         try:
             started = _await_start(ours)
         except BaseException:
