@@ -1,0 +1,171 @@
+"""The client of the daemon: one connection, any number of calls at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.errors import ProtocolError, Unavailable
+from supervisord_agents.rpc.channel import LOST, Channel
+from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES
+
+_DECODERS: dict[type[m.Request], msgspec.msgpack.Decoder[Any]] = {
+    request: msgspec.msgpack.Decoder(reply) for request, reply in m.METHODS.items()
+}
+
+
+class Client:
+    """A connection to the daemon. Every method raises the SupervisorError that the daemon answers, with its field and hint.
+
+    If the connection is lost, open calls raise Unavailable: it is then not known whether they took effect. A cancelled call
+    leaves the client usable, but the daemon is not told: what it does for the call goes on.
+
+        async with await Client.connect(path) as client:
+            reply = await client.submit([TaskSpec(input={"argv": ["true"]})])
+            await client.wait([reply.graph])
+    """
+
+    def __init__(self, channel: Channel, hello: m.HelloReply, path: Path, settings: _Settings) -> None:
+        self.hello = hello
+        """What the daemon said of itself."""
+        self._channel = channel
+        self._path = path
+        self._settings = settings
+
+    @classmethod
+    async def connect(
+        cls,
+        path: Path,
+        *,
+        name: str = "",
+        timeout_s: float = 5.0,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+    ) -> Self:
+        """Connect and shake hands within `timeout_s`; `name` is for the daemon's log.
+
+        Raises Unavailable if nobody listens, answers in time or lets this user in, InvalidInput if the versions do not fit.
+        """
+        settings = _Settings(name, timeout_s, max_frame_bytes)
+        channel, hello = await _open(path, settings)
+        return cls(channel, hello, path, settings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection; open calls raise Unavailable. May be called again."""
+        self._channel.close()
+
+    @property
+    def lost(self) -> bool:
+        """The connection has ended, for whatever reason: only a new one helps."""
+        return self._channel.ended
+
+    async def call(self, request: m.Request) -> Any:
+        """The reply, of the type that METHODS names for the request."""
+        return _decoded(request, await self._channel.call(request))
+
+    async def submit(self, tasks: Sequence[TaskSpec], key: str = "") -> m.SubmitReply:
+        """Submit a graph; on disk when this returns. With a `key` it may be repeated: only the first one counts."""
+        reply: m.SubmitReply = await self.call(m.Submit(tasks=[*tasks], key=key))
+        return reply
+
+    async def list(self, *, states: Sequence[State] = (), graph: str = "", limit: int = 100, after: str = "") -> m.ListReply:
+        """A page of tasks, newest first; `after` is the `next` of the page before."""
+        reply: m.ListReply = await self.call(m.ListTasks(states=[*states], graph=graph, limit=limit, after=after))
+        return reply
+
+    async def show(self, task: str) -> m.ShowReply:
+        """One task, whole. Here and below an unambiguous prefix of its id will do."""
+        reply: m.ShowReply = await self.call(m.Show(task=task))
+        return reply
+
+    async def wait(self, tasks: Sequence[str], *, mode: str = "all", timeout_s: float = 60.0) -> m.WaitReply:
+        """Wait until `all` or `any` of the tasks (or graphs) have ended, or the time is over."""
+        reply: m.WaitReply = await self.call(m.Wait(tasks=[*tasks], mode=mode, timeout_s=timeout_s))
+        return reply
+
+    async def result(self, task: str) -> m.ResultReply:
+        """The result of a task that has ended."""
+        reply: m.ResultReply = await self.call(m.GetResult(task=task))
+        return reply
+
+    async def cancel(self, task: str, *, subtree: bool = True, reason: str = "") -> m.CancelReply:
+        """Cancel a task with all that depend on it, or a graph."""
+        reply: m.CancelReply = await self.call(m.Cancel(task=task, subtree=subtree, reason=reason))
+        return reply
+
+    async def retry(self, task: str) -> m.RetryReply:
+        """Run a failed, cancelled or dead task again."""
+        reply: m.RetryReply = await self.call(m.Retry(task=task))
+        return reply
+
+    async def logs(self, task: str, *, offset: int = 0, limit_bytes: int = 262_144) -> m.LogsReply:
+        """A piece of a task's log, from byte `offset`."""
+        reply: m.LogsReply = await self.call(m.GetLogs(task=task, offset=offset, limit_bytes=limit_bytes))
+        return reply
+
+    async def status(self) -> m.StatusReply:
+        """The daemon's state in numbers."""
+        reply: m.StatusReply = await self.call(m.Status())
+        return reply
+
+    async def subscribe(self, *, after: str = "", graph: str = "", logs: bool = False) -> AsyncGenerator[m.Item, None]:
+        """What happens, after the item with the token `after` or from now on, over a connection of its own.
+
+        That connection is opened when the first item is asked for, and closed with the generator. It is read no faster than items
+        are taken. Raises Unavailable when it is lost; the last item's token is the place to go on from.
+        """
+        request = m.Subscribe(after=after, graph=graph, logs=logs)
+        channel, _ = await _open(self._path, self._settings)
+        try:
+            async for body in channel.stream(request):
+                yield _decoded(request, body)
+        finally:
+            channel.close()
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    """Of a connection."""
+
+    name: str
+    timeout_s: float
+    max_frame_bytes: int
+
+
+async def _open(path: Path, settings: _Settings) -> tuple[Channel, m.HelloReply]:
+    channel: Channel | None = None
+    try:
+        async with asyncio.timeout(settings.timeout_s):
+            channel = await Channel.open(path, settings.max_frame_bytes)
+            request = m.Hello(client=settings.name)
+            hello: m.HelloReply = _decoded(request, await channel.call(request))
+            return channel, hello
+    except BaseException as error:
+        if channel is not None:
+            channel.close()
+        if isinstance(error, TimeoutError):
+            raise Unavailable(
+                f"the supervisor did not answer within {settings.timeout_s:g} s.",
+                field=str(path),
+                hint="It is very busy or stopped (SIGSTOP): look at `systemctl status agent-supervisor`.",
+            ) from error
+        raise
+
+
+def _decoded(request: m.Request, body: msgspec.Raw) -> Any:
+    try:
+        return _DECODERS[type(request)].decode(body)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(
+            f"the supervisor's answer was not understood: {error}.", kept=LOST, hint="Client and supervisor differ: update both."
+        ) from error

@@ -1,0 +1,265 @@
+"""One client's connection, at the daemon's end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from contextlib import aclosing
+from typing import Protocol, cast
+
+import structlog
+
+from supervisord_agents.errors import ErrorCode, InvalidInput, ProtocolError, SupervisorError, Unavailable
+from supervisord_agents.rpc.calls import BadCall, read_call
+from supervisord_agents.rpc.faults import reply_of
+from supervisord_agents.rpc.handler import Handler
+from supervisord_agents.rpc.peer import Peer, peer_of
+from supervisord_agents.wire.framing import FrameReader, frame
+from supervisord_agents.wire.messages import (
+    PROTOCOL_VERSION,
+    Call,
+    Hello,
+    HelloReply,
+    Item,
+    Reply,
+    Subscribe,
+    Wait,
+    call_encoder,
+)
+
+MAX_OPEN_CALLS = 1_000
+"""Of one connection; at so many the daemon reads no more from it until one is answered."""
+CONNECTION_ID = -1
+"""The id of an error that is about the connection, not about a call; the daemon closes after it."""
+LINGER_S = 2.0
+"""How long a refused client may take to read why and to close. Closed at once, its next write could fail before it has read."""
+
+log = structlog.get_logger()
+
+
+class Host(Protocol):
+    """What a connection needs of its server."""
+
+    handler: Handler
+    hello: HelloReply
+    max_frame_bytes: int
+
+    def enter(self, connection: Connection, peer: Peer) -> None:
+        """Count it in; raises SupervisorError if this peer is not let in."""
+
+    def leave(self, connection: Connection) -> None:
+        """It is closed."""
+
+
+class Connection(asyncio.Protocol):
+    """Reads calls, runs each as a task of its own, writes answers as they come.
+
+    While the client does not read its answers (the transport is paused), nothing more is read from it, no call is begun and no
+    stream is pulled. A client that breaks the protocol gets one error and is closed.
+    """
+
+    peer: Peer
+    _transport: asyncio.Transport
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(host.max_frame_bytes)
+        self._unread: deque[bytes] = deque()
+        self._calls: dict[int, tuple[Call, asyncio.Task[None]]] = {}
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._greeted = False
+        self._ended = False
+        self._reading = True
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        try:
+            self.peer = peer_of(transport.get_extra_info("socket").fileno())
+            self._host.enter(self, self.peer)
+        except SupervisorError as error:
+            self._refuse(error)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        try:
+            self._unread.extend(self._reader.feed(data))
+        except ProtocolError as error:
+            self._refuse(error)
+            return
+        self._begin_calls()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        self._set_reading()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+        self._begin_calls()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._drop_calls()
+        self._host.leave(self)
+        self.closed.set_result(None)
+
+    # Calls
+
+    def _begin_calls(self) -> None:
+        while self._unread and self._may_begin():
+            self._begin(self._unread.popleft())
+        self._set_reading()
+
+    def _may_begin(self) -> bool:
+        return len(self._calls) < MAX_OPEN_CALLS and self._writable.is_set()
+
+    def _set_reading(self) -> None:
+        wanted = self._ended or (not self._unread and self._may_begin())
+        if wanted == self._reading or self._transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _begin(self, payload: bytes) -> None:
+        try:
+            call = read_call(payload)
+        except BadCall as bad:
+            if bad.id is None or not self._greeted:
+                self._refuse(bad.error, CONNECTION_ID if bad.id is None else bad.id)
+            else:
+                self._send_error(bad.id, bad.error)
+            return
+        if isinstance(call.request, Hello):
+            self._greet(call.id, call.request)
+        elif not self._greeted:
+            self._refuse(ProtocolError("the first call on a connection must be `hello`."), call.id)
+        elif call.id in self._calls:
+            self._refuse(ProtocolError(f"the id {call.id} is that of an open call.", field="id"))
+        else:
+            self._calls[call.id] = call, self._loop.create_task(self._serve(call))
+
+    def _greet(self, id: int, request: Hello) -> None:
+        if request.version != PROTOCOL_VERSION:
+            error = InvalidInput(
+                f"this daemon speaks version {PROTOCOL_VERSION} of the protocol, the client version {request.version}.",
+                field="version",
+                hint=f"Use the agentctl of this daemon ({self._host.hello.daemon}), or restart the daemon after an upgrade.",
+            )
+            self._refuse(error, id)
+            return
+        self._greeted = True
+        log.debug("client", name=request.client, uid=self.peer.uid, pid=self.peer.pid)
+        self._send(id, self._host.hello)
+
+    async def _serve(self, call: Call) -> None:
+        try:
+            await self._until_writable()
+            if isinstance(call.request, Subscribe):
+                await self._stream(call.id, call.request)
+            else:
+                reply = await self._host.handler.handle(call.request, self.peer)
+                await self._until_writable()
+                self._send(call.id, reply)
+        except SupervisorError as error:
+            self._send_error(call.id, error)
+        except Exception as error:
+            self._send_error(call.id, _internal(call, error))
+        finally:
+            if self._calls.pop(call.id, None) and not self._ended:
+                self._begin_calls()
+
+    async def _stream(self, id: int, request: Subscribe) -> None:
+        async with aclosing(self._host.handler.subscribe(request, self.peer)) as items:
+            async for item in items:
+                self._send(id, item, more=True)
+                await self._until_writable()
+        self._write(call_encoder.encode((id, None, None, False)))
+
+    async def _until_writable(self) -> None:
+        while not self._writable.is_set():
+            await self._writable.wait()
+
+    # Answers
+
+    def _send(self, id: int, body: Reply | Item, more: bool = False) -> None:
+        payload = call_encoder.encode((id, None, body, more))
+        if len(payload) > self._host.max_frame_bytes:
+            raise InvalidInput(
+                f"the answer would be {len(payload)} bytes, the limit of a frame is {self._host.max_frame_bytes}.",
+                hint="Ask for less at a time, or read the file that `show` names.",
+            )
+        self._write(payload)
+
+    def _send_error(self, id: int, error: SupervisorError) -> None:
+        reply = reply_of(error)
+        self._write(call_encoder.encode((id, reply, None, False)))
+
+    def _write(self, payload: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(frame(payload, self._host.max_frame_bytes))
+
+    # Ends
+
+    def _refuse(self, error: SupervisorError, id: int = CONNECTION_ID) -> None:
+        """One error, then the end; what the client still sends is thrown away until it closes."""
+        self._ended = True
+        self._drop_calls()
+        self._send_error(id, error)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._set_reading()
+        timer = self._loop.call_later(LINGER_S, self._transport.abort)
+        self.closed.add_done_callback(lambda _: timer.cancel())
+
+    def _drop_calls(self) -> None:
+        self._unread.clear()
+        calls, self._calls = self._calls, {}
+        for _, task in calls.values():
+            task.cancel()
+
+    def end_waits(self) -> list[asyncio.Task[None]]:
+        """Begin no more calls; answer those that may last (waits and streams); gives the others, which are about to end."""
+        self._ended = True
+        self._unread.clear()
+        for id, (call, task) in list(self._calls.items()):
+            if isinstance(call.request, Wait | Subscribe):
+                self._give_up(id, task, Unavailable("the supervisor is stopping.", hint="Ask again when it is back."))
+        return [task for _, task in self._calls.values()]
+
+    def close(self) -> None:
+        """Answer what is still open, then close once all answers are written."""
+        self._ended = True
+        for id, (_, task) in list(self._calls.items()):
+            self._give_up(
+                id, task, Unavailable("the supervisor stopped before this call was done.", hint="Look whether it took effect.")
+            )
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close now, whatever is unwritten."""
+        self._transport.abort()
+
+    def _give_up(self, id: int, task: asyncio.Task[None], error: Unavailable) -> None:
+        del self._calls[id]
+        task.cancel()
+        self._send_error(id, error)
+
+
+def _internal(call: Call, error: Exception) -> SupervisorError:
+    """For an exception that nobody expected: the traceback goes to the log, a reference to it to the client."""
+    reference = secrets.token_hex(4)
+    log.error("call_failed", reference=reference, method=type(call.request).__struct_config__.tag, exc_info=error)
+    return SupervisorError(
+        f"the supervisor failed to do this (reference {reference}).",
+        hint=f"This is a bug; its log has the details: journalctl -u agent-supervisor | grep {reference}",
+        code=ErrorCode.INTERNAL,
+    )
