@@ -11,6 +11,7 @@ from supervisord_agents.cli import (
     configuration,
     doctor,
     events,
+    journal,
     logs,
     results,
     status,
@@ -20,7 +21,7 @@ from supervisord_agents.cli import (
 )
 from supervisord_agents.cli.exits import Exit, exit_of
 from supervisord_agents.cli.output import Output, tolerate
-from supervisord_agents.cli.parser import Parser, new_parser
+from supervisord_agents.cli.parser import Parser, new_parser, parse
 from supervisord_agents.cli.session import Command, Session
 from supervisord_agents.errors import ErrorCode, SupervisorError
 
@@ -30,7 +31,7 @@ TRACEBACK_ENV = "AGENTCTL_TRACEBACK"
 def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
-    for module in (status, submit, tasks, waiting, results, logs, events, doctor, configuration, bridge):
+    for module in (status, submit, tasks, waiting, results, logs, events, doctor, configuration, journal, bridge):
         module.register(commands)
     return parser
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(given: list[str]) -> Exit:
     output = Output(json="--json" in _options(given))
     try:
-        arguments = build_parser().parse_args(given)
+        arguments = parse(build_parser(), given)
         output = Output(json=arguments.json, colour=not arguments.no_color)
         run: Command = arguments.run
         code = run(Session(arguments, output), arguments)
@@ -62,6 +63,13 @@ def _run(given: list[str]) -> Exit:
         output.error(error)
         return exit_of(error)
     except BrokenPipeError:
+        raise
+    except OSError as error:
+        output.error(_failed(error))
+        _close_quietly()
+        return Exit.REFUSED
+    except KeyboardInterrupt:
+        output.interrupted()
         raise
     except Exception as error:
         if os.environ.get(TRACEBACK_ENV):
@@ -73,6 +81,11 @@ def _run(given: list[str]) -> Exit:
 def _options(given: list[str]) -> list[str]:
     """What stands before `--`: behind it is the command of a task."""
     return given[: given.index("--")] if "--" in given else given
+
+
+def _failed(error: OSError) -> SupervisorError:
+    """Of the file system, such as a full disk behind standard output."""
+    return SupervisorError(f"{error.strerror or error}.", field=str(error.filename or "standard output"))
 
 
 def _bug(error: Exception) -> SupervisorError:

@@ -7,10 +7,19 @@ import contextlib
 import heapq
 import threading
 from collections.abc import Callable
+from enum import Enum
 from itertools import count
+from queue import SimpleQueue
 
 from supervisord_agents.errors import JournalError
 from supervisord_agents.journal.journal import Journal, again
+
+
+class Order(Enum):
+    """What the loop tells the thread."""
+
+    FLUSH = "flush"
+    STOP = "stop"
 
 
 class Committer:
@@ -28,7 +37,7 @@ class Committer:
         self._failure: JournalError | None = None
         self._busy = False
         self._stopping = False
-        self._work = threading.Semaphore(0)
+        self._orders: SimpleQueue[Order] = SimpleQueue()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -61,14 +70,14 @@ class Committer:
         """
         if not self._stopping:
             self._stopping = True
-            self._work.release()
+            self._orders.put(Order.STOP)
         await asyncio.shield(self._ended)
         self._thread.join()
 
     def _start_flush(self) -> None:
         if not self._busy:
             self._busy = True
-            self._loop.call_soon(self._work.release)
+            self._loop.call_soon(self._orders.put, Order.FLUSH)
 
     def _flushed(self, durable: int) -> None:
         self._durable = durable
@@ -99,8 +108,8 @@ class Committer:
     def _run(self) -> None:
         """The thread: flush when asked, until told to stop or until the journal breaks; close it when told to stop."""
         intact = self._flush_until_stopped()
-        while not self._stopping:
-            self._work.acquire()
+        while not intact and self._orders.get() is not Order.STOP:
+            pass
         failure = None
         try:
             self._journal.close(clean=intact)
@@ -110,8 +119,7 @@ class Committer:
 
     def _flush_until_stopped(self) -> bool:
         try:
-            while not self._stopping:
-                self._work.acquire()
+            while self._orders.get() is not Order.STOP:
                 self._tell(self._flushed, self._journal.flush())
                 self._journal.prepare()
         except Exception as error:

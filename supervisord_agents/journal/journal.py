@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
@@ -43,6 +44,7 @@ class Journal:
         self._write_lock = threading.Lock()
         self._snapshot_lock = threading.Lock()
         self._begin_segment(0)
+        space.reclaim()
 
     @classmethod
     def open(
@@ -64,7 +66,6 @@ class Journal:
                 space = Space(directory, segment_bytes, reserve_bytes, files)
                 space.drop_spare()
                 journal = cls(directory, lock, contents, space, max_record_bytes, files)
-                space.reclaim()
             except BaseException:
                 lock.release()
                 raise
@@ -107,7 +108,7 @@ class Journal:
         with self._append_lock:
             self._check_usable()
             if not urgent and not self._space.accepting:
-                raise _disk_full(self._directory)
+                raise _disk_full(self._directory, self._space.why)
             self._pending.append(payload)
             self._sequence += 1
             return self._sequence
@@ -129,19 +130,13 @@ class Journal:
         """Allocate the next segment ahead of time, best when nobody waits. Raises JournalError."""
         with self._write_lock:
             self._check_usable()
-            try:
-                self._space.prepare()
-            except OSError as error:
-                raise self._break(error) from error
+            self._space.prepare()
 
     def try_reclaim(self) -> None:
         """Accept all records again if the disk has room for the reserve and the next segment. Raises JournalError."""
         with self._write_lock:
             self._check_usable()
-            try:
-                self._space.reclaim()
-            except OSError as error:
-                raise self._break(error) from error
+            self._space.reclaim()
 
     def write_snapshot(self, payload: bytes, sequence: int) -> None:
         """Make the state after record `sequence` durable, then remove what it replaces: older snapshots, segments wholly covered.
@@ -178,7 +173,7 @@ class Journal:
         with self._write_lock:
             self._sequence += 1
             self._write([b""], Kind.CLEAN_END)
-            self._files.truncate(self._descriptor, self._offset)
+            self._give_back(self._descriptor, self._offset)
             self._space.drop_spare()
 
     def _write(self, batch: list[bytes], kind: Kind) -> None:
@@ -193,6 +188,9 @@ class Journal:
             self._files.sync_data(self._descriptor)
         except OSError as error:
             raise self._break(error) from error
+        except BaseException as error:
+            self._break(error)
+            raise
         self._offset += size
         self._durable += len(batch)
 
@@ -201,7 +199,7 @@ class Journal:
             self._files.write(self._descriptor, data, self._offset)
         except OSError as error:
             # Preallocated room can still run out where files are copied on write. Only the write is made again, never a sync.
-            if error.errno not in NO_SPACE or not self._space.release_reserve():
+            if error.errno not in NO_SPACE or not self._space.release_reserve(error):
                 raise
             self._files.write(self._descriptor, data, self._offset)
 
@@ -210,8 +208,13 @@ class Journal:
         closed = SegmentFile(self._first_sequence, path, offset)
         self._begin_segment(size)
         self._closed_segments = [*self._closed_segments, closed]
-        self._files.truncate(descriptor, offset)
+        self._give_back(descriptor, offset)
         self._files.close(descriptor)
+
+    def _give_back(self, descriptor: int, end: int) -> None:
+        """Room that no record will use; keeping it would do no harm."""
+        with contextlib.suppress(OSError):
+            self._files.truncate(descriptor, end)
 
     def _begin_segment(self, size: int) -> None:
         """A new segment with room for `size` bytes of records. It has its name only when its header is durable."""
@@ -235,16 +238,17 @@ class Journal:
         for path in snapshots.snapshots(self._directory):
             if path.name < current:
                 self._files.remove(path)
-        for path in self._take_covered(sequence):
-            self._files.remove(path)
+        for segment in self._covered(sequence):
+            self._files.remove(segment.path)
+            with self._write_lock:
+                self._closed_segments = self._closed_segments[1:]
 
-    def _take_covered(self, sequence: int) -> list[Path]:
+    def _covered(self, sequence: int) -> list[SegmentFile]:
+        """The segments whose records all come before `sequence` or are it, oldest first."""
         with self._write_lock:
-            nexts = [segment.first_sequence for segment in self._closed_segments[1:]] + [self._first_sequence]
-            covered = sum(first <= sequence + 1 for first in nexts)
-            paths = [segment.path for segment in self._closed_segments[:covered]]
-            self._closed_segments = self._closed_segments[covered:]
-        return paths
+            closed = self._closed_segments
+            nexts = [*(segment.first_sequence for segment in closed), self._first_sequence][1:]
+            return [segment for segment, first in zip(closed, nexts, strict=True) if first <= sequence + 1]
 
     def _check_usable(self) -> None:
         if self._broken is not None:
@@ -252,9 +256,10 @@ class Journal:
         if self._closed:
             raise JournalError("the journal is closed.", field=str(self._directory))
 
-    def _break(self, error: OSError) -> JournalError:
+    def _break(self, error: BaseException) -> JournalError:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else repr(error)
         self._broken = JournalError(
-            f"the journal cannot be written: {os.strerror(error.errno) if error.errno else error}.",
+            f"the journal cannot be written: {why}.",
             field=str(self._directory),
             kept="Nothing that was acknowledged is lost.",
             hint="Mend the disk, then start the daemon again: it recovers from what is there.",
@@ -283,9 +288,9 @@ def _not_opened(directory: Path, error: OSError) -> JournalError:
     )
 
 
-def _disk_full(directory: Path) -> DiskFull:
+def _disk_full(directory: Path, why: str) -> DiskFull:
     return DiskFull(
-        "the disk is full: no new work is taken.",
+        f"no room for the journal to grow ({why}): no new work is taken.",
         field=str(directory),
         kept="Work accepted before goes on and can record its end.",
         hint="Free some space; new work is taken again within seconds.",

@@ -65,28 +65,32 @@ def read(directory: Path) -> Contents:
     snapshot = snapshots.newest(directory)
     covered = snapshot.sequence if snapshot else 0
     records: list[tuple[int, bytes]] = []
-    closed: list[SegmentFile] = []
     tail: Tail | None = None
-    sequence, clean, epoch = 0, True, 0
-    paths = segments(directory)
-    for path in paths:
+    sequence, clean = 0, True
+    found_segments = segments(directory)
+    for _, path in _needed(found_segments, covered):
         data = path.read_bytes()
         found = scan(data, path)
         _check_place(path, found.header, None if tail is None else sequence + 1, covered)
-        _check_damage(path, found, last=path == paths[-1])
+        _check_damage(path, found, last=path == found_segments[-1][1])
         reading = found.reading
         records += reading.payloads if found.header.first_sequence > covered else _behind(reading.payloads, covered)
         sequence = reading.next_sequence - 1
-        clean = not reading.bad and (sequence in reading.clean_ends[-1:] or sequence == 0)
-        epoch = max(epoch, found.header.epoch)
-        closed.append(SegmentFile(found.header.first_sequence, path, reading.end))
+        clean = not reading.bad and reading.clean_ends[-1:] == [sequence]
         tail = Tail(path, found.header, data, reading.end, reading.next_sequence)
     if covered > sequence:
         path = directory / snapshots.snapshot_name(covered)
         raise corrupt(path, 0, f"the records that led to it end at {sequence}: a segment is missing")
     torn_bytes = len(tail.torn) if tail else 0
     recovered = Recovered(snapshot.payload if snapshot else None, covered, records, torn_bytes, clean, sequence)
+    closed = [SegmentFile(header.first_sequence, path, path.stat().st_size) for header, path in found_segments]
+    epoch = max((header.epoch for header, _ in found_segments), default=0)
     return Contents(recovered, closed, tail, epoch, len(snapshot.payload) if snapshot else 0)
+
+
+def _needed(found: list[tuple[Header, Path]], covered: int) -> list[tuple[Header, Path]]:
+    """Without the first ones, if the snapshot covers them: a crash may have left some of them behind."""
+    return found[max((index for index, (header, _) in enumerate(found) if header.first_sequence <= covered), default=0) :]
 
 
 def _behind(payloads: list[tuple[int, bytes]], covered: int) -> list[tuple[int, bytes]]:

@@ -100,9 +100,10 @@ def header_of_name(path: Path) -> Header | None:
     return Header(int(match[2], 16), int(match[1], 16)) if match else None
 
 
-def segments(directory: Path) -> list[Path]:
-    """The segments of a journal, by first sequence and then epoch."""
-    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
+def segments(directory: Path) -> list[tuple[Header, Path]]:
+    """The segments of a journal with what their names say, by first sequence and then epoch."""
+    paths = sorted(directory.iterdir())
+    return [(header, path) for path in paths if (header := header_of_name(path)) is not None]
 
 
 def encode_header(header: Header) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
-from supervisord_agents.journal.files import NO_SPACE, Files
+from supervisord_agents.journal.files import Files
 
 SPARE_NAME = "spare"
 RESERVE_NAME = "reserve"
@@ -21,56 +22,61 @@ class Room(NamedTuple):
 
 
 class Space:
-    """Gives preallocated files. `accepting` turns False when the disk is full, and True again only by `reclaim`."""
+    """Gives preallocated files.
+
+    `accepting` turns False for want of room, and True again only by `reclaim`; `why` says what failed.
+    """
 
     def __init__(self, directory: Path, segment_bytes: int, reserve_bytes: int, files: Files) -> None:
         self.accepting = True
+        self.why = ""
         self._spare = directory / SPARE_NAME
         self._reserve = directory / RESERVE_NAME
         self._segment_bytes = segment_bytes
         self._reserve_bytes = reserve_bytes
+        self._has_spare = False
         self._files = files
 
     def take(self, size: int) -> Room:
-        """Room for `size` bytes or more. Raises OSError if not even the reserve is enough."""
-        wanted = max(size, self._segment_bytes)
+        """Room for `size` bytes or more. Raises OSError if not even the reserve gives it."""
+        self._has_spare = False
         try:
-            return self._open(self._spare, wanted)
+            return self._open(self._spare, max(size, self._segment_bytes))
         except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            self.accepting = False
+            self._refuse(error)
             self._remove(self._spare)
             if not self._reserve.exists():
                 raise
         return self._open(self._reserve, max(size, self._reserve_bytes))
 
-    def release_reserve(self) -> bool:
-        """Give the reserve back to the file system; False if there is none."""
-        self.accepting = False
+    def release_reserve(self, error: OSError) -> bool:
+        """Give all room back to the file system; False if there was no reserve."""
+        self._refuse(error)
         existed = self._reserve.exists()
-        self._remove(self._spare)
+        self.drop_spare()
         self._remove(self._reserve)
         return existed
 
     def prepare(self) -> None:
-        """Have a spare. Without room for one, `accepting` turns False: the reserve is for what is urgent. Raises OSError."""
-        if self.accepting and not self._spare.exists():
-            self.accepting = self._allocated(self._spare, self._segment_bytes)
+        """Have a spare. Without room for one, `accepting` turns False: the reserve is for what is urgent."""
+        if self.accepting and not self._has_spare:
+            self._has_spare = self._allocated(self._spare, self._segment_bytes)
 
     def reclaim(self) -> None:
-        """Have the reserve and a spare again, and accept if there is room for both. Raises OSError."""
-        self.accepting = self._allocated(self._reserve, self._reserve_bytes) and self._allocated(self._spare, self._segment_bytes)
+        """Have the reserve and a spare, and accept if there is room for both."""
+        self.accepting = True
+        if self._allocated(self._reserve, self._reserve_bytes):
+            self.prepare()
 
     def drop_spare(self) -> None:
+        self._has_spare = False
         self._remove(self._spare)
 
     def _allocated(self, path: Path, size: int) -> bool:
         try:
             self._files.close(self._open(path, size).descriptor)
         except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
+            self._refuse(error)
             self._remove(path)
             return False
         return True
@@ -83,6 +89,10 @@ class Space:
             self._files.close(descriptor)
             raise
         return Room(descriptor, path, size)
+
+    def _refuse(self, error: OSError) -> None:
+        self.accepting = False
+        self.why = os.strerror(error.errno) if error.errno else str(error)
 
     def _remove(self, path: Path) -> None:
         with contextlib.suppress(OSError):
