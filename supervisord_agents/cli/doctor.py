@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from supervisord_agents.cli import checkup
-from supervisord_agents.cli.checkup import Finding
 from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.output import Output
 from supervisord_agents.cli.parser import Commands, add
 from supervisord_agents.cli.render import Span, Style, plural
 from supervisord_agents.cli.session import Session
 
+if TYPE_CHECKING:
+    from supervisord_agents.cli.checkup import Finding
+
 _MARKS = {
-    checkup.Mark.OK: Span("ok     ", Style.GOOD),
-    checkup.Mark.MISSING: Span("MISSING", Style.BAD),
-    checkup.Mark.OFF: Span("off    ", Style.FAINT),
+    "ok": Span("ok     ", Style.GOOD),
+    "missing": Span("MISSING", Style.BAD),
+    "off": Span("off    ", Style.FAINT),
 }
 _NAME_WIDTH = 18
 
@@ -31,8 +33,11 @@ def register(commands: Commands) -> None:
 
 
 def doctor(session: Session, arguments: argparse.Namespace) -> Exit:
-    findings = checkup.examine(session)
-    missing = sum(finding.mark is checkup.Mark.MISSING for finding in findings)
+    # Imported here: most of the supervisor comes with it.
+    from supervisord_agents.cli.checkup import Mark, examine
+
+    findings = examine(session)
+    missing = sum(finding.mark is Mark.MISSING for finding in findings)
     if session.output.json:
         session.output.value({"ok": not missing, "findings": findings})
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -87,19 +87,23 @@ class _Reader:
         if self._output.json:
             self._output.value(item)
         else:
-            self._output.line(*describe(item))
+            self._output.lines(describe(item))
 
 
-def describe(item: Item) -> list[Cell]:
-    """An item on one line."""
+def describe(item: Item) -> Iterator[list[Cell]]:
+    """An item as lines: one, or one for each line of a log."""
     if item.kind == "gap":
-        return [Span(f"… {item.message}", Style.WARNING)]
-    return [Span(f"{render.clock(item.at)}  ", Style.FAINT), f"{item.task}  ", *_what(item)]
+        yield [Span(f"… {item.message}", Style.WARNING)]
+        return
+    begin: list[Cell] = [Span(f"{render.clock(item.at)}  ", Style.FAINT), f"{item.task}  "]
+    if item.kind == "log":
+        for line in item.data.decode("utf-8", "backslashreplace").rstrip("\n").split("\n"):
+            yield [*begin, Span("| ", Style.FAINT), line]
+    else:
+        yield [*begin, *_what(item)]
 
 
 def _what(item: Item) -> list[Cell]:
-    if item.kind == "log":
-        return [item.data.decode("utf-8", "backslashreplace").rstrip("\n")]
     if item.kind == "progress":
         return [progress(item.progress, item.message)]
     attempt = f"  attempt {item.attempt}" if item.attempt else ""

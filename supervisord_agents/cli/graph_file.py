@@ -17,7 +17,6 @@ STDIN = "-"
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _LOOKS_LIKE_JSON = re.compile(r"\s*(\{|\[\s*[{\]])")
 """An object, or a list of objects; `[[tasks]]` is TOML."""
-_UNKNOWN = re.compile(r"unknown field `(.*)`")
 
 
 class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,19 +42,18 @@ def read(name: str) -> Graph:
     try:
         graph = msgspec.convert(raw, Graph)
     except msgspec.ValidationError as error:
-        raise refusal(error, source, TaskSpec) from error
+        raise _refusal(error, source) from error
     return _with_workspaces(graph, Path.cwd() if name == STDIN else Path(name).resolve().parent)
 
 
-def refusal(error: msgspec.ValidationError, source: str, form: type[msgspec.Struct]) -> InvalidInput:
+def _refusal(error: msgspec.ValidationError, source: str) -> InvalidInput:
     """The error of a conversion with its field where a user looks for it: `graph.json: tasks[0].priority`."""
     message = str(error)
     place = _PLACE.search(message)
-    unknown = _UNKNOWN.search(message)
     field = f"{source}: {place[1]}" if place and place[1] else source
-    message = _PLACE.sub("", message)
-    hint = f"Known fields of a task: {', '.join(form.__struct_fields__)}." if unknown and place else ""
-    return InvalidInput(f"{message}.", field=field, hint=hint)
+    known = Graph if field == source else TaskSpec
+    hint = f"Known fields here: {', '.join(known.__struct_fields__)}." if "unknown field" in message else ""
+    return InvalidInput(f"{_PLACE.sub('', message)}.", field=field, hint=hint)
 
 
 def text_of(name: str) -> str:

@@ -106,6 +106,10 @@ class Output:
             self._progress_shown = False
             print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
 
+    def interrupted(self) -> None:
+        """Leave no half line behind."""
+        self._end_progress()
+
     def close(self) -> None:
         """Everything printed is out; raises BrokenPipeError if nobody reads it."""
         self._end_progress()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from supervisord_agents import __version__
 from supervisord_agents.cli.session import Command
@@ -24,11 +25,21 @@ _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0,
 class Parser(argparse.ArgumentParser):
     """Raises InvalidInput where argparse would print and exit."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
-        hint = f"See: {self.prog} --help"
-        if message.startswith("unrecognized arguments") and self.prog == "agentctl":
-            hint = "Put `--` before the command of a task. See: agentctl --help"
-        raise InvalidInput(f"{message}.", hint=hint)
+        raise InvalidInput(f"{message}.", hint=f"See: {self.prog} --help")
+
+
+def parse(parser: Parser, given: Sequence[str]) -> argparse.Namespace:
+    """The arguments; raises InvalidInput."""
+    arguments, rest = parser.parse_known_args(given)
+    if rest:
+        ours = bool(getattr(arguments, "argv", None))
+        hint = "Put `--` before the program and its arguments." if ours else "See: agentctl --help"
+        raise InvalidInput(f"unknown arguments: {' '.join(rest)}.", hint=hint)
+    return arguments
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

@@ -49,11 +49,11 @@ async def _ask(client: Client) -> tuple[StatusReply, ListReply]:
 
 
 def _facts(reply: StatusReply, now: float) -> list[list[Cell]]:
-    accepting: Cell = "accepting tasks" if reply.accepting else Span("NOT accepting tasks", Style.BAD)
+    accepting: Cell = "accepted" if reply.accepting else Span("REFUSED, see the notes", Style.BAD)
     up = f"{reply.version}, up {render.duration(now - reply.started_at)} since {render.moment(reply.started_at)}, pid {reply.pid}"
     rows: dict[str, Cell] = {
         "supervisor": up,
-        "": accepting,
+        "new tasks": accepting,
         "last start": recovery(reply.recovery),
         "tasks": _counts(reply.counts),
         "pools": " · ".join(_pool(pool) for pool in reply.pools),
@@ -83,10 +83,11 @@ def recovery(found: Recovery) -> str:
 
 def sandbox(enforcement: dict[str, str]) -> Cell:
     """One line about the layers; `agentctl doctor` tells more."""
-    missing = [name for name, how in enforcement.items() if how != "on"]
+    on = sum(how == "on" for how in enforcement.values())
+    missing = [name for name, how in enforcement.items() if how not in ("on", "")]
     if not missing:
-        return Span(f"all {len(enforcement)} layers on", Style.GOOD)
-    return Span(f"{len(enforcement) - len(missing)} layers on, off: {', '.join(missing)} (see: agentctl doctor)", Style.WARNING)
+        return Span(f"all {on} layers on", Style.GOOD)
+    return Span(f"{on} layers on, off: {', '.join(missing)} (see: agentctl doctor)", Style.WARNING)
 
 
 def _counts(counts: dict[str, int]) -> str:
