@@ -28,8 +28,8 @@ SECRET = "-----BEGIN PRIVATE KEY----- the demo's canary"
 SOURCES = ("supervisord_agents", "sandbox", "examples")
 BIN = Path(sys.executable).parent
 LOG_LINES = 30
-LIVE_S = 2.0
-"""Of one wait: each says once how it goes. An agent waits longer, and is told every 10 s."""
+LIVE_S = 1.0
+"""Between two looks at how it goes."""
 
 
 class Failed(Exception):
@@ -136,8 +136,10 @@ async def _job(supervisor: Supervisor, workspace: Path) -> None:
         graph, ids = accepted["graph"], accepted["tasks"]
         say(f"delegated over MCP: graph {graph}, A → [B1 … B4] → C, and a thief")
         await _until_shares_run(client, graph)
-        _kill_and_restart(supervisor)
-        end = await _wait_for_all(client, graph)
+        waiting = asyncio.create_task(_call(client, "wait", {"ids": [graph], "timeout_s": 50}))
+        await asyncio.to_thread(_kill_and_restart, supervisor)
+        await _show_until(waiting, client, graph)
+        end = await waiting
         _check(end, ids)
         for task in end["tasks"]:
             if task["id"].endswith(".thief"):
@@ -181,16 +183,18 @@ def _kill_and_restart(supervisor: Supervisor) -> None:
     )
 
 
-async def _wait_for_all(client: Client, graph: str) -> dict[str, Any]:
-    until = time.monotonic() + 45
-    while time.monotonic() < until:
-        answer = await _call(client, "wait", {"ids": [graph], "timeout_s": LIVE_S})
-        if answer["done"]:
-            return answer
-    raise Failed("the graph did not end in time")
+async def _show_until(waiting: asyncio.Task[dict[str, Any]], client: Client, graph: str) -> None:
+    """Say how it goes until the wait, which has outlived the daemon, returns."""
+    while not waiting.done():
+        now = await _call(client, "status", {"graph": graph})
+        running = [f"{task['id']} {task.get('progress', '')}".strip() for task in now.get("running", [])]
+        say(f"  … {now['counts'].get('succeeded', 0)} succeeded; running: {', '.join(running) or 'none'}")
+        await asyncio.wait([waiting], timeout=LIVE_S)
 
 
 def _check(end: dict[str, Any], ids: list[str]) -> None:
+    if not end["done"]:
+        raise Failed("the graph did not end in time")
     states = {task["id"]: task["state"] for task in end["tasks"]}
     if set(states) != set(ids):
         raise Failed(f"acknowledged {sorted(ids)}, but found {sorted(states)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -57,7 +58,7 @@ class DaemonProcess:
                 self.assert_alive()
                 if time.monotonic() > until:
                     raise
-                time.sleep(0.01)
+                await asyncio.sleep(0.01)
         try:
             yield client
         finally:
