@@ -24,4 +24,7 @@ def error_of(reply: ErrorReply) -> SupervisorError:
         code = ErrorCode(reply.code)
     except ValueError:
         code = ErrorCode.INTERNAL
-    return _CLASSES.get(code, SupervisorError)(reply.message, field=reply.field, kept=reply.kept, hint=reply.hint, code=code)
+    kind = _CLASSES.get(code)
+    if kind is None:
+        return SupervisorError(reply.message, field=reply.field, kept=reply.kept, hint=reply.hint, code=code)
+    return kind(reply.message, field=reply.field, kept=reply.kept, hint=reply.hint)

@@ -6,6 +6,7 @@ tasks. docs/agents.md shows how to write one; the `settings` they are given are 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -19,6 +20,7 @@ from supervisord_agents.wire.frames import RunTask
 KEEP_STDOUT_BYTES = 64 * 1024 * 1024
 KEEP_STDERR_BYTES = 64 * 1024
 LAST_LINE_CHARACTERS = 300
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 
 class PermanentError(Exception):
@@ -150,12 +152,11 @@ def parse_input(spec: TaskSpec, form: type[InputT]) -> InputT:
         return msgspec.convert(spec.input, form)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
+        field = f"input{where.rstrip('`')}"
+        if (missing := _MISSING.fullmatch(message)) is not None:
+            message, field = "is missing", f"{field}.{missing[1]}"
         known = ", ".join(form.__struct_fields__)
-        raise InvalidInput(
-            f"{message}.",
-            field=f"input{where.rstrip('`')}",
-            hint=f"The agent `{spec.agent}` takes: {known}.",
-        ) from error
+        raise InvalidInput(f"{message}.", field=field, hint=f"The agent `{spec.agent}` takes: {known}.") from error
 
 
 def refuse_nul(field: str, text: str) -> None:

@@ -56,7 +56,8 @@ async def test_every_bad_graph_is_refused_whole_and_the_field_is_named(daemon: D
 
 
 async def test_a_missing_cli_is_named_with_the_key_to_set(tmp_path: Path) -> None:
-    daemon = DaemonProcess(tmp_path, '[agents.qwen]\nexecutable = "no-such-qwen"\n')
+    provider = '[gateway.providers.openai]\nbase_url = "https://api.example.com/v1"\n'
+    daemon = DaemonProcess(tmp_path, provider + '[agents.qwen]\nexecutable = "no-such-qwen"\nmodel = "any"\n')
     try:
         await daemon.start()
         async with daemon.client() as client:

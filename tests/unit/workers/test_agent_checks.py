@@ -23,7 +23,7 @@ def command(**given: object) -> TaskSpec:
 @pytest.mark.parametrize(
     ("given", "field"),
     [
-        ({}, "input"),
+        ({}, "input.argv"),
         ({"argv": "ls"}, "input.argv"),
         ({"argv": []}, "input.argv"),
         ({"argv": [""]}, "input.argv"),

@@ -157,7 +157,7 @@ def test_results_of_dependencies_follow_the_prompt_bounded() -> None:
 @pytest.mark.parametrize(
     ("given", "settings", "field"),
     [
-        ({}, SETTINGS, "input"),
+        ({}, SETTINGS, "input.prompt"),
         ({"prompt": 3}, SETTINGS, "input.prompt"),
         ({"prompt": " \n"}, SETTINGS, "input.prompt"),
         ({"prompt": "a\0"}, SETTINGS, "input.prompt"),
