@@ -16,7 +16,7 @@ from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
 
 if TYPE_CHECKING:
-    from supervisord_agents.journal.repair import Finding
+    from supervisord_agents.journal.survey import Finding
 
 
 def register(commands: Commands) -> None:
@@ -41,10 +41,10 @@ def _directory(session: Session, arguments: argparse.Namespace) -> Path:
 
 
 def verify(session: Session, arguments: argparse.Namespace) -> Exit:
-    from supervisord_agents.journal import repair as journal
+    from supervisord_agents.journal import survey
 
     directory = _directory(session, arguments)
-    findings = journal.verify(directory)
+    findings = survey.verify(directory)
     fatal = any(finding.fatal for finding in findings)
     output = session.output
     if output.json:
@@ -64,9 +64,9 @@ def _finding(finding: Finding) -> list[Cell]:
 
 
 def stats(session: Session, arguments: argparse.Namespace) -> Exit:
-    from supervisord_agents.journal import repair as journal
+    from supervisord_agents.journal import survey
 
-    found = journal.stats(_directory(session, arguments))
+    found = survey.stats(_directory(session, arguments))
     output = session.output
     if output.json:
         output.value(_plain(found))
@@ -82,10 +82,10 @@ def stats(session: Session, arguments: argparse.Namespace) -> Exit:
 
 
 def dump(session: Session, arguments: argparse.Namespace) -> Exit:
-    from supervisord_agents.journal import repair as journal
+    from supervisord_agents.journal import survey
 
     output = session.output
-    for entry in journal.dump(_directory(session, arguments)):
+    for entry in survey.dump(_directory(session, arguments)):
         record = _decoded(entry.payload)
         if output.json:
             output.value({**_plain(entry), "payload": record})
@@ -112,10 +112,10 @@ def repair(session: Session, arguments: argparse.Namespace) -> Exit:
     if output.json:
         output.value({**_plain(report), "findings": [_plain(finding) for finding in report.findings]})
         return Exit.OK
-    if not report.repaired:
-        output.line(Span("ok", Style.GOOD), "  nothing was wrong, nothing was changed")
-        return Exit.OK
     output.lines(_finding(finding) for finding in report.findings)
+    if not report.repaired:
+        output.line(Span("ok", Style.GOOD), "  the supervisor starts with this journal; nothing was changed")
+        return Exit.OK
     lost = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in report.lost) or "none"
     output.line(f"{render.plural(report.records_kept, 'record')} kept, {report.records_lost} lost ({lost})")
     output.line(f"the journal as it was: {report.kept_in}")

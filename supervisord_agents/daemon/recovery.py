@@ -18,11 +18,11 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from supervisord_agents.core.events import Changed, Finished, decode_event
+from supervisord_agents.core.events import AnyEvent, Changed, Finished, decode_event
 from supervisord_agents.core.model import END_STATES, Result, State
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.daemon.clock import iso
-from supervisord_agents.errors import JournalCorrupt
+from supervisord_agents.errors import JournalCorrupt, SupervisorError
 from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import frames
@@ -57,6 +57,8 @@ def replay(recovered: Recovered) -> Replayed:
                 f"record {sequence} is whole but is no event of this version: {error}.",
                 hint="It was written by a newer version? Look at it with: agentctl journal dump",
             ) from error
+        if recovered.holes and not _still_makes_sense(scheduler, event, now, sequence):
+            continue
         decisions = scheduler.handle(event, now)
         replayed.changes += [(sequence, decision) for decision in decisions if isinstance(decision, Changed)]
         if isinstance(event, Finished):
@@ -64,6 +66,16 @@ def replay(recovered: Recovered) -> Replayed:
         replayed.last_at = max(replayed.last_at, now)
         replayed.records += 1
     return replayed
+
+
+def _still_makes_sense(scheduler: Scheduler, event: AnyEvent, now: float, sequence: int) -> bool:
+    """Behind a hole, a record may speak of tasks that the hole took with it."""
+    try:
+        scheduler.check(event, now)
+    except SupervisorError as error:
+        log.error("record_left_out", sequence=sequence, record=type(event).__name__, reason=str(error))
+        return False
+    return True
 
 
 def restore_results(replayed: Replayed, results: ResultStore) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from supervisord_agents.journal import snapshot as snapshots
 from supervisord_agents.journal.files import Files
-from supervisord_agents.journal.segment import Header, Scan, corrupt, scan, segments
+from supervisord_agents.journal.segment import Damage, Header, Scan, header_of_name, scan, scan_records, segments
 
 
 class Recovered(NamedTuple):
@@ -24,6 +25,8 @@ class Recovered(NamedTuple):
     """True if the last daemon ended in order, or if there was none."""
     sequence: int
     """Of the last record of any kind; 0 for a new journal."""
+    holes: list[tuple[int, int]]
+    """First and last sequence of what a repair could not save."""
 
 
 class SegmentFile(NamedTuple):
@@ -60,32 +63,64 @@ class Contents(NamedTuple):
     snapshot_bytes: int
 
 
-def read(directory: Path) -> Contents:
-    """Read and check everything. Raises JournalCorrupt for damage that is no torn tail, OSError for what cannot be read."""
-    snapshot = snapshots.newest(directory)
+Report = Callable[[Damage], None]
+
+
+def refuse(damage: Damage) -> NoReturn:
+    """The report of a daemon: one damage is enough."""
+    raise damage
+
+
+def read(directory: Path, report: Report = refuse) -> Contents:
+    """Read and check everything; damage that is no torn tail is reported. Raises OSError for what cannot be read."""
+    snapshot = _snapshot(directory, report)
     covered = snapshot.sequence if snapshot else 0
     records: list[tuple[int, bytes]] = []
+    holes: list[tuple[int, int]] = []
     tail: Tail | None = None
-    sequence, clean = 0, True
+    sequence, clean, damaged = 0, True, False
     found_segments = segments(directory)
     for _, path in _needed(found_segments, covered):
         data = path.read_bytes()
-        found = scan(data, path)
-        _check_place(path, found.header, None if tail is None else sequence + 1, covered)
-        _check_damage(path, found, last=path == found_segments[-1][1])
+        found = _scan(data, path, report)
+        if not damaged:
+            _check_place(path, found.header, None if tail is None else sequence + 1, covered, report)
         reading = found.reading
+        damaged = bool(reading.bad) and (found.damaged or path != found_segments[-1][1])
+        if damaged:
+            report(Damage(path, reading.end, reading.bad))
         records += reading.payloads if found.header.first_sequence > covered else _behind(reading.payloads, covered)
+        holes += reading.holes
         sequence = reading.next_sequence - 1
         clean = not reading.bad and reading.clean_ends[-1:] == [sequence]
         tail = Tail(path, found.header, data, reading.end, reading.next_sequence)
     if covered > sequence:
         path = directory / snapshots.snapshot_name(covered)
-        raise corrupt(path, 0, f"the records that led to it end at {sequence}: a segment is missing")
+        report(Damage(path, 0, f"the records that led to it end at {sequence}: a segment is missing"))
     torn_bytes = len(tail.torn) if tail else 0
-    recovered = Recovered(snapshot.payload if snapshot else None, covered, records, torn_bytes, clean, sequence)
+    recovered = Recovered(snapshot.payload if snapshot else None, covered, records, torn_bytes, clean, sequence, holes)
     closed = [SegmentFile(header.first_sequence, path, path.stat().st_size) for header, path in found_segments]
     epoch = max((header.epoch for header, _ in found_segments), default=0)
     return Contents(recovered, closed, tail, epoch, len(snapshot.payload) if snapshot else 0)
+
+
+def _snapshot(directory: Path, report: Report) -> snapshots.Snapshot | None:
+    """The newest; one that is damaged counts as none, for the records that led to it may be gone."""
+    try:
+        return snapshots.newest(directory)
+    except Damage as damage:
+        report(damage)
+        return None
+
+
+def _scan(data: bytes, path: Path, report: Report) -> Scan:
+    try:
+        return scan(data, path)
+    except Damage as damage:
+        report(damage)
+        header = header_of_name(path)
+        assert header is not None
+        return scan_records(data, header)
 
 
 def _needed(found: list[tuple[Header, Path]], covered: int) -> list[tuple[Header, Path]]:
@@ -97,21 +132,16 @@ def _behind(payloads: list[tuple[int, bytes]], covered: int) -> list[tuple[int, 
     return [record for record in payloads if record[0] > covered]
 
 
-def _check_place(path: Path, header: Header, expected: int | None, covered: int) -> None:
-    """Refuse a hole between this segment and what comes before it."""
+def _check_place(path: Path, header: Header, expected: int | None, covered: int, report: Report) -> None:
+    """Report a hole between this segment and what comes before it."""
     first = header.first_sequence
     if expected is None:
         if first > covered + 1:
-            raise corrupt(path, 0, f"records {covered + 1} to {first - 1} are missing before this segment")
+            report(Damage(path, 0, f"records {covered + 1} to {first - 1} are missing before this segment"))
     elif first > expected:
-        raise corrupt(path, 0, f"records {expected} to {first - 1} are missing before this segment")
+        report(Damage(path, 0, f"records {expected} to {first - 1} are missing before this segment"))
     elif first < expected:
-        raise corrupt(path, 0, f"it begins with record {first}, but the segment before it reaches {expected - 1}")
-
-
-def _check_damage(path: Path, found: Scan, *, last: bool) -> None:
-    if found.reading.bad and (found.damaged or not last):
-        raise corrupt(path, found.reading.end, found.reading.bad)
+        report(Damage(path, 0, f"it begins with record {first}, but the segment before it reaches {expected - 1}"))
 
 
 def mend_tail(directory: Path, tail: Tail, *, clean: bool, files: Files) -> None:

@@ -1,36 +1,45 @@
-"""Looking at a journal, and salvaging one that is damaged. `verify`, `dump` and `stats` change nothing and take no lock."""
+"""Salvaging a damaged journal: every whole record is kept in its place, and what is lost is marked as a hole.
+
+A copy of the directory is made first, and the new segment is durable before anything old is removed. A crash at any point leaves
+either the old files, or both, and then a second repair comes to the same end.
+"""
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from supervisord_agents.errors import DiskFull, JournalError
+from supervisord_agents.journal import snapshot as snapshots
+from supervisord_agents.journal.files import NO_SPACE, REAL_FILES, Files
+from supervisord_agents.journal.lock import LOCK_NAME, DirectoryLock
+from supervisord_agents.journal.segment import (
+    HEADER,
+    Header,
+    Kind,
+    Record,
+    encode_header,
+    encode_hole,
+    encode_record,
+    records_after,
+    segment_name,
+    segments,
+)
+from supervisord_agents.journal.space import RESERVE_NAME, SPARE_NAME
+from supervisord_agents.journal.survey import Finding, check_exists, verify
 
-class Finding(NamedTuple):
-    """Something wrong. `fatal`: the daemon refuses to start with it; else it is mended at the next start."""
-
-    path: Path
-    offset: int
-    what: str
-    fatal: bool
-
-
-class Entry(NamedTuple):
-    """One record as it lies on disk. `kind` is "payload" or "clean end"."""
-
-    sequence: int
-    kind: str
-    payload: bytes
-    path: Path
-    offset: int
+TEMPORARY_NAME = "repair.new"
+_SALVAGED = (Kind.PAYLOAD, Kind.CLEAN_END)
 
 
 class Report(NamedTuple):
     """What a repair did. `lost` holds ranges of sequences, both ends included."""
 
     repaired: bool
-    """False: nothing was wrong, nothing was changed."""
+    """False: the daemon starts with this journal as it is, and nothing was changed."""
     kept_in: Path | None
     """The copy of the directory as it was."""
     findings: list[Finding]
@@ -40,37 +49,101 @@ class Report(NamedTuple):
     snapshot_sequence: int
 
 
-class Stats(NamedTuple):
-    """Sizes in bytes; `bytes` is what lies on disk in all, with preallocated room."""
+class _Salvage(NamedTuple):
+    """What is left: a snapshot, and the whole records behind it by sequence."""
 
-    segments: int
-    records: int
-    first_sequence: int
-    last_sequence: int
-    snapshot_sequence: int
-    snapshot_bytes: int
-    record_bytes: int
-    bytes: int
+    covered: int
+    records: dict[int, Record]
 
-
-def verify(directory: Path) -> list[Finding]:
-    """All that is wrong with the journal; empty for a sound one. Raises NotFound if there is no journal."""
-    raise NotImplementedError
-
-
-def dump(directory: Path) -> Iterator[Entry]:
-    """Every whole record in order, also behind damage. Raises NotFound if there is no journal."""
-    raise NotImplementedError
+    @property
+    def holes(self) -> list[tuple[int, int]]:
+        """The sequences that are missing, as ranges with both ends included."""
+        expected, holes = self.covered + 1, []
+        for sequence in self.records:
+            if sequence > expected:
+                holes.append((expected, sequence - 1))
+            expected = sequence + 1
+        return holes
 
 
-def stats(directory: Path) -> Stats:
-    """Figures of the journal, of what can be read of it. Raises NotFound if there is no journal."""
-    raise NotImplementedError
-
-
-def repair(directory: Path) -> Report:
+def repair(directory: Path, *, files: Files = REAL_FILES) -> Report:
     """Salvage every whole record of a damaged journal, after a copy of it is made beside it (`<name>.damaged`).
 
-    Raises JournalLocked while a daemon runs on it, NotFound if there is no journal, DiskFull without room for the copy.
+    Raises JournalLocked while a daemon runs on it, NotFound if there is no journal, DiskFull without room for the copy,
+    JournalError for any other failure of the file system.
     """
-    raise NotImplementedError
+    check_exists(directory)
+    lock = DirectoryLock(directory)
+    try:
+        findings = verify(directory)
+        if not any(finding.fatal for finding in findings):
+            return Report(False, None, findings, 0, 0, [], 0)
+        kept_in = _copy(directory)
+        salvage = _salvage(directory)
+        _replace(directory, salvage, files)
+    except OSError as error:
+        kind = DiskFull if error.errno in NO_SPACE else JournalError
+        raise kind(f"the repair failed: {error}.", field=str(directory), kept="No record was removed.") from error
+    finally:
+        lock.release()
+    lost = salvage.holes
+    count = sum(last - first + 1 for first, last in lost)
+    return Report(True, kept_in, findings, len(salvage.records), count, lost, salvage.covered)
+
+
+def _copy(directory: Path) -> Path:
+    number, target = 1, directory.with_name(f"{directory.name}.damaged")
+    while target.exists():
+        number += 1
+        target = directory.with_name(f"{directory.name}.damaged-{number}")
+    try:
+        shutil.copytree(directory, target, ignore=shutil.ignore_patterns(LOCK_NAME, SPARE_NAME, RESERVE_NAME))
+    except shutil.Error as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise JournalError(
+            f"the copy could not be made: {error.args[0][0][2]}.", field=str(target), kept="Nothing was changed."
+        ) from error
+    except OSError:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    return target
+
+
+def _salvage(directory: Path) -> _Salvage:
+    kept = snapshots.newest_readable(directory)
+    covered = kept.sequence if kept else 0
+    records: dict[int, Record] = {}
+    for header, path in segments(directory):
+        for record in records_after(path.read_bytes(), HEADER.size, header.first_sequence - 1, header):
+            if record.sequence > covered and record.kind in _SALVAGED:
+                records[record.sequence] = record
+    return _Salvage(covered, dict(sorted(records.items())))
+
+
+def _replace(directory: Path, salvage: _Salvage, files: Files) -> None:
+    old_segments = segments(directory)
+    epoch = max((header.epoch for header, _ in old_segments), default=0)
+    header = Header((epoch >> 32) + 1 << 32 | secrets.randbits(32), salvage.covered + 1)
+    temporary = directory / TEMPORARY_NAME
+    descriptor = files.create(temporary)
+    try:
+        files.write(descriptor, encode_header(header) + b"".join(_encoded(salvage, header)), 0)
+        files.sync(descriptor)
+    finally:
+        files.close(descriptor)
+    files.rename(temporary, directory / segment_name(header))
+    files.sync_directory(directory)
+    for _, path in old_segments:
+        files.remove(path)
+    for path in snapshots.snapshots(directory):
+        if path.name != snapshots.snapshot_name(salvage.covered):
+            files.remove(path)
+    files.sync_directory(directory)
+
+
+def _encoded(salvage: _Salvage, header: Header) -> Iterator[bytes]:
+    ends = {last + 1: first for first, last in salvage.holes}
+    for sequence, record in salvage.records.items():
+        if sequence in ends:
+            yield encode_hole(ends[sequence], sequence, header.checksum)
+        yield encode_record(sequence, record.payload, header.checksum, record.kind)

@@ -4,8 +4,8 @@
     record   u32 length | u32 crc32 of what follows | u64 sequence | u8 kind | payload
 
 Little-endian; `length` counts kind and payload. Sequences rise by one from record to record and from segment to segment. A
-segment is preallocated and reads as zeros behind its last record. Kind 1 is a payload, kind 2 marks an orderly end of the daemon
-and has none.
+segment is preallocated and reads as zeros behind its last record. Kind 1 is a payload; kind 2 marks an orderly end of the daemon
+and has none; kind 3 marks a hole that a repair left, and holds the sequence (u64) of the record after it.
 
 The epoch rises with every start and its lower half is random. A record's checksum starts from the checksum of its segment's
 header, so bytes that look like a record check only in the segment they were written for: who chooses a payload cannot forge a
@@ -31,6 +31,7 @@ _HEADER_CHECKED = struct.Struct("<IQQ")
 _LENGTH_CRC = struct.Struct("<II")
 _SEQUENCE_KIND = struct.Struct("<QB")
 _RECORD_HEAD = struct.Struct("<IIQB")
+_NEXT = struct.Struct("<Q")
 _SEQUENCE_BYTES = 8
 RECORD_OVERHEAD = _RECORD_HEAD.size
 _RESYNC_WINDOW = 1 << 32
@@ -43,9 +44,25 @@ class Kind(IntEnum):
 
     PAYLOAD = 1
     CLEAN_END = 2
+    HOLE = 3
 
 
 _PAYLOAD = int(Kind.PAYLOAD)
+
+
+class Damage(JournalCorrupt):
+    """Damage that is no torn tail: `what` is wrong at `offset` of the file `path`."""
+
+    def __init__(self, path: Path, offset: int, what: str) -> None:
+        super().__init__(
+            f"damage at byte {offset}: {what}.",
+            field=str(path),
+            kept="Nothing was changed.",
+            hint="See what is whole: agentctl journal verify. Then, with a copy made: agentctl journal repair.",
+        )
+        self.path = path
+        self.offset = offset
+        self.what = what
 
 
 class Header(NamedTuple):
@@ -76,6 +93,8 @@ class Reading(NamedTuple):
     payloads: list[tuple[int, bytes]]
     """Sequence and payload. Plain tuples: a million of them are read twice as fast as a million of a class."""
     clean_ends: list[int]
+    holes: list[tuple[int, int]]
+    """What a repair left out: first and last lost sequence."""
     next_sequence: int
     end: int
     bad: str
@@ -111,17 +130,17 @@ def encode_header(header: Header) -> bytes:
 
 
 def decode_header(data: bytes, path: Path) -> Header:
-    """Raises JournalCorrupt for what is no header, of a newer version, or not of this file."""
+    """Raises Damage for what is no header, of a newer version, or not of this file."""
     if len(data) < HEADER.size:
-        raise corrupt(path, 0, "the header is cut short")
+        raise Damage(path, 0, "the header is cut short")
     magic, version, crc, epoch, first_sequence = HEADER.unpack_from(data)
     if magic != MAGIC or zlib.crc32(_HEADER_CHECKED.pack(version, epoch, first_sequence)) != crc:
-        raise corrupt(path, 0, "the header does not check")
+        raise Damage(path, 0, "the header does not check")
     if version > VERSION:
-        raise corrupt(path, 0, f"it is of format {version}, this version reads up to {VERSION}")
+        raise Damage(path, 0, f"it is of format {version}, this version reads up to {VERSION}")
     header = Header(epoch, first_sequence)
     if header != header_of_name(path):
-        raise corrupt(path, 0, "the header belongs to a file of another name")
+        raise Damage(path, 0, "the header belongs to a file of another name")
     return header
 
 
@@ -130,9 +149,17 @@ def encode_record(sequence: int, payload: bytes, header_checksum: int, kind: int
     return _LENGTH_CRC.pack(len(payload) + 1, zlib.crc32(body, header_checksum)) + body
 
 
+def encode_hole(first_lost: int, next_sequence: int, header_checksum: int) -> bytes:
+    return encode_record(first_lost, _NEXT.pack(next_sequence), header_checksum, Kind.HOLE)
+
+
 def scan(data: bytes, path: Path) -> Scan:
-    """Read a whole segment. Raises JournalCorrupt for a bad header; a bad record is told in the result."""
-    header = decode_header(data, path)
+    """Read a whole segment. Raises Damage for a bad header; a bad record is told in the result."""
+    return scan_records(data, decode_header(data, path))
+
+
+def scan_records(data: bytes, header: Header) -> Scan:
+    """Read the records of a segment, whatever its own header says."""
     reading = read_records(data, HEADER.size, header.first_sequence, header)
     damaged = bool(reading.bad) and any(True for _ in records_after(data, reading.end + 1, reading.next_sequence, header))
     return Scan(header, reading, damaged)
@@ -142,6 +169,7 @@ def read_records(data: bytes, offset: int, sequence: int, header: Header) -> Rea
     """The records from `offset` on, the first of them numbered `sequence`, up to the first that is not as it should be."""
     payloads: list[tuple[int, bytes]] = []
     clean_ends: list[int] = []
+    holes: list[tuple[int, int]] = []
     add, unpack, checksum, start, size = payloads.append, _RECORD_HEAD.unpack_from, zlib.crc32, header.checksum, len(data)
     view = memoryview(data)
     bad = ""
@@ -158,12 +186,16 @@ def read_records(data: bytes, offset: int, sequence: int, header: Header) -> Rea
             add((found, data[offset + RECORD_OVERHEAD : end]))
         elif kind == Kind.CLEAN_END:
             clean_ends.append(found)
+        elif kind == Kind.HOLE and length == 1 + _NEXT.size:
+            (after,) = _NEXT.unpack_from(data, offset + RECORD_OVERHEAD)
+            holes.append((found, after - 1))
+            sequence = after - 1
         else:
             bad = f"record {found} is of an unknown kind, {kind}"
             break
         offset = end
         sequence += 1
-    return Reading(payloads, clean_ends, sequence, offset, bad or _what_is_wrong(data, offset))
+    return Reading(payloads, clean_ends, holes, sequence, offset, bad or _what_is_wrong(data, offset))
 
 
 def _what_is_wrong(data: bytes, offset: int) -> str:
@@ -195,13 +227,3 @@ def records_after(data: bytes, offset: int, sequence: int, header: Header) -> It
             place, sequence = end, found
         else:
             place += 1
-
-
-def corrupt(path: Path, offset: int, what: str) -> JournalCorrupt:
-    """The error for damage that is no torn tail."""
-    return JournalCorrupt(
-        f"damage at byte {offset}: {what}.",
-        field=str(path),
-        kept="Nothing was changed.",
-        hint="Keep a copy of the directory, then see: agentctl journal verify, agentctl journal repair.",
-    )

@@ -14,9 +14,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from supervisord_agents.errors import JournalCorrupt
 from supervisord_agents.journal.files import Files
-from supervisord_agents.journal.segment import corrupt
+from supervisord_agents.journal.segment import Damage
 
 MAGIC = b"ASUPSNP1"
 VERSION = 1
@@ -43,9 +42,17 @@ def snapshots(directory: Path) -> list[Path]:
 
 
 def newest(directory: Path) -> Snapshot | None:
-    """The last snapshot; raises JournalCorrupt if it is damaged, for the records that led to it may be gone."""
+    """The last snapshot; raises Damage if it is damaged, for the records that led to it may be gone."""
     found = snapshots(directory)
     return read(found[-1]) if found else None
+
+
+def newest_readable(directory: Path) -> Snapshot | None:
+    """The last snapshot that checks."""
+    for path in reversed(snapshots(directory)):
+        with contextlib.suppress(Damage):
+            return read(path)
+    return None
 
 
 def write(directory: Path, snapshot: Snapshot, files: Files) -> None:
@@ -69,7 +76,7 @@ def write(directory: Path, snapshot: Snapshot, files: Files) -> None:
 
 
 def read(path: Path) -> Snapshot:
-    """Raises JournalCorrupt for a file that does not check."""
+    """Raises Damage for a file that does not check."""
     data = path.read_bytes()
     if len(data) < HEADER.size:
         raise _damaged(path, "it is cut short")
@@ -86,5 +93,5 @@ def read(path: Path) -> Snapshot:
     return Snapshot(sequence, payload)
 
 
-def _damaged(path: Path, what: str) -> JournalCorrupt:
-    return corrupt(path, 0, f"this snapshot cannot be used: {what}")
+def _damaged(path: Path, what: str) -> Damage:
+    return Damage(path, 0, f"this snapshot cannot be used: {what}")

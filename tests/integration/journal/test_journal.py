@@ -30,7 +30,7 @@ def segment_paths(directory: Path) -> list[Path]:
 
 def test_a_new_journal_is_empty(tmp_path: Path) -> None:
     journal, recovered = open_journal(tmp_path / "state" / "journal")
-    assert recovered == Recovered(None, 0, [], 0, True, 0)
+    assert recovered == Recovered(None, 0, [], 0, True, 0, [])
     assert (journal.sequence, journal.durable, journal.accepting) == (0, 0, True)
     assert stat.S_IMODE((tmp_path / "state" / "journal").stat().st_mode) == 0o700
     journal.close()
