@@ -38,7 +38,7 @@ def register(commands: Commands) -> None:
         "-f", "--follow", action="store_true", help="go on until interrupted, also over restarts of the supervisor"
     )
     parser.add_argument("--after", metavar="TOKEN", default="", help="only what came after the item with this token")
-    parser.add_argument("--graph", metavar="ID", default="", help="only this graph or task")
+    parser.add_argument("--graph", metavar="ID", default="", help="only this graph or task, or the beginning of its id")
     parser.add_argument("--logs", action="store_true", help="also what workers write")
 
 
@@ -61,6 +61,7 @@ class _Reader:
         self._logs: bool = arguments.logs
 
     async def follow(self, client: Client) -> None:
+        await self._find(client)
         start = f"{(await client.status()).journal_sequence}.0"
         try:
             async with aclosing(self._items(client)) as items:
@@ -71,6 +72,7 @@ class _Reader:
             self._token = self._token or start
 
     async def remembered(self, client: Client) -> None:
+        await self._find(client)
         self._token = self._token or FROM_THE_BEGINNING
         async with aclosing(self._items(client)) as items:
             while True:
@@ -78,6 +80,12 @@ class _Reader:
                     self._print(await asyncio.wait_for(anext(items), QUIET_S))
                 except (TimeoutError, StopAsyncIteration):
                     return
+
+    async def _find(self, client: Client) -> None:
+        """Take the beginning of an id for the whole: the stream wants the whole one, and knows no wrong one."""
+        if self._graph:
+            named = (await client.wait([self._graph], mode="any", timeout_s=0)).tasks
+            self._graph = named[0].id if len(named) == 1 else named[0].graph
 
     def _items(self, client: Client) -> AsyncGenerator[Item, None]:
         return resumed(client, self._token, self._graph, self._logs)
@@ -88,6 +96,7 @@ class _Reader:
             self._output.value(item)
         else:
             self._output.lines(describe(item))
+            self._output.flush()
 
 
 def describe(item: Item) -> Iterator[list[Cell]]:

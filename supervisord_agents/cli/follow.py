@@ -137,3 +137,4 @@ class LogPrinter:
             lines.append(self._partial)
         for line in lines:
             self._output.line(Span(self._prefix, Style.FAINT), line)
+        self._output.flush()

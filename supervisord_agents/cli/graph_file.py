@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_agents.core.model import TaskSpec
+from supervisord_agents.core.model import Dependency, Limits, TaskSpec
 from supervisord_agents.errors import InvalidInput
 
 STDIN = "-"
@@ -51,9 +51,17 @@ def _refusal(error: msgspec.ValidationError, source: str) -> InvalidInput:
     message = str(error)
     place = _PLACE.search(message)
     field = f"{source}: {place[1]}" if place and place[1] else source
-    known = Graph if field == source else TaskSpec
-    hint = f"Known fields here: {', '.join(known.__struct_fields__)}." if "unknown field" in message else ""
+    known = ", ".join(_struct_at(place[1] if place else "").__struct_fields__)
+    hint = f"Known fields here: {known}." if "unknown field" in message else ""
     return InvalidInput(f"{_PLACE.sub('', message)}.", field=field, hint=hint)
+
+
+def _struct_at(place: str) -> type[msgspec.Struct]:
+    """What lies at such a place as `tasks[0].limits`."""
+    if not place:
+        return Graph
+    last = place.rpartition(".")[2].partition("[")[0]
+    return {"limits": Limits, "dependencies": Dependency}.get(last, TaskSpec)
 
 
 def text_of(name: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from supervisord_agents.cli import (
     bridge,
@@ -39,8 +41,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is one of exits.Exit."""
     given = list(sys.argv[1:] if argv is None else argv)
-    tolerate(sys.stdout)
-    tolerate(sys.stderr)
+    _open_streams()
     try:
         return _run(given)
     except BrokenPipeError:
@@ -50,10 +51,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
 
 
+def _open_streams() -> None:
+    """Standard output and error that take every character; where one was closed (`>&-`), it leads nowhere."""
+    if sys.stdout is None:
+        sys.stdout = _nowhere()
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
+    tolerate(sys.stdout)
+    tolerate(sys.stderr)
+
+
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
 def _run(given: list[str]) -> Exit:
     output = Output(json="--json" in _options(given))
     try:
-        arguments = parse(build_parser(), given)
+        arguments = _parsed(given, output)
         output = Output(json=arguments.json, colour=not arguments.no_color)
         run: Command = arguments.run
         code = run(Session(arguments, output), arguments)
@@ -76,6 +91,15 @@ def _run(given: list[str]) -> Exit:
             raise
         output.error(_bug(error))
         return Exit.FAILED
+
+
+def _parsed(given: list[str], output: Output) -> argparse.Namespace:
+    try:
+        return parse(build_parser(), given)
+    except SystemExit:
+        # --help or --version has been printed. Written here, it can still fail in a way that is told.
+        output.close()
+        raise
 
 
 def _options(given: list[str]) -> list[str]:

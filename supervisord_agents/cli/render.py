@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from supervisord_agents.cli import sanitize
+from supervisord_agents.cli import columns, sanitize
 from supervisord_agents.core.model import State
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -95,12 +95,12 @@ def table(rows: Sequence[Row], *, header: Sequence[str] = (), indent: str = "") 
     cells = [[_span(cell) for cell in row] for row in rows]
     if header:
         cells.insert(0, [Span(name, Style.FAINT) for name in header])
-    widths = [max(len(row[column].text) for row in cells) for column in range(len(cells[0]) - 1)] if cells else []
+    widths = [max(columns.width(row[column].text) for row in cells) for column in range(len(cells[0]) - 1)] if cells else []
     return [[Span(indent), *_padded(row, widths)] for row in cells]
 
 
 def _padded(row: list[Span], widths: list[int]) -> list[Span]:
-    padded = [Span(f"{span.text:{width}}  ", span.style) for span, width in zip(row, widths, strict=False)]
+    padded = [Span(f"{columns.padded(span.text, width)}  ", span.style) for span, width in zip(row, widths, strict=False)]
     return [*padded, row[-1]]
 
 

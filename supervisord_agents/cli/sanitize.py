@@ -1,7 +1,7 @@
 r"""Text of workers, made harmless for a terminal.
 
 A terminal obeys C0 and C1 control characters and the escape sequences they begin; bidirectional overrides, line separators and
-invisible tag characters show a text as something that it is not. All of them are shown as `\x1b` or `\u202e` instead. What is
+invisible characters show a text as something that it is not. All of them are shown as `\x1b` or `\u202e` instead. What is
 harmless comes out as it went in.
 """
 
@@ -14,6 +14,7 @@ _HARMFUL = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # direction
     "\u2028\u2029"  # line and paragraph separators
+    "\u180e\u200b\u2060-\u2065\ufeff\ufff9-\ufffb"  # invisible, and with no place in plain text
     "\ud800-\udfff"  # lone surrogates, which cannot be written at all
     "\U000e0000-\U000e007f"  # invisible tags
 )

@@ -36,7 +36,7 @@ def status(session: Session, arguments: argparse.Namespace) -> Exit:
     output.lines(render.table(_facts(reply, now)))
     if running.tasks:
         output.line()
-        output.lines(_running(running.tasks, now))
+        output.table(_running(running.tasks, now))
         if running.total > len(running.tasks):
             output.note(f"{running.total - len(running.tasks)} more: agentctl list --state running")
     for note in reply.notes:

@@ -89,7 +89,7 @@ def _attend(session: Session, reply: SubmitReply, *, following: bool) -> Exit:
     if output.json:
         output.value(waited)
     elif len(waited.tasks) != 1:
-        output.lines(task_table(waited.tasks))
+        output.table(task_table(waited.tasks))
     elif following:
         _note_end(session, waited)
     else:

@@ -58,7 +58,7 @@ def list_tasks(session: Session, arguments: argparse.Namespace) -> Exit:
     if not reply.tasks:
         output.note("no tasks")
         return Exit.OK
-    output.lines(task_table(reply.tasks))
+    output.table(task_table(reply.tasks))
     if reply.next:
         output.note(f"{len(reply.tasks)} of {render.plural(reply.total, 'task')}; more: the same with --after {reply.next}")
     return Exit.OK

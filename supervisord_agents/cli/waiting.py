@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -47,7 +46,7 @@ def wait(session: Session, arguments: argparse.Namespace) -> Exit:
     if session.output.json:
         session.output.value(reply)
     else:
-        session.output.lines(task_table(reply.tasks))
+        session.output.table(task_table(reply.tasks))
     return judge(session, reply)
 
 
@@ -76,12 +75,11 @@ class _Waiting:
         self._mode = mode
         self._began = time.monotonic()
         self._timeout_s = timeout_s
-        self._watched = sys.stderr.isatty() and not session.output.json
 
     async def until_done(self, client: Client) -> WaitReply:
         while True:
             left = self._began + self._timeout_s - time.monotonic()
-            once = min(max(left, 0.0), LOOK_EVERY_S if self._watched else LONGEST_WAIT_S)
+            once = min(max(left, 0.0), LOOK_EVERY_S if self._output.watched else LONGEST_WAIT_S)
             reply = await client.wait(self._tasks, mode=self._mode, timeout_s=once)
             if reply.done or left <= once:
                 return reply
