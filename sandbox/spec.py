@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +16,11 @@ HOME = "/home/worker"
 WORKSPACE = "/workspace"
 OPTIONAL_LAYERS = frozenset({"cgroup"})
 """What a specification may name as optional; every other layer is demanded."""
+MAX_UID = 2**32 - 2
+"""The number above means "leave it as it is" to setresuid(2): the worker would stay root."""
+LIMITS = ("tmp_bytes", "open_files", "file_size_bytes", "memory_bytes", "pids", "cpu_percent")
+MAX_LIMIT = 2**63 - 1
+_HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 
 
 class Bind(NamedTuple):
@@ -61,21 +67,42 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 def check(spec: SandboxSpec) -> None:
     """Raise SandboxError, naming the field, for a specification that cannot be meant."""
+    _check_program(spec)
+    _check_paths(spec)
+    _check_numbers(spec)
+    if not _HOSTNAME.fullmatch(spec.hostname):
+        raise _refused("hostname", f"{spec.hostname!r} is not up to 64 letters, digits, '-' and '.'.")
+    if unknown := set(spec.optional_layers) - OPTIONAL_LAYERS:
+        known = ", ".join(sorted(OPTIONAL_LAYERS))
+        raise _refused("optional_layers", f"{', '.join(sorted(unknown))} cannot be optional; {known} can.")
+
+
+def _check_program(spec: SandboxSpec) -> None:
     if not spec.argv or not all(isinstance(word, str) and "\0" not in word for word in spec.argv) or not spec.argv[0]:
         raise _refused("argv", "must name a program; no word may hold a NUL.")
     for name, value in spec.env.items():
         if not name or "=" in name or "\0" in name + value:
             raise _refused("env", f"{name!r} is no name of a variable, or its value holds a NUL.")
-    for path in (spec.cwd, *(path for bind in spec.binds for path in (bind.source, bind.place))):
-        if not os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path:
-            raise _refused("cwd" if path == spec.cwd else "binds", f"{path!r} is no absolute, normal path.")
+
+
+def _check_paths(spec: SandboxSpec) -> None:
+    for field, path in (("cwd", spec.cwd), *(("binds", path) for bind in spec.binds for path in (bind.source, bind.place))):
+        # Of two slashes at the beginning, normpath keeps both.
+        if not os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path or path.startswith("//"):
+            raise _refused(field, f"{path!r} is no absolute, normal path.")
     if any(bind.place == "/" for bind in spec.binds):
         raise _refused("binds", "the root itself cannot be bound.")
-    if spec.uid < 1:
-        raise _refused("uid", "must be above 0: a worker never runs as root.")
-    if unknown := set(spec.optional_layers) - OPTIONAL_LAYERS:
-        known = ", ".join(sorted(OPTIONAL_LAYERS))
-        raise _refused("optional_layers", f"{', '.join(sorted(unknown))} cannot be optional; {known} can.")
+
+
+def _check_numbers(spec: SandboxSpec) -> None:
+    if not 1 <= spec.uid <= MAX_UID:
+        raise _refused("uid", f"must be from 1 to {MAX_UID}: a worker never runs as root.")
+    for name in LIMITS:
+        if not 0 <= getattr(spec, name) <= MAX_LIMIT:
+            raise _refused(name, f"must be from 0, which is no limit, to {MAX_LIMIT}.")
+    ports = spec.loopback_listen
+    if len(set(ports)) < len(ports) or not all(0 < port < 65536 for port in ports):
+        raise _refused("loopback_listen", "must be different ports from 1 to 65535.")
 
 
 def _refused(field: str, message: str) -> SandboxError:

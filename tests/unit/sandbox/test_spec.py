@@ -1,0 +1,100 @@
+"""A specification that cannot be meant is refused, and the refusal names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sandbox.errors import SandboxError
+from sandbox.spec import MAX_UID, Bind, SandboxSpec, check
+
+
+def refusal(**fields: Any) -> SandboxError:
+    with pytest.raises(SandboxError) as refused:
+        check(SandboxSpec(**{"argv": ("true",), **fields}))
+    assert refused.value.step == "spec"
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"argv": ("/usr/bin/env", "", "ümlaut", "-")},
+        {"env": {"EMPTY": "", "EQUALS": "a=b"}, "cwd": "/tmp"},
+        {"binds": (Bind("/srv"), Bind("/srv/a b", "/workspace", writable=True))},
+        {"uid": 1},
+        {"uid": MAX_UID},
+        {"optional_layers": ("cgroup",)},
+        {"hostname": "a" * 64, "loopback_listen": (1, 65535)},
+        {"memory_bytes": 0, "pids": 1, "cpu_percent": 1, "open_files": 0, "file_size_bytes": 1, "tmp_bytes": 4096},
+    ],
+)
+def test_what_can_be_meant_passes(fields: dict[str, Any]) -> None:
+    check(SandboxSpec(**{"argv": ("true",), **fields}))
+
+
+@pytest.mark.parametrize("argv", [(), ("",), ("ls\0",), ("ls", "a\0b"), ("ls", 3)])
+def test_argv(argv: tuple[Any, ...]) -> None:
+    assert refusal(argv=argv).message.startswith("argv: ")
+
+
+@pytest.mark.parametrize("env", [{"": "x"}, {"A=B": "x"}, {"A\0": "x"}, {"A": "x\0y"}])
+def test_env(env: dict[str, str]) -> None:
+    error = refusal(env=env)
+    assert error.message.startswith("env: ")
+    assert repr(next(iter(env))) in error.message
+
+
+NO_PATHS = ["", ".", "work", "./work", "/work/", "/work/../etc", "/work//x", "/work/.", "//work", "/wo\0rk"]
+
+
+@pytest.mark.parametrize("path", NO_PATHS)
+def test_cwd(path: str) -> None:
+    error = refusal(cwd=path)
+    assert error.message.startswith("cwd: ")
+    assert repr(path) in error.message
+
+
+@pytest.mark.parametrize("path", NO_PATHS)
+def test_the_source_of_a_bind(path: str) -> None:
+    assert refusal(binds=(Bind("/ok"), Bind(path, "/place"))).message.startswith("binds: ")
+
+
+@pytest.mark.parametrize("path", NO_PATHS[1:])
+def test_the_target_of_a_bind(path: str) -> None:
+    assert refusal(binds=(Bind("/ok", path),)).message.startswith("binds: ")
+
+
+@pytest.mark.parametrize("bind", [Bind("/"), Bind("/srv", "/"), Bind("/srv", "//"), Bind("/", writable=True)])
+def test_the_root_itself_cannot_be_bound(bind: Bind) -> None:
+    assert refusal(binds=(bind,)).message.startswith("binds: ")
+
+
+@pytest.mark.parametrize("uid", [0, -1, 2**32 - 1, 2**32, 2**40])
+def test_a_worker_is_never_root(uid: int) -> None:
+    """2³² − 1 is the -1 of setresuid(2), which would leave root as it is."""
+    assert refusal(uid=uid).message.startswith("uid: ")
+
+
+@pytest.mark.parametrize("hostname", ["", "a" * 65, "a\nb", "a b", "-a", "a\0b", "ä"])
+def test_hostname(hostname: str) -> None:
+    assert refusal(hostname=hostname).message.startswith("hostname: ")
+
+
+@pytest.mark.parametrize("field", ["tmp_bytes", "open_files", "file_size_bytes", "memory_bytes", "pids", "cpu_percent"])
+@pytest.mark.parametrize("value", [-1, 2**63])
+def test_a_limit_below_none_or_beyond_the_kernels_numbers(field: str, value: int) -> None:
+    """The kernel takes -1 for "no limit" here and there: a slip would lift the limit."""
+    assert refusal(**{field: value}).message.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("ports", [(0,), (-1,), (65536,), (80, 80)])
+def test_loopback_listen(ports: tuple[int, ...]) -> None:
+    assert refusal(loopback_listen=ports).message.startswith("loopback_listen: ")
+
+
+def test_only_cgroups_are_optional() -> None:
+    error = refusal(optional_layers=("cgroup", "seccomp", "mount"))
+    assert error.message == "optional_layers: mount, seccomp cannot be optional; cgroup can."
