@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import socket
 
 import msgspec
@@ -100,9 +101,20 @@ def receive_answer(sock: socket.socket) -> tuple[Started | NotStarted | Spawned 
     return (_answer_decoder.decode(packet), descriptors) if packet else None
 
 
+def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """One packet of at most `size` bytes, and the descriptors beside it, which are closed on exec; empty at the end."""
+    # Not socket.recv_fds: it loses its flags in Python 3.11.
+    numbers = array.array("i")
+    space = socket.CMSG_LEN(MAX_DESCRIPTORS * numbers.itemsize)
+    packet, beside, _, _ = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in beside:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    return packet, list(numbers)
+
+
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     try:
-        packet, descriptors, _, _ = socket.recv_fds(sock, MAX_PACKET_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        return receive_packet(sock, MAX_PACKET_BYTES)
     except ConnectionResetError:
         return b"", []
-    return packet, descriptors

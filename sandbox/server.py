@@ -12,7 +12,6 @@ import os
 import selectors
 import signal
 import socket
-import stat
 import sys
 import time
 from typing import NamedTuple
@@ -193,7 +192,7 @@ class Server:
         if not bind.writable or not self._root:
             return -1
         owner = os.stat(bind.source)
-        if stat.S_ISREG(owner.st_mode) or (owner.st_uid, owner.st_gid) == (uid, gid):
+        if (owner.st_uid, owner.st_gid) == (uid, gid):
             return -1
         return idmap.namespace((owner.st_uid, owner.st_gid), (uid, gid))
 
@@ -215,7 +214,7 @@ class Server:
     def _on_status(self, child: Child) -> None:
         if child.status.fileno() < 0:
             return
-        packet, descriptors, _, _ = socket.recv_fds(child.status, 65_536, protocol.MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        packet, descriptors = protocol.receive_packet(child.status, 65_536)
         if packet == READY:
             child.ready, child.listeners = True, descriptors
             with contextlib.suppress(OSError):
