@@ -17,13 +17,14 @@ def fork_program() -> None:
     program = os.fork()
     if program == 0:
         return
-    os.closerange(3, 1 << 20)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         os.kill(program, number)
 
     for number in PASSED_ON:
         signal.signal(number, pass_on)
+    # Last, for this tells the fork server that the sandbox runs: from then on a signal may come.
+    os.closerange(3, 1 << 20)
     while True:
         pid, outcome = os.wait()
         if pid == program:
