@@ -82,6 +82,8 @@ def _spec(options: argparse.Namespace) -> SandboxSpec:
 def _environment(chosen: profile.Profile, given: list[str]) -> dict[str, str]:
     passed = {name: os.environ[name] for name in chosen.pass_env if name in os.environ}
     usual = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME}
+    if lacking := [pair for pair in given if "=" not in pair]:
+        raise SandboxError(f"--env {lacking[0]}: is not NAME=VALUE.", step="spec")
     return usual | passed | chosen.env | {name: value for name, _, value in (pair.partition("=") for pair in given)}
 
 

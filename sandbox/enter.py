@@ -208,14 +208,11 @@ def _inherit(descriptors: dict[int, int]) -> None:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     wanted = dict.fromkeys(range(3), null) | descriptors
     # First all out of the way, so that none is overwritten by another's number.
-    moved = {target: _duplicate_high(descriptor) for target, descriptor in wanted.items()}
+    out_of_the_way = max(FIRST_FREE_FD, *wanted) + 1
+    moved = {target: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, out_of_the_way) for target, descriptor in wanted.items()}
     linux.close_on_exec_from(3)
     for target, descriptor in moved.items():
         os.dup2(descriptor, target, inheritable=True)
-
-
-def _duplicate_high(descriptor: int) -> int:
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD)
 
 
 def _limit(spec: SandboxSpec) -> None:

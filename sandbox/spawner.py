@@ -126,6 +126,8 @@ class Spawner:
         specification cannot be enforced.
         """
         check(spec)
+        if len(descriptors) > protocol.MAX_DESCRIPTORS:
+            raise SandboxError(f"{len(descriptors)} descriptors, the limit is {protocol.MAX_DESCRIPTORS}.", step="spec")
         if self._gone.is_set():
             raise _server_gone()
         self._attach_to_loop()

@@ -1,0 +1,107 @@
+"""What a sandbox's file system is made of, for a made-up host and for this one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sandbox.plan import ETC, PRIVATE, Host, Plan, Tree, make
+from sandbox.spec import HOME, Bind, SandboxSpec
+
+MERGED = Host(
+    links={"/bin": "usr/bin", "/lib64": "usr/lib64", "/etc/localtime": "/usr/share/zoneinfo/UTC"},
+    system=("/usr", "/etc/ssl", "/etc/ld.so.cache"),
+    devices=("/dev/null", "/dev/urandom"),
+)
+SPLIT = Host(links={}, system=("/usr", "/bin", "/lib"), devices=("/dev/null",))
+
+
+def plan_of(*binds: Bind, host: Host = MERGED, hostname: str = "box") -> Plan:
+    return make(SandboxSpec(argv=("true",), binds=binds, hostname=hostname), host, 1000, 1001)
+
+
+def test_the_skeleton_has_what_programs_expect() -> None:
+    plan = plan_of()
+    assert {"/proc", "/dev", "/dev/pts", "/run", "/etc", "/var", "/root"} <= set(plan.directories)
+    assert plan.private == PRIVATE == ("/tmp", "/dev/shm", HOME, "/workspace")
+
+
+def test_links_of_a_merged_system_are_made_again() -> None:
+    plan = plan_of()
+    assert plan.links.items() >= MERGED.links.items()
+    assert plan.links["/var/tmp"] == "/tmp"
+    assert plan.links["/dev/fd"] == "/proc/self/fd"
+    assert plan.links["/dev/ptmx"] == "pts/ptmx"
+    assert "/bin" not in {tree.place for tree in plan.trees}
+
+
+def test_directories_of_a_split_system_are_bound() -> None:
+    plan = plan_of(host=SPLIT)
+    assert Tree("/bin", "/bin") in plan.trees
+    assert "/bin" not in plan.links
+
+
+def test_nothing_is_writable_but_what_was_asked_for() -> None:
+    plan = plan_of(Bind("/srv/work", writable=True), Bind("/srv/data", "/data"))
+    assert [tree for tree in plan.trees if tree.writable] == [Tree("/srv/work", "/srv/work", writable=True)]
+    assert {tree.place for tree in plan.trees if tree.device} == set(MERGED.devices)
+
+
+def test_outer_binds_are_attached_before_those_below_them() -> None:
+    plan = plan_of(Bind("/a", "/srv/x/y/z"), Bind("/b", "/srv"), Bind("/c", "/srv/x"), host=SPLIT)
+    places = [tree.place for tree in plan.trees if tree.place.startswith("/srv")]
+    assert places == ["/srv", "/srv/x", "/srv/x/y/z"]
+
+
+def test_a_bind_may_take_the_place_of_a_private_directory() -> None:
+    plan = plan_of(Bind("/srv/work", "/workspace", writable=True), Bind("/srv/tmp", "/tmp"))
+    assert plan.private == ("/dev/shm", HOME)
+
+
+def test_what_the_system_shows_anyway_is_not_bound_twice() -> None:
+    assert plan_of(Bind("/usr/lib/python3"), Bind("/usr")).trees == plan_of().trees
+
+
+@pytest.mark.parametrize("bind", [Bind("/usr/share/x", "/x"), Bind("/usr/local/w", writable=True), Bind("/usrlocal")])
+def test_what_looks_like_the_system_but_is_not_is_bound(bind: Bind) -> None:
+    assert Tree(bind.source, bind.place, bind.writable) in plan_of(bind).trees
+
+
+def test_the_accounts_are_written_never_the_hosts() -> None:
+    plan = plan_of()
+    assert plan.files["/etc/passwd"].splitlines()[1] == f"worker:x:1000:1001:worker:{HOME}:/bin/sh"
+    assert [line.split(":")[0] for line in plan.files["/etc/passwd"].splitlines()] == ["root", "worker", "nobody"]
+    assert "worker:x:1001:" in plan.files["/etc/group"]
+    assert "127.0.0.1 localhost box\n" in plan.files["/etc/hosts"]
+    secrets = {"passwd", "shadow", "group", "gshadow", "sudoers", "ssh", "hosts", "resolv.conf", "machine-id", "krb5.keytab"}
+    assert not secrets & set(ETC)
+    assert not any("private" in name or "shadow" in name for name in ETC)
+
+
+def test_this_host_gives_nothing_of_any_home() -> None:
+    plan = plan_of(host=Host.look())
+    shown = [tree.source for tree in plan.trees]
+    assert "/usr" in shown
+    for hidden in (os.path.expanduser("~"), "/home", "/root", "/tmp", "/run", "/var", "/sys", "/etc", "/dev", "/proc", "/"):
+        assert hidden not in shown
+    assert all(source.startswith(("/usr", "/etc/", "/dev/", "/bin", "/lib", "/sbin")) for source in shown)
+
+
+def test_this_hosts_links_lead_where_they_lead_here() -> None:
+    for path, target in Host.look().links.items():
+        assert os.readlink(path) == target
+
+
+def test_people_are_shown_every_path_with_what_it_is() -> None:
+    lines = dict(line.split("  ", 1) for line in str(plan_of(Bind("/srv/work", writable=True), Bind("/d", "/data"))).splitlines())
+    told = {path.strip(): what.strip() for path, what in lines.items()}
+    assert list(told) == sorted(told)
+    assert told["/srv/work"] == "the host's, WRITABLE"
+    assert told["/data"] == "the host's /d, read-only"
+    assert told["/usr"] == "the host's, read-only"
+    assert told["/bin"] == "-> usr/bin"
+    assert told["/dev/null"] == "device"
+    assert told["/etc/passwd"] == "written for the sandbox"
+    assert told["/tmp"] == "private, writable, in memory"
+    assert told["/proc"] == "this sandbox's processes"
