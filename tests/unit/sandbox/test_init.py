@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,9 +15,7 @@ import ctypes, os, signal, sys, time
 ctypes.CDLL(None).prctl({PR_SET_CHILD_SUBREAPER}, 1, 0, 0, 0)
 from sandbox import init
 leaked = os.open("/dev/null", os.O_RDONLY)
-init.fork_program()
 """
-"""What comes after it runs in the child, which is the program; the process that is started stays behind as init."""
 
 Processes = list[subprocess.Popen[str]]
 
@@ -32,9 +29,14 @@ def started() -> Iterator[Processes]:
             process.kill()
 
 
-def start(processes: Processes, code: str) -> subprocess.Popen[str]:
+def start(processes: Processes, code: str, before: str = "") -> subprocess.Popen[str]:
+    """Start a process that stays behind as init, while `code` runs in its child, the program."""
     process = subprocess.Popen(
-        [sys.executable, "-c", START + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", f"{START}{before}\ninit.fork_program()\n{code}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     processes.append(process)
     return process
@@ -66,23 +68,15 @@ def test_a_signal_is_passed_on(started: Processes, number: signal.Signals) -> No
 
 def test_a_signal_just_after_it_let_go_of_its_descriptors_is_passed_on(started: Processes) -> None:
     """The fork server says that a sandbox runs when PID 1 has closed its end of a socket: a signal may come at once."""
-    process = start(
-        started,
-        """
-print("on", flush=True)
-input()
-""",
-    )
-    assert line_of(process) == "on"
-    # The program is up; its init may not be. Its descriptors from 3 on are gone only when its handlers stand.
-    while any(int(name) > 2 for name in _descriptors(process.pid)):
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
+    then_signal = """
+close = os.closerange
+def close_and_be_signalled(low, high):
+    close(low, high)
+    os.kill(os.getpid(), signal.SIGTERM)
+os.closerange = close_and_be_signalled
+"""
+    process = start(started, "signal.pause()", before=then_signal)
     assert process.wait(60) == 128 + signal.SIGTERM
-
-
-def _descriptors(pid: int) -> list[str]:
-    return os.listdir(f"/proc/{pid}/fd")
 
 
 def test_orphans_are_reaped_and_do_not_end_it(started: Processes) -> None:
