@@ -8,14 +8,22 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from supervisord_agents.errors import ConfigError
 
 MIB = 1024 * 1024
+MAX_UID = 2**31 - 1
+Id = Annotated[int, Meta(ge=0, le=2**32 - 2)]
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Timeout = Annotated[float, Meta(gt=0, le=1e9)]
+Price = Annotated[float, Meta(ge=0, le=1e6)]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,68 +33,69 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Daemon(Table, frozen=True):
     state_dir: str = ""
     socket: str = ""
-    log_level: str = "info"
-    log_format: str = "auto"
-    allowed_uids: tuple[int, ...] = ()
-    allowed_gids: tuple[int, ...] = ()
-    max_frame_bytes: int = 8 * MIB
-    max_clients: int = 10_000
-    max_tasks_per_graph: int = 10_000
-    max_pending_tasks: int = 1_000_000
-    orphan_grace_s: float = 0.5
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "journal", "console", "json"] = "auto"
+    allowed_uids: tuple[Id, ...] = ()
+    allowed_gids: tuple[Id, ...] = ()
+    max_frame_bytes: Annotated[int, Meta(ge=64 * 1024, le=1024 * MIB)] = 8 * MIB
+    max_clients: Count = 10_000
+    max_tasks_per_graph: Count = 10_000
+    max_pending_tasks: Count = 1_000_000
+    orphan_grace_s: Seconds = 0.5
 
 
 class Journal(Table, frozen=True):
-    segment_bytes: int = 64 * MIB
-    snapshot_every_records: int = 200_000
-    reserve_bytes: int = 16 * MIB
-    disk_warning_percent: int = 80
+    segment_bytes: Annotated[int, Meta(ge=64 * 1024, le=16 * 1024 * MIB)] = 64 * MIB
+    snapshot_every_records: Count = 200_000
+    reserve_bytes: Annotated[int, Meta(ge=64 * 1024, le=16 * 1024 * MIB)] = 16 * MIB
+    disk_warning_percent: Annotated[int, Meta(ge=1, le=100)] = 80
 
 
 class Tasks(Table, frozen=True):
-    timeout_s: float = 600.0
-    timeouts_s: dict[str, float] = {}
-    backoff_s: float = 1.0
-    output_limit_bytes: int = 4 * MIB
-    log_limit_bytes: int = 16 * MIB
+    timeout_s: Timeout = 600.0
+    timeouts_s: dict[str, Timeout] = {}
+    backoff_s: Seconds = 1.0
+    output_limit_bytes: Annotated[int, Meta(ge=1024, le=7 * MIB)] = 4 * MIB
+    log_limit_bytes: Annotated[int, Meta(ge=0)] = 16 * MIB
 
 
 class Pool(Table, frozen=True):
-    min_workers: int = 2
-    max_workers: int = 10
-    recycle_after_tasks: int = 1_000
-    recycle_after_s: float = 4 * 3600.0
-    idle_s: float = 60.0
+    min_workers: Annotated[int, Meta(ge=0, le=10_000)] = 2
+    max_workers: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    recycle_after_tasks: Count = 1_000
+    recycle_after_s: Timeout = 4 * 3600.0
+    idle_s: Seconds = 60.0
 
 
 class Sandbox(Table, frozen=True):
-    memory_bytes: int = 2048 * MIB
-    pids: int = 256
-    cpu_percent: int = 200
-    tmp_bytes: int = 1024 * MIB
-    open_files: int = 1024
-    file_size_bytes: int = 4096 * MIB
-    uid_first: int = 1_900_000_000
-    uid_count: int = 65_536
+    memory_bytes: Annotated[int, Meta(ge=16 * MIB)] = 2048 * MIB
+    pids: Count = 256
+    cpu_percent: Count = 200
+    tmp_bytes: Annotated[int, Meta(ge=MIB)] = 1024 * MIB
+    open_files: Annotated[int, Meta(ge=64)] = 1024
+    file_size_bytes: Annotated[int, Meta(ge=0)] = 4096 * MIB
+    uid_first: Annotated[int, Meta(ge=1000, le=MAX_UID)] = 1_900_000_000
+    """Never that of a system user, and so never root's."""
+    uid_count: Count = 65_536
     read_only_paths: tuple[str, ...] = ()
-    optional_layers: tuple[str, ...] = ("cgroup",)
+    optional_layers: tuple[Literal["cgroup"], ...] = ("cgroup",)
     """Layers that may be missing on this host; every other one is demanded."""
 
 
 class Provider(Table, frozen=True):
-    base_url: str
-    dialect: str = "openai"
+    base_url: Annotated[str, Meta(pattern="^https?://[^/]+")]
+    dialect: Literal["openai", "anthropic", "gemini"] = "openai"
     api_key_env: str = ""
     api_key_file: str = ""
-    input_usd_per_mtok: float = 0.0
-    output_usd_per_mtok: float = 0.0
+    input_usd_per_mtok: Price = 0.0
+    output_usd_per_mtok: Price = 0.0
 
 
 class Gateway(Table, frozen=True):
-    port: int = 8080
-    connect_timeout_s: float = 10.0
-    read_timeout_s: float = 600.0
-    max_request_bytes: int = 32 * MIB
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 8080
+    connect_timeout_s: Timeout = 10.0
+    read_timeout_s: Timeout = 600.0
+    max_request_bytes: Count = 32 * MIB
     allowed_hosts: tuple[str, ...] = ()
     providers: dict[str, Provider] = {}
 
@@ -179,23 +188,35 @@ def _table_of(annotation: Any) -> type[Table] | None:
 
 
 def _check_values(config: Config, source: str) -> None:
-    def refuse(key: str, why: str) -> None:
+    """What the types of the fields cannot say."""
+    for key, why in _contradictions(config):
         raise ConfigError(f"`{key}` {why}.", field=source)
 
+
+def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if not config.pools:
-        refuse("pools", "must hold at least one pool")
+        yield "pools", "must hold at least one pool"
     for name, pool in config.pools.items():
-        if not 0 <= pool.min_workers <= pool.max_workers or pool.max_workers < 1:
-            refuse(f"pools.{name}", "needs 0 <= min_workers <= max_workers and max_workers >= 1")
+        if pool.min_workers > pool.max_workers:
+            yield f"pools.{name}", "has more min_workers than max_workers"
     for name, agent in config.agents.items():
         if agent.pool and agent.pool not in config.pools:
-            refuse(f"agents.{name}.pool", f"names a pool that is not configured: {agent.pool}")
+            yield f"agents.{name}.pool", f"names a pool that is not configured: {agent.pool}"
         if agent.provider and agent.provider not in config.gateway.providers:
-            refuse(f"agents.{name}.provider", f"names a provider that is not configured: {agent.provider}")
-    if config.daemon.max_frame_bytes < 64 * 1024:
-        refuse("daemon.max_frame_bytes", "must be at least 65536")
-    if config.sandbox.uid_first < 1000:
-        refuse("sandbox.uid_first", "must be at least 1000: a worker never runs as a system user")
+            yield f"agents.{name}.provider", f"names a provider that is not configured: {agent.provider}"
+    if config.sandbox.uid_first + config.sandbox.uid_count > MAX_UID:
+        yield "sandbox.uid_count", f"leads beyond the uid {MAX_UID}"
+    for key, path in _paths(config):
+        if path and not os.path.isabs(path):
+            yield key, f"must be absolute, not {path}"
+
+
+def _paths(config: Config) -> Iterator[tuple[str, str]]:
+    yield "daemon.state_dir", config.daemon.state_dir
+    yield "daemon.socket", config.daemon.socket
+    yield from (("sandbox.read_only_paths", path) for path in config.sandbox.read_only_paths)
+    for name, agent in config.agents.items():
+        yield from ((f"agents.{name}.read_only_paths", path) for path in agent.read_only_paths)
 
 
 def state_dir(config: Config) -> Path:

@@ -5,7 +5,6 @@ Every refusal is an InvalidInput or NotFound that names the field, such as `task
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -17,12 +16,18 @@ from supervisord_agents.core.table import TaskTable
 from supervisord_agents.errors import InvalidInput, NotFound
 
 MAX_RETRIES_LIMIT = 100
+MAX_TIME_S = 10 * 365 * 86400.0
+MAX_KEY_CHARACTERS = 256
+MAX_TYPE_CHARACTERS = 64
+MAX_REASON_CHARACTERS = 1000
+"""It is kept with every task that the request ends."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ID_RULE = "must be 1 to 64 letters, digits, '_' or '-'"
 _TIMES = ("timeout_s", "deadline_s", "backoff_s", "estimate_s")
 _NO_LIMITS = Limits()
-_LIMITS = ("memory_bytes", "pids", "cpu_percent")
+_LIMITS = {"memory_bytes": 1 << 50, "pids": 1 << 22, "cpu_percent": 1_000_000}
+"""With the most of each: more than any machine has, less than the kernel refuses."""
 _ENDED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "is dead", State.CANCELLED: "was cancelled"}
 _SHOWN = 80
 """Characters of a wrong value that a message repeats."""
@@ -34,6 +39,7 @@ def check_submitted(table: TaskTable, event: Submitted) -> None:
         raise InvalidInput(f"a graph id {_ID_RULE}, not {_shown(event.graph)}", field="graph")
     if event.graph in table.graphs:
         raise InvalidInput(f"the graph {event.graph} exists already", field="graph")
+    _check_length("key", event.key, MAX_KEY_CHARACTERS)
     if event.key and event.key in table.keys:
         raise InvalidInput(f"the key was used for graph {table.keys[event.key]}", field="key")
     if not event.specs:
@@ -43,7 +49,8 @@ def check_submitted(table: TaskTable, event: Submitted) -> None:
 
 
 def check_cancel(table: TaskTable, event: CancelRequested) -> None:
-    """Raise NotFound unless the id is that of a task or of a graph."""
+    """Raise NotFound unless the id is that of a task or of a graph, InvalidInput for a reason that is too long."""
+    _check_length("reason", event.reason, MAX_REASON_CHARACTERS)
     if event.task not in table.tasks and event.task not in table.graphs:
         raise NotFound(
             f"there is no task or graph {_shown(event.task)}", field="task", hint="`agentctl list` shows what there is."
@@ -111,14 +118,22 @@ def _check_numbers(spec: TaskSpec, position: int) -> None:
     if not 0 <= spec.max_retries <= MAX_RETRIES_LIMIT:
         raise InvalidInput(f"must be 0 to {MAX_RETRIES_LIMIT}, not {spec.max_retries}", field=f"tasks[{position}].max_retries")
     for name, value in zip(_TIMES, (spec.timeout_s, spec.deadline_s, spec.backoff_s, spec.estimate_s), strict=True):
-        if not 0.0 <= value < math.inf:
-            raise InvalidInput(f"must be a number of seconds, 0 or more, not {value}", field=f"tasks[{position}].{name}")
+        if not 0.0 <= value <= MAX_TIME_S:
+            raise InvalidInput(
+                f"must be a number of seconds, 0 to {MAX_TIME_S:.0f}, not {value}", field=f"tasks[{position}].{name}"
+            )
+    _check_length(f"tasks[{position}].type", spec.type, MAX_TYPE_CHARACTERS)
     if spec.limits == _NO_LIMITS:
         return
-    for name in _LIMITS:
+    for name, most in _LIMITS.items():
         value = getattr(spec.limits, name)
-        if value < 0:
-            raise InvalidInput(f"must be 0 or more, not {value}", field=f"tasks[{position}].limits.{name}")
+        if not 0 <= value <= most:
+            raise InvalidInput(f"must be 0 to {most}, not {value}", field=f"tasks[{position}].limits.{name}")
+
+
+def _check_length(field: str, text: str, most: int) -> None:
+    if len(text) > most:
+        raise InvalidInput(f"is {len(text)} characters long, the limit is {most}", field=field)
 
 
 def _check_dependencies(table: TaskTable, spec: TaskSpec, position: int, positions: dict[str, int]) -> bool:

@@ -6,7 +6,7 @@ Attempt numbers are the fence: what arrives about any attempt but the one that i
 from __future__ import annotations
 
 from supervisord_agents.core import policy
-from supervisord_agents.core.events import Finished, Started, Stop
+from supervisord_agents.core.events import Finished, Restarted, Started, Stop, Used
 from supervisord_agents.core.model import Failure, State
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.core.task import NO_USAGE, Task
@@ -56,10 +56,18 @@ def ticked(table: TaskTable, now: float) -> None:
             table.move(task, State.FAILED, now, Failure(ErrorCode.DEADLINE, message, retriable=False))
 
 
-def restarted(table: TaskTable, now: float) -> None:
+def used(table: TaskTable, event: Used) -> None:
+    """Add to what the task has consumed, whatever its state."""
+    task = table.tasks.get(event.task)
+    if task is not None:
+        task.usage = task.usage + event.usage
+
+
+def restarted(table: TaskTable, event: Restarted, now: float) -> None:
     """All that still runs was lost with the daemon; that costs no retry."""
     for task in sorted(table.running.values(), key=lambda task: task.order):
-        task.lost += 1
+        if not event.clean:
+            task.lost += 1
         table.judge(task, policy.after_loss(task), now)
 
 

@@ -26,6 +26,7 @@ class Submitted(Event, frozen=True, tag="submitted"):
     key: str = ""
     """The client's idempotency key; a later submit with the same key is answered with this graph."""
     client: str = ""
+    """The uid that asked, as text: its rights decide what a worker may be given."""
 
 
 class Started(Event, frozen=True, tag="started"):
@@ -49,6 +50,13 @@ class Finished(Event, frozen=True, tag="finished"):
     truncated: bool = False
 
 
+class Used(Event, frozen=True, tag="used"):
+    """What an attempt consumed, known only after its end was decided: it was stopped, or a provider counted late."""
+
+    task: str
+    usage: Usage
+
+
 class CancelRequested(Event, frozen=True, tag="cancel"):
     """Cancel `task`; with `subtree` all that depend on it too. A graph id stands for all its tasks."""
 
@@ -70,8 +78,11 @@ class Ticked(Event, frozen=True, tag="tick"):
 class Restarted(Event, frozen=True, tag="restarted"):
     """The daemon came back; attempts still marked running are lost (those that had finished were reported before this)."""
 
+    clean: bool = False
+    """The daemon before had ended in order: what it was running says nothing about the tasks."""
 
-AnyEvent = Submitted | Started | Finished | CancelRequested | RetryRequested | Ticked | Restarted
+
+AnyEvent = Submitted | Started | Finished | Used | CancelRequested | RetryRequested | Ticked | Restarted
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[float, AnyEvent])

@@ -14,13 +14,15 @@ Pure data. Times are seconds on the supervisor's clock (Unix epoch, never runnin
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 HIGHEST_PRIORITY = 0
 LOWEST_PRIORITY = 9
 DEFAULT_PRIORITY = 5
+MAX_TOKENS = 2**48
+MAX_COST_USD = 1e9
 
 
 class State(StrEnum):
@@ -117,18 +119,23 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an attempt consumed at model providers."""
+    """What an attempt consumed at model providers. The bounds keep what a worker claims within what can be added and stored."""
 
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float = 0.0
+    input_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] = 0
+    output_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] = 0
+    cost_usd: Annotated[float, msgspec.Meta(ge=0, le=MAX_COST_USD)] = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.cost_usd + other.cost_usd,
+            min(self.input_tokens + other.input_tokens, MAX_TOKENS),
+            min(self.output_tokens + other.output_tokens, MAX_TOKENS),
+            min(self.cost_usd + other.cost_usd, MAX_COST_USD),
         )
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +152,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     output: Any = None
     error: Failure | None = None
     tokens_used: int = 0
+    """Over all attempts of the task, as is `cost_usd`."""
     cost_usd: float = 0.0
     truncated: bool = False
     """True if `output` was cut at the configured size."""

@@ -24,6 +24,7 @@ from supervisord_agents.core.events import (
     Started,
     Submitted,
     Ticked,
+    Used,
 )
 from supervisord_agents.core.model import State
 from supervisord_agents.core.revive import revived
@@ -73,7 +74,9 @@ class Scheduler:
             case RetryRequested():
                 revived(self.table, event, now)
             case Restarted():
-                attempts.restarted(self.table, now)
+                attempts.restarted(self.table, event, now)
+            case Used():
+                attempts.used(self.table, event)
             case _:
                 assert_never(event)
         if self.table.ended:
@@ -117,6 +120,10 @@ class Scheduler:
     def waiting(self, pool: str) -> int:
         """How many tasks of the pool are ready."""
         return self.table.ready.waiting(pool)
+
+    def pools_waiting(self) -> list[str]:
+        """The pools that have ready tasks."""
+        return [pool for pool in self.table.ready.pools() if self.waiting(pool)]
 
     def running(self, pool: str) -> int:
         """How many tasks of the pool are running."""

@@ -35,6 +35,7 @@ class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ended_by_dependency: bool
     rest_s: float
     history: tuple[Moment, ...]
+    client: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -97,7 +98,7 @@ def _record(task: Task) -> TaskRecord:
 def _task(
     graph: str, spec: TaskSpec, record: TaskRecord, order: int, shared: dict[tuple[Moment, ...], tuple[Moment, ...]]
 ) -> Task:
-    task = new_task(graph, spec, order, record.submitted_at)
+    task = new_task(graph, spec, order, record.submitted_at, record.client)
     for name in _FIELDS:
         setattr(task, name, getattr(record, name))
     # Tasks of a graph begin with the same history: one object for all of them again, as before the snapshot.

@@ -28,7 +28,8 @@ def submitted(table: TaskTable, event: Submitted, now: float) -> None:
         table.keys[event.key] = event.graph
     blocked = (Moment(now, State.BLOCKED),)
     ready = (Moment(now, State.READY),)
-    added = [new_task(event.graph, spec, order, now) for order, spec in enumerate(event.specs, start=len(table.tasks))]
+    first = len(table.tasks)
+    added = [new_task(event.graph, spec, order, now, event.client) for order, spec in enumerate(event.specs, start=first)]
     connect(table, event.specs, added)
     _measure(table, event.specs, added)
     doomed_by: list[tuple[Task, Edge]] = []

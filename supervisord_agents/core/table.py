@@ -16,6 +16,8 @@ from supervisord_agents.errors import InvalidTransition
 # Class attributes of an enum are ten times slower to read than globals in Python 3.11.
 _READY, _RUNNING, _BACKING_OFF = State.READY, State.RUNNING, State.BACKING_OFF
 _SUCCEEDED, _BLOCKED = State.SUCCEEDED, State.BLOCKED
+MOMENT_CHARACTERS = 500
+"""Of a failure's message in the history, which every `show` carries whole."""
 
 
 class TaskTable:
@@ -66,7 +68,7 @@ class TaskTable:
         task.state = after
         if failure is not None:
             task.failure = failure
-            task.remember(Moment(now, after, task.attempt, failure.code, failure.message))
+            task.remember(Moment(now, after, task.attempt, failure.code, failure.message[:MOMENT_CHARACTERS]))
         else:
             if after is _SUCCEEDED or after is _BLOCKED:
                 task.failure = None

@@ -84,6 +84,8 @@ class Task(msgspec.Struct, eq=False, kw_only=True):
     """Another task's end, or cancellation, decided this one's; a retry of that other task revives this one."""
     rest_s: float = 0.0
     """Longest remaining path: the estimate of this task and of the longest chain of dependents behind it."""
+    client: str = ""
+    """The uid that submitted it, as text."""
     order: int = 0
     """Position in the order of submission over all graphs."""
     ready_entry: tuple[int, float, int, Task] | None = None
@@ -123,7 +125,7 @@ class Task(msgspec.Struct, eq=False, kw_only=True):
         self.history = (*kept, moment)
 
 
-def new_task(graph: str, spec: TaskSpec, order: int, submitted_at: float) -> Task:
+def new_task(graph: str, spec: TaskSpec, order: int, submitted_at: float, client: str) -> Task:
     """A task without edges, blocked."""
     estimate_s = spec.estimate_s or UNKNOWN_ESTIMATE_S
     return Task(
@@ -135,6 +137,7 @@ def new_task(graph: str, spec: TaskSpec, order: int, submitted_at: float) -> Tas
         timeout_s=spec.timeout_s,
         estimate_s=estimate_s,
         rest_s=estimate_s,
+        client=sys.intern(client),
         order=order,
         submitted_at=submitted_at,
     )

@@ -9,7 +9,6 @@ import gc
 import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +18,8 @@ from typing import Any
 import structlog
 import uvloop
 
-from sandbox.probe import probe
+from sandbox.errors import SandboxError
+from sandbox.probe import Layer, probe
 from sandbox.spawner import Spawner
 from supervisord_agents import __version__
 from supervisord_agents import config as configuration
@@ -27,13 +27,15 @@ from supervisord_agents.config import Config
 from supervisord_agents.core.events import Restarted
 from supervisord_agents.core.model import State
 from supervisord_agents.daemon import recovery
+from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.clock import Clock
+from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.handlers import Facts, Handlers
-from supervisord_agents.daemon.upkeep import Upkeep
+from supervisord_agents.daemon.upkeep import Upkeep, in_words
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import ConfigError, SupervisorError, Unavailable
 from supervisord_agents.gateway.server import Gateway
@@ -64,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.configure(config.daemon.log_level, config.daemon.log_format)
         notify.adopt()
         return _run(config)
-    except SupervisorError as error:
-        print(f"agent-supervisor: {error}", file=sys.stderr)  # noqa: T201 - the log may not be configured yet
+    except (SupervisorError, SandboxError) as error:
+        logging.last_words(f"agent-supervisor: {error}")
         return 2 if isinstance(error, ConfigError) else 1
 
 
@@ -100,7 +102,7 @@ def _run(config: Config) -> int:
         max_record_bytes=MAX_RECORD_BYTES,
     )
     # The probe and the spawner fork: both come before the first thread of this process.
-    enforcement = {layer.name: "on" if layer.enforced else layer.remedy for layer in probe()}
+    enforcement = {layer.name: "on" if layer.enforced else layer.remedy for layer in _tried_layers()}
     lock = _orphans_gone(state_dir)
     spawner = Spawner.start(
         cgroup_name=f"agent-supervisor-{os.stat(state_dir).st_ino:x}",
@@ -110,6 +112,17 @@ def _run(config: Config) -> int:
     os.close(lock)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config, state_dir, journal, recovered, spawner, enforcement, watch))
+
+
+def _tried_layers() -> list[Layer]:
+    """What this host enforces; the log names what it does not."""
+    # The service manager reports the kill of that trial, which would look like an accident.
+    log.info("trying_the_sandbox", note="one trial is killed for lack of memory: it is meant to be")
+    layers = probe()
+    for layer in layers:
+        if layer.needed and not layer.enforced:
+            log.warning("not_enforced", layer=layer.name, why=layer.how, remedy=layer.remedy)
+    return layers
 
 
 def _orphans_gone(state_dir: Path) -> int:
@@ -153,7 +166,6 @@ async def _serve(
     results = ResultStore(state_dir / "results")
     logs = LogStore(state_dir / "logs", config.tasks.log_limit_bytes)
     replayed = recovery.replay(recovered)
-    recovery.restore_results(replayed, results)
     committer = Committer(journal)
     feed, waiters = Feed(recovered.sequence), Waiters()
     for sequence, change in replayed.changes:
@@ -163,7 +175,9 @@ async def _serve(
         config.gateway, lambda task, usage: attempts.used(task, usage), lambda task, text: attempts.refused(task, text)
     )
     pools = Pools(config, agents, spawner, gateway, state_dir / "workers", epoch)
-    attempts = Attempts(config, agents, pools, results, logs, feed, waiters)
+    accounts = Accounts()
+    ends = Ends(results, accounts)
+    attempts = Attempts(config, agents, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting)
     engine = Engine(replayed.scheduler, committer, Clock(replayed.last_at), attempts.released)
     facts = Facts(
         epoch=epoch,
@@ -180,6 +194,7 @@ async def _serve(
         engine,
         Admission(config, agents, state_dir),
         attempts,
+        ends,
         pools,
         results,
         logs,
@@ -197,14 +212,14 @@ async def _serve(
         allowed_gids=config.daemon.allowed_gids,
     )
     async with _background([engine.run(), upkeep.run(), _spawner_lives(spawner)], stop) as failed:
-        facts.recovery = await _recover(engine, attempts, recovered, replayed, state_dir, watch)
+        facts.recovery = await _recover(engine, attempts, ends, recovered, replayed, state_dir, watch)
         await gateway.start()
         gc.freeze()
         attempts.start()
         upkeep.start()
         sockets = notify.listen_sockets()
         await server.start(configuration.socket_path(config), sockets[0] if sockets else None)
-        notify.ready(f"{len(engine.scheduler.tasks)} tasks known")
+        notify.ready(in_words(engine.scheduler.counts))
         log.info("ready", socket=str(configuration.socket_path(config)), state_dir=str(state_dir), version=__version__)
         await stop.wait()
         notify.stopping()
@@ -212,7 +227,7 @@ async def _serve(
         attempts.drain()
         await server.aclose()
         await pools.aclose()
-        await attempts.recorded()
+        await ends.recorded()
         await gateway.aclose()
         if not failed:
             await upkeep.snapshot()
@@ -260,6 +275,7 @@ def _nothing_recovered() -> Recovery:
 async def _recover(
     engine: Engine,
     attempts: Attempts,
+    ends: Ends,
     recovered: Recovered,
     replayed: recovery.Replayed,
     state_dir: Path,
@@ -267,11 +283,13 @@ async def _recover(
 ) -> Recovery:
     """Adopt what had finished unseen, then queue again what is still marked running."""
     attempts.attach(engine)
+    ends.attach(engine)
+    ends.restore({*replayed.finished, *replayed.ended}, replayed.finished)
     adopted = recovery.adopt_outboxes(engine.scheduler, state_dir / "workers", attempts.attempt_ended)
-    await attempts.recorded()
+    await ends.recorded()
     requeued = engine.scheduler.counts.get(State.RUNNING, 0)
     if requeued:
-        engine.feed(Restarted())
+        engine.feed(Restarted(clean=recovered.clean))
     await engine.settled()
     recovery.clear(state_dir / "workers")
     report = Recovery(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import secrets
@@ -19,7 +20,8 @@ from supervisord_agents.core.events import CancelRequested, Changed, RetryReques
 from supervisord_agents.core.model import END_STATES
 from supervisord_agents.daemon import views
 from supervisord_agents.daemon.admission import Admission
-from supervisord_agents.daemon.attempts import Attempts, read_result
+from supervisord_agents.daemon.attempts import Attempts
+from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.waiters import Waiters
@@ -32,6 +34,7 @@ from supervisord_agents.workers.pool import Pools
 
 MAX_WAIT_S = 24 * 3600.0
 MAX_LOG_CHUNK_BYTES = 1024 * 1024
+MAX_LOG_OFFSET = 2**62
 _ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _ID_LENGTH = 8
 
@@ -58,6 +61,7 @@ class Handlers:
         engine: Engine,
         admission: Admission,
         attempts: Attempts,
+        ends: Ends,
         pools: Pools,
         results: ResultStore,
         logs: LogStore,
@@ -70,6 +74,7 @@ class Handlers:
         self._scheduler = engine.scheduler
         self._admission = admission
         self._attempts = attempts
+        self._ends = ends
         self._pools = pools
         self._results = results
         self._logs = logs
@@ -95,7 +100,9 @@ class Handlers:
         return await self._table[type(request)](request, peer)
 
     def subscribe(self, request: m.Subscribe, peer: Peer) -> AsyncGenerator[m.Item, None]:
-        return self._feed.subscribe(request.after, request.graph, request.logs)
+        """Raises NotFound or InvalidInput for a name that is no graph or task, or a token that is none."""
+        only = views.resolve_target(self._scheduler, request.graph, "graph") if request.graph else ""
+        return self._feed.subscribe(request.after, only, request.logs)
 
     # Changing
 
@@ -176,36 +183,34 @@ class Handlers:
             raise InvalidInput(f"must be from 0 to {MAX_WAIT_S:.0f}.", field="timeout_s")
         if not request.tasks:
             raise InvalidInput("must name at least one task.", field="tasks")
-        names = list(dict.fromkeys(name for item in request.tasks for name in views.resolve(self._scheduler, item)))
+        found = (views.resolve(self._scheduler, item, f"tasks[{index}]") for index, item in enumerate(request.tasks))
+        names = list(dict.fromkeys(name for some in found for name in some))
         done = await self._wait_for(names, request.mode, request.timeout_s)
         await self._engine.settled()
         rows = [views.view(self._scheduler.tasks[name], self._attempts.progress) for name in names]
         return m.WaitReply(done=done, tasks=rows)
 
     async def _wait_for(self, names: list[str], mode: str, timeout_s: float) -> bool:
-        enough = any if mode == "any" else all
-
-        def met() -> bool:
-            return enough(self._scheduler.tasks[name].state in END_STATES for name in names)
-
-        with self._waiters.watch(names) as event:
-            try:
+        tasks = self._scheduler.tasks
+        with self._waiters.watch(names) as watch:
+            # After the watch has begun: an end in between is in both.
+            watch.open.difference_update([name for name in names if tasks[name].state in END_STATES])
+            enough = len(names) - 1 if mode == "any" else 0
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    while not met():
-                        event.clear()
-                        await event.wait()
-            except TimeoutError:
-                pass
-        return met()
+                    while len(watch.open) > enough:
+                        watch.event.clear()
+                        await watch.event.wait()
+            return len(watch.open) <= enough
 
     async def _result(self, request: m.GetResult, peer: Peer) -> m.ResultReply:
         await self._engine.settled()
         task = views.resolve_one(self._scheduler, request.task)
-        return m.ResultReply(result=read_result(self._results, task.id, task.state), path=str(self._results.path(task.id)))
+        return m.ResultReply(result=self._ends.answer(task), path=str(self._results.path(task.id)))
 
     async def _get_logs(self, request: m.GetLogs, peer: Peer) -> m.LogsReply:
-        if request.offset < 0:
-            raise InvalidInput("must not be negative.", field="offset")
+        if not 0 <= request.offset <= MAX_LOG_OFFSET:
+            raise InvalidInput(f"must be from 0 to {MAX_LOG_OFFSET}.", field="offset")
         if not 1 <= request.limit_bytes <= MAX_LOG_CHUNK_BYTES:
             raise InvalidInput(f"must be from 1 to {MAX_LOG_CHUNK_BYTES}.", field="limit_bytes")
         task = views.resolve_one(self._scheduler, request.task)
@@ -236,6 +241,15 @@ class Handlers:
             cpu_seconds=cpu.user + cpu.system,
             rss_bytes=self._process.memory_info().rss,
             enforcement=facts.enforcement,
-            usage=self._attempts.usage,
-            notes=list(facts.notes),
+            usage=self._attempts.consumed,
+            notes=[*facts.notes, *self._waiting_without_pool()],
         )
+
+    def _waiting_without_pool(self) -> list[str]:
+        """Tasks of pools that the configuration no longer has would wait for ever; somebody has to know."""
+        return [
+            f"{self._scheduler.waiting(pool)} tasks wait for the pool `{pool}`, which the configuration does not have: "
+            f"add [pools.{pool}] to it, or cancel them"
+            for pool in self._scheduler.pools_waiting()
+            if pool not in self._pools.free()
+        ]

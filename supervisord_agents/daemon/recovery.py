@@ -19,12 +19,10 @@ import msgspec
 import structlog
 
 from supervisord_agents.core.events import AnyEvent, Changed, Finished, decode_event
-from supervisord_agents.core.model import END_STATES, Result, State
+from supervisord_agents.core.model import END_STATES
 from supervisord_agents.core.scheduler import Scheduler
-from supervisord_agents.daemon.clock import iso
 from supervisord_agents.errors import JournalCorrupt, SupervisorError
 from supervisord_agents.journal.recovery import Recovered
-from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import frames
 
 OUTBOX_LIMIT_BYTES = 64 * 1024 * 1024
@@ -36,8 +34,10 @@ class Replayed(msgspec.Struct, kw_only=True):
 
     scheduler: Scheduler
     changes: list[tuple[int, Changed]]
-    finished: dict[str, tuple[float, Finished]]
-    """The last end of each task that ended in the tail, with its time."""
+    finished: dict[str, Finished]
+    """The last end of an attempt of each task that the tail tells of."""
+    ended: set[str]
+    """Tasks that ended in the tail."""
     last_at: float
     records: int
 
@@ -48,7 +48,7 @@ def replay(recovered: Recovered) -> Replayed:
     Raises JournalCorrupt for a record that is no event.
     """
     scheduler = Scheduler() if recovered.snapshot is None else Scheduler.restore(recovered.snapshot)
-    replayed = Replayed(scheduler=scheduler, changes=[], finished={}, last_at=0.0, records=0)
+    replayed = Replayed(scheduler=scheduler, changes=[], finished={}, ended=set(), last_at=0.0, records=0)
     for sequence, payload in recovered.records:
         try:
             now, event = decode_event(payload)
@@ -60,9 +60,13 @@ def replay(recovered: Recovered) -> Replayed:
         if recovered.holes and not _still_makes_sense(scheduler, event, now, sequence):
             continue
         decisions = scheduler.handle(event, now)
-        replayed.changes += [(sequence, decision) for decision in decisions if isinstance(decision, Changed)]
+        for decision in decisions:
+            if isinstance(decision, Changed):
+                replayed.changes.append((sequence, decision))
+                if decision.after in END_STATES:
+                    replayed.ended.add(decision.task)
         if isinstance(event, Finished):
-            replayed.finished[event.task] = (now, event)
+            replayed.finished[event.task] = event
         replayed.last_at = max(replayed.last_at, now)
         replayed.records += 1
     return replayed
@@ -76,32 +80,6 @@ def _still_makes_sense(scheduler: Scheduler, event: AnyEvent, now: float, sequen
         log.error("record_left_out", sequence=sequence, record=type(event).__name__, reason=str(error))
         return False
     return True
-
-
-def restore_results(replayed: Replayed, results: ResultStore) -> int:
-    """Write again the small results whose files did not reach the disk; gives their number."""
-    restored = 0
-    for task_id, (at, event) in replayed.finished.items():
-        task = replayed.scheduler.tasks.get(task_id)
-        if task is None or event.output_file or event.attempt != task.attempt or results.intact(task_id):
-            continue
-        results.write(
-            Result(
-                task_id=task_id,
-                worker_id=task.worker,
-                status=str(task.state if task.state in END_STATES else State.FAILED),
-                attempt=event.attempt,
-                started_at=iso(task.started_at),
-                completed_at=iso(at),
-                output=event.output,
-                error=task.failure,
-                tokens_used=event.usage.input_tokens + event.usage.output_tokens,
-                cost_usd=event.usage.cost_usd,
-                truncated=event.truncated,
-            )
-        )
-        restored += 1
-    return restored
 
 
 Adopt = Callable[[str, frames.TaskResult | frames.TaskError], None]

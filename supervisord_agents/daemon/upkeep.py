@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Mapping
 
 import structlog
 
 from supervisord_agents.config import Config
 from supervisord_agents.core.events import Ticked
+from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.handlers import Facts
 from supervisord_agents.journal.committer import Committer
@@ -20,6 +22,12 @@ MAX_SLEEP_S = 0.25
 """Bounds how late a timer set meanwhile can fire."""
 DISK_CHECK_S = 5.0
 log = structlog.get_logger()
+
+
+def in_words(counts: Mapping[State, int]) -> str:
+    """The tasks that have not ended, for the one line of `systemctl status`."""
+    open_states = [state for state in State if state not in END_STATES and counts.get(state)]
+    return ", ".join(f"{counts[state]} {state}" for state in open_states) or "no task is open"
 
 
 class Upkeep:
@@ -62,7 +70,7 @@ class Upkeep:
     def _feed_watchdog(self, now: float) -> None:
         if self._watchdog_s and now - self._watchdog_fed >= self._watchdog_s / 2:
             self._watchdog_fed = now
-            notify.watchdog()
+            notify.watchdog(in_words(self._engine.scheduler.counts))
 
     def _check_disk(self, now: float) -> None:
         if now - self._disk_checked < DISK_CHECK_S:

@@ -11,6 +11,7 @@ from supervisord_agents.errors import InvalidInput, NotFound
 from supervisord_agents.wire.messages import ListReply, ListTasks, TaskView
 
 MAX_PAGE = 1_000
+SHOWN_CHARACTERS = 80
 Progress = dict[str, tuple[float, str]]
 
 
@@ -83,24 +84,24 @@ def graph_tasks(scheduler: Scheduler, graph: str) -> list[str]:
     """Full ids of a graph's tasks; raises NotFound."""
     names = scheduler.graph_tasks(graph)
     if not names:
-        raise NotFound(f"no graph is called `{graph}`.", field="graph", hint="See: agentctl list")
+        raise NotFound(f"no graph is called `{shown(graph)}`.", field="graph", hint="See: agentctl list")
     return names
 
 
-def resolve_target(scheduler: Scheduler, name: str) -> str:
+def resolve_target(scheduler: Scheduler, name: str, field: str = "task") -> str:
     """The task id or graph id behind an id or an unambiguous prefix of one; raises NotFound or InvalidInput."""
     found = scheduler.resolve(name)
     if not name or not found:
-        raise NotFound(f"no task is called `{name}`.", field="task", hint="See: agentctl list")
+        raise NotFound(f"no task is called `{shown(name)}`.", field=field, hint="See: agentctl list")
     if len(found) > 1:
         some = ", ".join(found[:5])
-        raise InvalidInput(f"`{name}` may be any of {len(found)}: {some}.", field="task", hint="Give more of the id.")
+        raise InvalidInput(f"`{shown(name)}` may be any of {len(found)}: {some}.", field=field, hint="Give more of the id.")
     return found[0]
 
 
-def resolve(scheduler: Scheduler, name: str) -> list[str]:
+def resolve(scheduler: Scheduler, name: str, field: str = "task") -> list[str]:
     """The task ids behind such a name: one, or all of a graph; raises NotFound or InvalidInput."""
-    target = resolve_target(scheduler, name)
+    target = resolve_target(scheduler, name, field)
     return [target] if target in scheduler.tasks else graph_tasks(scheduler, target)
 
 
@@ -112,3 +113,8 @@ def resolve_one(scheduler: Scheduler, name: str) -> Task:
             f"`{name}` is a graph of {len(found)} tasks.", field="task", hint=f"Name one of them, such as {found[0]}."
         )
     return scheduler.tasks[found[0]]
+
+
+def shown(name: str) -> str:
+    """A name of somebody's choosing, of a length to be repeated."""
+    return name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "…"

@@ -8,27 +8,36 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
+class Watch:
+    """What one waiter waits for: `open` are the tasks that it has not heard the end of, `event` is set with each end."""
+
+    def __init__(self, tasks: Iterable[str]) -> None:
+        self.open = set(tasks)
+        self.event = asyncio.Event()
+
+
 class Waiters:
-    """Wakes every waiter of a task when it ends. A waiter looks at the state itself before and after it sleeps."""
+    """Wakes every waiter of a task when it ends. A waiter looks at the state itself once it watches."""
 
     def __init__(self) -> None:
-        self._by_task: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._by_task: defaultdict[str, set[Watch]] = defaultdict(set)
 
     def ended(self, task: str) -> None:
-        for event in self._by_task.get(task, ()):
-            event.set()
+        for watch in self._by_task.get(task, ()):
+            watch.open.discard(task)
+            watch.event.set()
 
     @contextmanager
-    def watch(self, tasks: Iterable[str]) -> Iterator[asyncio.Event]:
-        """An event that is set whenever one of the tasks ends."""
-        event = asyncio.Event()
+    def watch(self, tasks: Iterable[str]) -> Iterator[Watch]:
+        """Hear of the ends of these tasks."""
         names = list(tasks)
+        watch = Watch(names)
         for task in names:
-            self._by_task[task].add(event)
+            self._by_task[task].add(watch)
         try:
-            yield event
+            yield watch
         finally:
             for task in names:
-                self._by_task[task].discard(event)
+                self._by_task[task].discard(watch)
                 if not self._by_task[task]:
                     del self._by_task[task]

@@ -64,6 +64,12 @@ def configure(level: str, format: str) -> None:
     logging.captureWarnings(True)
 
 
+def last_words(message: str) -> None:
+    """Say why the process cannot go on; works before `configure`."""
+    prefix = f"<{SYSLOG_PRIORITY['error']}>" if stderr_is_journal() else ""
+    print(prefix + escape(message), file=sys.stderr)  # noqa: T201
+
+
 def stderr_is_journal() -> bool:
     """True if stderr is the stream that the service manager connected to the journal ($JOURNAL_STREAM in systemd.exec(5))."""
     try:

@@ -50,7 +50,7 @@ def adopt() -> None:
 
 def ready(status: str) -> None:
     """Start-up is complete; `status` is the line that `systemctl status` shows."""
-    _send(f"READY=1\nSTATUS={' '.join(status.split())}")
+    _send(f"READY=1\n{_status(status)}")
 
 
 def stopping() -> None:
@@ -58,9 +58,9 @@ def stopping() -> None:
     _send("STOPPING=1")
 
 
-def watchdog() -> None:
-    """Still alive; due more often than every `watchdog_interval_s()`."""
-    _send("WATCHDOG=1")
+def watchdog(status: str) -> None:
+    """Still alive, and how it goes; due more often than every `watchdog_interval_s()`."""
+    _send(f"WATCHDOG=1\n{_status(status)}")
 
 
 def watchdog_interval_s() -> float:
@@ -77,6 +77,10 @@ def listen_sockets() -> list[socket.socket]:
     sockets = [socket.socket(fileno=descriptor) for descriptor in _passed_descriptors()]
     _manager = ServiceManager(_manager.address, _manager.watchdog_s)
     return sockets
+
+
+def _status(text: str) -> str:
+    return f"STATUS={' '.join(text.split())}"
 
 
 def _passed_descriptors() -> range:

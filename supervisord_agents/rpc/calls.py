@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from itertools import chain
 
 import msgspec
 
+from supervisord_agents.core.nesting import MAX_NESTING, too_deep
 from supervisord_agents.errors import InvalidInput, NotFound, ProtocolError, SupervisorError
 from supervisord_agents.wire.messages import METHODS, Call, Submit, call_decoder
-
-MAX_NESTING = 100
-"""Of lists and maps inside a task's `input`. Far below what the encoders can do, so that what is accepted here can also be
-written to the journal, read back and sent to a worker, each of which wraps it further."""
 
 _PATH = re.compile(r" - at (?:`(?P<part>key|\.\.\.)` in )?`\$(?P<path>.*)`$", re.DOTALL)
 _NAMED = re.compile(r"(?:unknown|required) field `(?P<name>.*)`", re.DOTALL)
@@ -82,15 +77,5 @@ def _refusal(text: str) -> SupervisorError:
 
 def _refuse_deep_inputs(id: int, request: Submit) -> None:
     for index, spec in enumerate(request.tasks):
-        if _nesting(spec.input) > MAX_NESTING:
+        if too_deep(spec.input):
             raise BadCall(id, InvalidInput(f"is nested deeper than {MAX_NESTING} levels.", field=f"tasks[{index}].input"))
-
-
-def _nesting(value: object) -> int:
-    """Levels of lists and maps, counted to MAX_NESTING + 1 at most."""
-    depth = 0
-    level: Iterable[object] = (value,)
-    while depth <= MAX_NESTING and (containers := [item for item in level if isinstance(item, (dict, list, tuple))]):
-        depth += 1
-        level = chain.from_iterable(chain(item, item.values()) if isinstance(item, dict) else item for item in containers)
-    return depth

@@ -1,6 +1,7 @@
 """Task logs: `logs/task_<id>.log`, append-only, capped.
 
 Bytes are what the worker wrote, unchanged; lines of the supervisor begin with `[supervisor] `. Only terminals get them escaped.
+A log that cannot be written is said once and costs nothing else.
 """
 
 from __future__ import annotations
@@ -8,7 +9,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import structlog
+
 NOTICE_PREFIX = b"[supervisor] "
+NOTICE_ROOM_BYTES = 64 * 1024
+"""Beyond the limit, for the supervisor's own lines: how an attempt ended is told even in a log that its worker has filled."""
+MAX_OPEN = 64
+"""Descriptors; the log that was written least recently gives its own back."""
+log = structlog.get_logger()
 
 
 class LogStore:
@@ -18,6 +26,8 @@ class LogStore:
         self.directory = directory
         self.limit_bytes = limit_bytes
         self._open: dict[str, _OpenLog] = {}
+        """By task, least recently written first."""
+        self._unwritable: set[str] = set()
         directory.mkdir(parents=True, exist_ok=True)
 
     def path(self, task: str) -> Path:
@@ -25,27 +35,29 @@ class LogStore:
 
     def append(self, task: str, data: bytes) -> None:
         """Add to the log. Over the limit it is dropped, and the log says so once; a full disk drops it too."""
-        log = self._open.get(task)
-        if log is None:
-            log = self._open[task] = _OpenLog(self.path(task), self.limit_bytes)
-        log.append(data)
+        opened = self._opened(task)
+        if opened is not None:
+            opened.append(data)
 
     def notice(self, task: str, text: str) -> None:
         """A line of the supervisor's own."""
-        self.append(task, NOTICE_PREFIX + text.replace("\n", " ").encode() + b"\n")
+        opened = self._opened(task)
+        if opened is not None:
+            opened.notice(NOTICE_PREFIX + text.replace("\n", " ").encode("utf-8", "backslashreplace") + b"\n")
 
     def close(self, task: str) -> None:
         """The attempt is over: give its descriptor back."""
-        log = self._open.pop(task, None)
-        if log is not None:
-            log.close()
+        self._unwritable.discard(task)
+        opened = self._open.pop(task, None)
+        if opened is not None:
+            opened.close()
 
     def read(self, task: str, offset: int, limit_bytes: int) -> tuple[bytes, int]:
         """At most `limit_bytes` from `offset`, and the size of the log."""
         try:
             with open(self.path(task), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                file.seek(offset)
+                file.seek(min(offset, size))
                 return file.read(limit_bytes), size
         except FileNotFoundError:
             return b"", 0
@@ -54,15 +66,32 @@ class LogStore:
         for task in list(self._open):
             self.close(task)
 
+    def _opened(self, task: str) -> _OpenLog | None:
+        opened = self._open.pop(task, None)
+        if opened is None:
+            if task in self._unwritable:
+                return None
+            try:
+                opened = _OpenLog(self.path(task), self.limit_bytes)
+            except OSError as error:
+                log.warning("log_not_written", task=task, error=str(error))
+                self._unwritable.add(task)
+                return None
+            if len(self._open) >= MAX_OPEN:
+                self._open.pop(next(iter(self._open))).close()
+        self._open[task] = opened
+        return opened
+
 
 class _OpenLog:
     """One log being written; the cut is announced in the file itself."""
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._size = os.fstat(self._descriptor).st_size
         self._full = self._size > limit_bytes
+        self._in_line = self._size > 0 and os.pread(self._descriptor, 1, self._size - 1) != b"\n"
 
     def append(self, data: bytes) -> None:
         if self._full:
@@ -71,8 +100,20 @@ class _OpenLog:
         if len(data) > room:
             self._full = True
             data = data[: max(room, 0)] + b"\n" + NOTICE_PREFIX + f"log cut at {self._limit_bytes} bytes\n".encode()
+        self._write(data)
+
+    def notice(self, line: bytes) -> None:
+        """On a line of its own, also where the worker has not ended his."""
+        if self._in_line:
+            line = b"\n" + line
+        if self._size + len(line) <= self._limit_bytes + NOTICE_ROOM_BYTES:
+            self._write(line)
+
+    def _write(self, data: bytes) -> None:
         try:
-            self._size += os.write(self._descriptor, data)
+            written = os.write(self._descriptor, data)
+            self._size += written
+            self._in_line = data[written - 1 : written] != b"\n"
         except OSError:
             self._full = True
 

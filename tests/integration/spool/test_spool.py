@@ -10,42 +10,82 @@ import pytest
 
 from supervisord_agents.core.model import Result
 from supervisord_agents.errors import DiskFull, NotFound, SupervisorError
+from supervisord_agents.spool import logs as log_module
 from supervisord_agents.spool.logs import LogStore
-from supervisord_agents.spool.results import ResultStore
+from supervisord_agents.spool.results import ResultStore, Stamp
+
+
+def result(output: object, attempt: int = 1, status: str = "succeeded") -> Result:
+    return Result(task_id="g.a", status=status, attempt=attempt, output=output)
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
-    result = Result(task_id="g.a", status="succeeded", output={"text": "é\n", "n": [1, 2.5, None]})
-    path = store.write(result, sync=True)
-    assert path.name == "task_g.a.json"
-    assert store.read("g.a") == result
-    assert os.listdir(tmp_path) == [path.name]
+    written = result({"text": "é\n", "n": [1, 2.5, None]})
+    store.put(written)
+    assert store.read("g.a") == written
+    assert store.stamp("g.a") == Stamp(1, "succeeded")
+    assert sorted(os.listdir(tmp_path)) == [".staging", "task_g.a.json"]
+    assert not os.listdir(tmp_path / ".staging")
+
+
+def test_a_staged_result_counts_once_it_is_published(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    store.put(result("old"))
+    staged = store.stage(result("new", attempt=2))
+    assert store.read("g.a").output == "old"
+    store.publish("g.a", staged)
+    store.sync_names()
+    assert store.read("g.a").output == "new"
+
+
+def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
+    ResultStore(tmp_path).stage(result("x"))
+    assert os.listdir(tmp_path / ".staging")
+    ResultStore(tmp_path)
+    assert not os.listdir(tmp_path / ".staging")
 
 
 def test_a_missing_and_a_damaged_result_are_told_apart(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     with pytest.raises(NotFound, match="has no result yet"):
         store.read("g.a")
-    store.path("g.a").write_bytes(b'{"task_id": "g')
-    with pytest.raises(SupervisorError, match="damaged") as caught:
-        store.read("g.a")
-    assert "agentctl retry g.a" in caught.value.hint
+    for damage in (b'{"task_id": "g', b"", b'{"task_id": "g.a", "output": ' + b"[" * 100_000, b'"\xff"'):
+        store.path("g.a").write_bytes(damage)
+        with pytest.raises(SupervisorError, match="cannot be read") as caught:
+            store.read("g.a")
+        assert "agentctl retry g.a" in caught.value.hint
+        assert store.stamp("g.a") is None
 
 
-def test_a_failed_write_keeps_the_old_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_the_disk_refuses_is_kept_and_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ResultStore(tmp_path)
-    old = Result(task_id="g.a", output="old")
-    store.write(old)
+    store.put(result("old", status="failed"))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "replace", full)
+        store.put(result("new", attempt=2))
+        assert (store.kept, store.read("g.a").output, store.stamp("g.a")) == (1, "new", Stamp(2, "succeeded"))
+        with pytest.raises(SupervisorError, match="1 results could not be written"):
+            store.sync_all()
+        store.write_kept()
+        assert store.kept == 1
+        assert ResultStore(tmp_path).read("g.a").output == "old"
+    store.write_kept()
+    assert store.kept == 0
+    store.sync_all()
+    assert ResultStore(tmp_path).read("g.a").output == "new"
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
 
+def test_a_result_that_cannot_be_staged_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ResultStore(tmp_path)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskFull, match="No space left"):
-        store.write(Result(task_id="g.a", output="new"), sync=True)
-    assert store.read("g.a") == old
-    assert os.listdir(tmp_path) == ["task_g.a.json"]
+        store.stage(result("new"))
+    assert not os.listdir(tmp_path / ".staging")
 
 
 def test_a_log_is_cut_at_its_limit_and_says_so_once(tmp_path: Path) -> None:
@@ -65,3 +105,53 @@ def test_a_log_is_read_in_pieces(tmp_path: Path) -> None:
     assert logs.read("t", 4, 3) == (b"456", 10)
     assert logs.read("t", 10, 3) == (b"", 10)
     logs.close_all()
+    assert logs.read("t", 2**62, 3) == (b"", 10)
+
+
+def test_a_full_log_still_tells_how_the_attempt_ended(tmp_path: Path) -> None:
+    logs = LogStore(tmp_path, limit_bytes=10)
+    logs.append("t", b"x" * 100)
+    logs.notice("t", "attempt 1 is over")
+    for _ in range(10_000):
+        logs.notice("t", "a line of many")
+    logs.close_all()
+    text = (tmp_path / "task_t.log").read_bytes()
+    assert b"[supervisor] attempt 1 is over\n" in text
+    assert len(text) < 10 + log_module.NOTICE_ROOM_BYTES + 100
+
+
+def test_a_log_that_cannot_be_opened_costs_nothing_else(tmp_path: Path) -> None:
+    logs = LogStore(tmp_path / "logs", limit_bytes=1000)
+    (tmp_path / "logs").rename(tmp_path / "away")
+    logs.append("t", b"lost")
+    logs.notice("t", "lost")
+    (tmp_path / "away").rename(tmp_path / "logs")
+    logs.append("t", b"still lost")
+    logs.close("t")
+    logs.append("t", b"kept")
+    logs.close_all()
+    assert (tmp_path / "logs" / "task_t.log").read_bytes() == b"kept"
+
+
+def test_however_many_logs_are_written_few_are_open(tmp_path: Path) -> None:
+    logs = LogStore(tmp_path, limit_bytes=1000)
+    before = len(os.listdir("/proc/self/fd"))
+    for round in range(2):
+        for number in range(log_module.MAX_OPEN + 50):
+            logs.append(f"t{number}", b"%d" % round)
+    assert len(os.listdir("/proc/self/fd")) <= before + log_module.MAX_OPEN
+    logs.close_all()
+    assert (tmp_path / "task_t0.log").read_bytes() == b"01"
+
+
+def test_the_supervisor_s_lines_begin_a_line(tmp_path: Path) -> None:
+    logs = LogStore(tmp_path, limit_bytes=1000)
+    logs.notice("t", "one")
+    logs.append("t", b"half a line")
+    logs.close("t")
+    logs.notice("t", "two")
+    logs.append("t", b"whole\n")
+    logs.notice("t", "three")
+    logs.close_all()
+    text = (tmp_path / "task_t.log").read_bytes()
+    assert text == b"[supervisor] one\nhalf a line\n[supervisor] two\nwhole\n[supervisor] three\n"

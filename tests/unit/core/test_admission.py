@@ -131,8 +131,19 @@ def test_max_retries_outside_0_to_100_is_refused(driven: Driven, retries: int) -
 
 
 @pytest.mark.parametrize("name", ["memory_bytes", "pids", "cpu_percent"])
-def test_a_negative_limit_is_refused(driven: Driven, name: str) -> None:
-    assert refused(driven, a_task("a", limits=Limits(**{name: -1}))).field == f"tasks[0].limits.{name}"
+@pytest.mark.parametrize("value", [-1, 2**62])
+def test_a_limit_that_no_kernel_could_set_is_refused(driven: Driven, name: str, value: int) -> None:
+    assert refused(driven, a_task("a", limits=Limits(**{name: value}))).field == f"tasks[0].limits.{name}"
+
+
+def test_texts_that_are_kept_for_ever_are_bounded(driven: Driven) -> None:
+    assert refused(driven, a_task("a", type="x" * 65)).field == "tasks[0].type"
+    assert refused(driven, a_task("a"), key="x" * 257).field == "key"
+    driven.submit(a_task("a"), key="x" * 256)
+    with pytest.raises(InvalidInput) as caught:
+        driven.cancel("g.a", reason="x" * 1001)
+    assert caught.value.field == "reason"
+    driven.cancel("g.a", reason="x" * 1000)
 
 
 def test_the_bounds_themselves_are_accepted(driven: Driven) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from supervisord_agents.core import policy
-from supervisord_agents.core.events import Changed, Finished, Started, Stop
-from supervisord_agents.core.model import Failure, State, Usage
+from supervisord_agents.core.events import Changed, Finished, Restarted, Started, Stop
+from supervisord_agents.core.model import MAX_COST_USD, MAX_TOKENS, Failure, State, Usage
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import HISTORY_LIMIT
 from supervisord_agents.errors import InvalidTransition
@@ -278,3 +278,24 @@ def test_an_empty_scheduler_has_nothing_to_do() -> None:
     scheduler = Scheduler()
     assert scheduler.starts({POOL: 3}) == []
     assert scheduler.next_due() is None
+
+
+def test_a_long_message_is_whole_in_the_failure_and_short_in_the_history(driven: Driven) -> None:
+    driven.submit(a_task("a", max_retries=0))
+    driven.run("g.a", Failure("WORKER_FAILED", "x" * 4000))
+    assert len(driven.message("g.a")) == 4000
+    assert len(driven.task("g.a").history[-1].message) == 500
+
+
+def test_what_is_consumed_is_added_up_to_a_bound() -> None:
+    most = Usage(MAX_TOKENS, MAX_TOKENS, MAX_COST_USD)
+    assert most + Usage(1, 1, 1.0) == most
+    assert (Usage(1, 2, 0.5) + Usage(3, 4, 0.5)) == Usage(4, 6, 1.0)
+
+
+def test_an_attempt_ended_by_an_orderly_stop_is_not_held_against_the_task(driven: Driven) -> None:
+    driven.submit(a_task("a"))
+    for _ in range(20):
+        driven.start("g.a")
+        driven.feed(Restarted(clean=True))
+    assert (driven.state("g.a"), driven.task("g.a").lost) == (State.READY, 0)

@@ -20,6 +20,7 @@ from supervisord_agents.core.events import (
     Stop,
     Submitted,
     Ticked,
+    Used,
     encode_event,
 )
 from supervisord_agents.core.model import END_STATES, Dependency, Failure, State, TaskSpec, Usage, When
@@ -154,10 +155,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         due = self.scheduler.next_due()
         assert due is None or due > self.now
 
-    @rule()
-    def restart(self) -> None:
-        self.feed(Restarted())
+    @precondition(lambda self: self.scheduler.tasks)
+    @rule(data=st.data())
+    def usage_counts_in_any_state(self, data: st.DataObject) -> None:
+        task = self.pick(data, list(self.scheduler.tasks.values()))
+        before, state = task.usage, task.state
+        assert self.feed(Used(task=task.id, usage=Usage(3, 2, 0.25))) == []
+        assert (task.usage, task.state) == (before + Usage(3, 2, 0.25), state)
+
+    @rule(clean=st.booleans())
+    def restart(self, clean: bool) -> None:
+        lost = {task: task.lost for task in self.scheduler.running_tasks()}
+        self.feed(Restarted(clean=clean))
         assert not self.scheduler.running_tasks()
+        assert all(task.lost == before + (not clean) for task, before in lost.items())
 
     @rule()
     def restore_from_a_snapshot(self) -> None:

@@ -9,7 +9,9 @@ def test_only_those_who_watch_a_task_are_woken() -> None:
     waiters = Waiters()
     with waiters.watch(["a", "b"]) as one, waiters.watch(["c"]) as other:
         waiters.ended("b")
-        assert one.is_set()
-        assert not other.is_set()
+        assert one.event.is_set()
+        assert one.open == {"a"}
+        assert not other.event.is_set()
+        assert other.open == {"c"}
     waiters.ended("a")
     assert not waiters._by_task

@@ -147,3 +147,14 @@ def test_stderr_connected_to_the_journal_is_recognised() -> None:
 def test_unknown_settings_are_refused(level: str, format: str, key: str) -> None:
     with pytest.raises(ConfigError, match=f"daemon.{key}: unknown"):
         logging.configure(level, format)
+
+
+def test_last_words_are_an_error_of_one_line() -> None:
+    code = "from supervisord_agents.observe import logging\nlogging.last_words('no\\n<2>forged')"
+    reading, writing = os.pipe()
+    status = os.fstat(writing)
+    with os.fdopen(reading) as reader:
+        for stream in (f"{status.st_dev}:{status.st_ino}", ""):
+            subprocess.run([sys.executable, "-c", code], stderr=writing, env={**os.environ, "JOURNAL_STREAM": stream}, check=True)
+        os.close(writing)
+        assert reader.read().splitlines() == [r"<3>no\n<2>forged", r"no\n<2>forged"]

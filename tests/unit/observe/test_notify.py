@@ -37,10 +37,10 @@ def test_a_manager_at_a_path_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         notify.adopt()
         notify.ready("3 tasks known")
-        notify.watchdog()
+        notify.watchdog("1 running\n2 ready")
         notify.stopping()
         told = [listener.recv(4096) for _ in range(3)]
-    assert told == [b"READY=1\nSTATUS=3 tasks known", b"WATCHDOG=1", b"STOPPING=1"]
+    assert told == [b"READY=1\nSTATUS=3 tasks known", b"WATCHDOG=1\nSTATUS=1 running 2 ready", b"STOPPING=1"]
 
 
 def test_a_manager_at_an_abstract_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
