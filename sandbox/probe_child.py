@@ -72,7 +72,7 @@ def unshare(flags: int) -> None:
 
 
 class PrivateMounts:
-    """The only door to mount(2) and pivot_root(2) here; it opens in a mount namespace that this process has made itself."""
+    """The only door to mounts here; it opens in a mount namespace that this process has made itself."""
 
     def __init__(self) -> None:
         """Raises OSError, with nothing mounted, in the mount namespace that this module was loaded in."""
@@ -83,7 +83,14 @@ class PrivateMounts:
     def tmpfs(self, target: str) -> None:
         self._mount(b"tmpfs", target, b"tmpfs", MS_NOSUID | MS_NODEV, b"size=64k")
 
-    def pivot_root(self, new: str, old: str) -> None:
+    def shifted(self, path: str, users: int) -> int:
+        """A descriptor of a detached copy of a directory, whose owners the maps of a user namespace shift."""
+        tree = syscall("open_tree", SYS_OPEN_TREE, -100, os.fsencode(path), OPEN_TREE_CLONE | os.O_CLOEXEC)
+        attributes = struct.pack("=QQQQ", MOUNT_ATTR_IDMAP, 0, 0, users)
+        syscall("mount_setattr", SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, attributes, len(attributes))
+        return tree
+
+    def make_root(self, new: str, old: str) -> None:
         """Make `new` the root and detach the old one, which was put on `old` below it."""
         number = PIVOT_ROOT.get(platform.machine())
         if number is None:
@@ -166,7 +173,7 @@ def pivot_root(scratch: str) -> str:
     private.tmpfs(scratch)
     old = os.path.join(scratch, "old")
     os.mkdir(old)
-    private.pivot_root(scratch, old)
+    private.make_root(scratch, old)
     if os.listdir("/") != ["old"] or os.listdir("/old"):
         raise OSError(errno.EPERM, "the old root can still be seen", "pivot_root")
     return "into an empty root"
@@ -177,7 +184,7 @@ def idmapped_mounts(scratch: str) -> str:
         raise OSError(errno.EPERM, "needs root", "mount_setattr")
     first = 100_000
     unshare(CLONE_NEWNS)
-    PrivateMounts()
+    private = PrivateMounts()
     ready, done = os.pipe()
     holder = os.fork()
     if holder == 0:
@@ -190,10 +197,7 @@ def idmapped_mounts(scratch: str) -> str:
         os.read(ready, 1)  # end of file: the holder has left our user namespace, or could not
         map_ids(holder, 0, first, first, 10)
         users = os.open(f"/proc/{holder}/ns/user", os.O_RDONLY)
-        tree = syscall("open_tree", SYS_OPEN_TREE, -100, os.fsencode(scratch), OPEN_TREE_CLONE | os.O_CLOEXEC)
-        attributes = struct.pack("=QQQQ", MOUNT_ATTR_IDMAP, 0, 0, users)
-        syscall("mount_setattr", SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, attributes, len(attributes))
-        if os.fstat(tree).st_uid != first:
+        if os.fstat(private.shifted(scratch, users)).st_uid != first:
             raise OSError(errno.EPERM, "owners were not shifted", "mount_setattr")
     finally:
         os.kill(holder, signal.SIGKILL)
