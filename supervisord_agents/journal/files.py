@@ -57,5 +57,20 @@ class Files:
 
 
 REAL_FILES = Files()
+
+
+def make_directory(path: Path, mode: int, files: Files = REAL_FILES) -> bool:
+    """Make it, and what is missing above it, durably; False if it was there. Raises OSError."""
+    if path.is_dir():
+        return False
+    missing = [path]
+    while not missing[-1].parent.is_dir():
+        missing.append(missing[-1].parent)
+    for directory in reversed(missing):
+        directory.mkdir(mode=mode if directory == path else 0o777, exist_ok=True)
+        files.sync_directory(directory.parent)
+    return True
+
+
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The errors that more room cures."""

@@ -11,11 +11,23 @@ from pathlib import Path
 from supervisord_agents.errors import DiskFull, InvalidInput, JournalError
 from supervisord_agents.journal import recovery
 from supervisord_agents.journal import snapshot as snapshots
-from supervisord_agents.journal.files import NO_SPACE, REAL_FILES, Files
+from supervisord_agents.journal.files import NO_SPACE, REAL_FILES, Files, make_directory
 from supervisord_agents.journal.lock import DirectoryLock
 from supervisord_agents.journal.recovery import Contents, Recovered, SegmentFile
-from supervisord_agents.journal.segment import HEADER, RECORD_OVERHEAD, Header, Kind, encode_header, encode_record, segment_name
+from supervisord_agents.journal.segment import (
+    HEADER,
+    RECORD_OVERHEAD,
+    REPAIR_NAME,
+    Header,
+    Kind,
+    encode_header,
+    encode_record,
+    segment_name,
+)
 from supervisord_agents.journal.space import Space
+
+TEMPORARY_NAMES = (snapshots.TEMPORARY_NAME, REPAIR_NAME)
+"""What a crash may leave half written; their content is of no use."""
 
 
 class Journal:
@@ -43,7 +55,7 @@ class Journal:
         self._append_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._snapshot_lock = threading.Lock()
-        self._begin_segment(0)
+        self._begin_segment(0, starting=True)
         space.reclaim()
 
     @classmethod
@@ -56,13 +68,14 @@ class Journal:
         room to begin, JournalError for any other failure of the file system.
         """
         try:
-            _make_directory(directory, files)
+            make_directory(directory, 0o700, files)
             lock = DirectoryLock(directory)
             try:
                 contents = recovery.read(directory)
                 if contents.tail:
                     recovery.mend_tail(directory, contents.tail, clean=contents.recovered.clean, files=files)
-                files.remove(directory / snapshots.TEMPORARY_NAME)
+                for name in TEMPORARY_NAMES:
+                    files.remove(directory / name)
                 space = Space(directory, segment_bytes, reserve_bytes, files)
                 space.drop_spare()
                 journal = cls(directory, lock, contents, space, max_record_bytes, files)
@@ -87,6 +100,11 @@ class Journal:
     def accepting(self) -> bool:
         """False while the disk is full: only urgent records are taken."""
         return self._space.accepting and self._broken is None
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Of the newest snapshot; 0 without one."""
+        return self._snapshot_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -144,6 +162,8 @@ class Journal:
         Raises DiskFull or JournalError if it cannot be written; the journal goes on as it was.
         """
         with self._snapshot_lock:
+            if self._closed:
+                raise JournalError("the journal is closed.", field=str(self._directory))
             if sequence > self._durable:
                 raise JournalError(f"record {sequence} is not durable yet: a snapshot must not run ahead of the records.")
             try:
@@ -158,16 +178,18 @@ class Journal:
 
         Raises JournalError if that fails, and closes all the same. Harmless when closed already.
         """
-        if self._closed:
-            return
-        try:
-            if clean and self._broken is None:
-                self.flush()
-                self._end_in_order()
-        finally:
-            self._closed = True
-            self._files.close(self._descriptor)
-            self._lock.release()
+        # A snapshot still being written must not outlive the lock of the directory.
+        with self._snapshot_lock:
+            if self._closed:
+                return
+            try:
+                if clean and self._broken is None:
+                    self.flush()
+                    self._end_in_order()
+            finally:
+                self._closed = True
+                self._files.close(self._descriptor)
+                self._lock.release()
 
     def _end_in_order(self) -> None:
         with self._write_lock:
@@ -183,8 +205,8 @@ class Journal:
             if self._offset + size > self._size:
                 self._rotate(size)
             first, checksum = self._durable + 1, self._header_checksum
-            data = b"".join([encode_record(first + index, payload, checksum, kind) for index, payload in enumerate(batch)])
-            self._write_out(data)
+            records = [encode_record(first + index, payload, checksum, kind, index) for index, payload in enumerate(batch)]
+            self._write_out(b"".join(records))
             self._files.sync_data(self._descriptor)
         except OSError as error:
             raise self._break(error) from error
@@ -216,9 +238,9 @@ class Journal:
         with contextlib.suppress(OSError):
             self._files.truncate(descriptor, end)
 
-    def _begin_segment(self, size: int) -> None:
+    def _begin_segment(self, size: int, *, starting: bool = False) -> None:
         """A new segment with room for `size` bytes of records. It has its name only when its header is durable."""
-        room = self._space.take(HEADER.size + size)
+        room = self._space.take(HEADER.size + size, starting=starting)
         header = Header(self._epoch, self._durable + 1)
         path = self._directory / segment_name(header)
         try:
@@ -270,12 +292,6 @@ class Journal:
 def again(error: JournalError) -> JournalError:
     """The same error for another caller: one exception must not be raised in two places."""
     return JournalError(error.message, field=error.field, kept=error.kept, hint=error.hint)
-
-
-def _make_directory(directory: Path, files: Files) -> None:
-    if not directory.is_dir():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.sync_directory(directory.parent)
 
 
 def _not_opened(directory: Path, error: OSError) -> JournalError:

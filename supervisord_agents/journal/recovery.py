@@ -20,7 +20,9 @@ class Recovered(NamedTuple):
     records: list[tuple[int, bytes]]
     """Sequence and payload of every record after the snapshot. Sequences have gaps where a daemon ended in order."""
     torn_bytes: int
-    """Cut from the tail and kept in a `torn-*.bin` file; never part of an acknowledged record, unless the disk changed it."""
+    """Cut from the tail and kept in a `torn-*.bin` file: what there is of the last batch, from its first bad record on.
+
+    Nothing of it was acknowledged, unless the disk changed it afterwards."""
     clean: bool
     """True if the last daemon ended in order, or if there was none."""
     sequence: int
@@ -38,7 +40,7 @@ class SegmentFile(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """The last segment: the only one that may end in a torn record."""
+    """The last segment: the only one that may end in a torn batch."""
 
     path: Path
     header: Header

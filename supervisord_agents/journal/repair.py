@@ -18,6 +18,7 @@ from supervisord_agents.journal.files import NO_SPACE, REAL_FILES, Files
 from supervisord_agents.journal.lock import LOCK_NAME, DirectoryLock
 from supervisord_agents.journal.segment import (
     HEADER,
+    REPAIR_NAME,
     Header,
     Kind,
     Record,
@@ -31,7 +32,6 @@ from supervisord_agents.journal.segment import (
 from supervisord_agents.journal.space import RESERVE_NAME, SPARE_NAME
 from supervisord_agents.journal.survey import Finding, check_exists, verify
 
-TEMPORARY_NAME = "repair.new"
 _SALVAGED = (Kind.PAYLOAD, Kind.CLEAN_END)
 
 
@@ -113,18 +113,34 @@ def _salvage(directory: Path) -> _Salvage:
     kept = snapshots.newest_readable(directory)
     covered = kept.sequence if kept else 0
     records: dict[int, Record] = {}
-    for header, path in segments(directory):
-        for record in records_after(path.read_bytes(), HEADER.size, header.first_sequence - 1, header):
+    found = segments(directory)
+    for header, path in found:
+        for record in _whole(path.read_bytes(), header, last=path == found[-1][1]):
             if record.sequence > covered and record.kind in _SALVAGED:
                 records[record.sequence] = record
     return _Salvage(covered, dict(sorted(records.items())))
+
+
+def _whole(data: bytes, header: Header, *, last: bool) -> list[Record]:
+    """The whole records of a segment. Those behind a hole in a torn batch at the end are no part of the journal."""
+    whole = list(records_after(data, HEADER.size, header.first_sequence - 1, header))
+    if not last or not whole:
+        return whole
+    batch = whole[-1].sequence - whole[-1].in_batch
+    expected = batch
+    for number, record in enumerate(whole):
+        if record.sequence >= batch:
+            if record.sequence != expected:
+                return whole[:number]
+            expected += 1
+    return whole
 
 
 def _replace(directory: Path, salvage: _Salvage, files: Files) -> None:
     old_segments = segments(directory)
     epoch = max((header.epoch for header, _ in old_segments), default=0)
     header = Header((epoch >> 32) + 1 << 32 | secrets.randbits(32), salvage.covered + 1)
-    temporary = directory / TEMPORARY_NAME
+    temporary = directory / REPAIR_NAME
     descriptor = files.create(temporary)
     try:
         files.write(descriptor, encode_header(header) + b"".join(_encoded(salvage, header)), 0)

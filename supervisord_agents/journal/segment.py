@@ -1,11 +1,16 @@
 """The format of a segment: a header, then records, then zeros.
 
     header   magic "ASUPWAL1" | u32 version | u32 crc32 of the rest | u64 epoch | u64 first sequence
-    record   u32 length | u32 crc32 of what follows | u64 sequence | u8 kind | payload
+    record   u32 length | u32 crc32 of what follows | u64 sequence | u32 index in batch | u8 kind | payload
 
 Little-endian; `length` counts kind and payload. Sequences rise by one from record to record and from segment to segment. A
 segment is preallocated and reads as zeros behind its last record. Kind 1 is a payload; kind 2 marks an orderly end of the daemon
 and has none; kind 3 marks a hole that a repair left, and holds the sequence (u64) of the record after it.
+
+A batch is written and synced at once, and only then the next one is written. A loss of power in that moment leaves any of its
+blocks and not the others, so whole records may lie behind a hole that is no damage. The index tells: the batch of record f began
+with record f - index. If that is later than the record missing at the hole, the hole's batch had been synced, and has been
+damaged since. If not, what is behind the hole is part of the same batch, which nobody was told of: a torn tail.
 
 The epoch rises with every start and its lower half is random. A record's checksum starts from the checksum of its segment's
 header, so bytes that look like a record check only in the segment they were written for: who chooses a payload cannot forge a
@@ -29,13 +34,17 @@ VERSION = 1
 HEADER = struct.Struct("<8sIIQQ")
 _HEADER_CHECKED = struct.Struct("<IQQ")
 _LENGTH_CRC = struct.Struct("<II")
-_SEQUENCE_KIND = struct.Struct("<QB")
-_RECORD_HEAD = struct.Struct("<IIQB")
+_PLACE_KIND = struct.Struct("<QIB")
+_RECORD_HEAD = struct.Struct("<IIQIB")
 _NEXT = struct.Struct("<Q")
-_SEQUENCE_BYTES = 8
+_PLACE_BYTES = 12
 RECORD_OVERHEAD = _RECORD_HEAD.size
+_LENGTH_TOP = 3
+"""Where the highest byte of a length is."""
 _RESYNC_WINDOW = 1 << 32
 """Sequences further ahead than this are no sign of a record behind a damaged one."""
+REPAIR_NAME = "repair.new"
+"""A segment that a repair has not finished."""
 _NAME = re.compile(r"segment-([0-9a-f]{16})-([0-9a-f]{16})\.wal")
 
 
@@ -81,10 +90,16 @@ class Record(NamedTuple):
     """A record that checked; it lies at `start` to `end` of its segment."""
 
     sequence: int
+    in_batch: int
+    """Its index there."""
     kind: int
     payload: bytes
     start: int
     end: int
+
+    def proves_durable(self, sequence: int) -> bool:
+        """True if this record was written after a sync of that one."""
+        return self.sequence - self.in_batch > sequence
 
 
 class Reading(NamedTuple):
@@ -98,6 +113,8 @@ class Reading(NamedTuple):
     next_sequence: int
     end: int
     bad: str
+    misplaced: bool
+    """The record there is whole and wrong all the same: no torn write makes that."""
 
 
 class Scan(NamedTuple):
@@ -106,7 +123,7 @@ class Scan(NamedTuple):
     header: Header
     reading: Reading
     damaged: bool
-    """True: there are records behind the bad place, so it is no torn tail."""
+    """True: what is bad had been durable, so it is no torn tail."""
 
 
 def segment_name(header: Header) -> str:
@@ -144,8 +161,9 @@ def decode_header(data: bytes, path: Path) -> Header:
     return header
 
 
-def encode_record(sequence: int, payload: bytes, header_checksum: int, kind: int = Kind.PAYLOAD) -> bytes:
-    body = _SEQUENCE_KIND.pack(sequence, kind) + payload
+def encode_record(sequence: int, payload: bytes, header_checksum: int, kind: int = Kind.PAYLOAD, index: int = 0) -> bytes:
+    """`index` is the record's place in the batch that is synced at once."""
+    body = _PLACE_KIND.pack(sequence, index, kind) + payload
     return _LENGTH_CRC.pack(len(payload) + 1, zlib.crc32(body, header_checksum)) + body
 
 
@@ -161,8 +179,12 @@ def scan(data: bytes, path: Path) -> Scan:
 def scan_records(data: bytes, header: Header) -> Scan:
     """Read the records of a segment, whatever its own header says."""
     reading = read_records(data, HEADER.size, header.first_sequence, header)
-    damaged = bool(reading.bad) and any(True for _ in records_after(data, reading.end + 1, reading.next_sequence, header))
-    return Scan(header, reading, damaged)
+    return Scan(header, reading, reading.misplaced or (bool(reading.bad) and _was_durable(data, reading, header)))
+
+
+def _was_durable(data: bytes, reading: Reading, header: Header) -> bool:
+    behind = records_after(data, reading.end + 1, reading.next_sequence, header)
+    return any(record.proves_durable(reading.next_sequence) for record in behind)
 
 
 def read_records(data: bytes, offset: int, sequence: int, header: Header) -> Reading:
@@ -174,9 +196,9 @@ def read_records(data: bytes, offset: int, sequence: int, header: Header) -> Rea
     view = memoryview(data)
     bad = ""
     while offset + RECORD_OVERHEAD <= size:
-        length, crc, found, kind = unpack(data, offset)
+        length, crc, found, _, kind = unpack(data, offset)
         checked = offset + _LENGTH_CRC.size
-        end = checked + _SEQUENCE_BYTES + length
+        end = checked + _PLACE_BYTES + length
         if not length or end > size or checksum(view[checked:end], start) != crc:
             break
         if found != sequence:
@@ -195,7 +217,7 @@ def read_records(data: bytes, offset: int, sequence: int, header: Header) -> Rea
             break
         offset = end
         sequence += 1
-    return Reading(payloads, clean_ends, holes, sequence, offset, bad or _what_is_wrong(data, offset))
+    return Reading(payloads, clean_ends, holes, sequence, offset, bad or _what_is_wrong(data, offset), bool(bad))
 
 
 def _what_is_wrong(data: bytes, offset: int) -> str:
@@ -207,7 +229,7 @@ def _what_is_wrong(data: bytes, offset: int) -> str:
     length, _ = _LENGTH_CRC.unpack_from(data, offset)
     if length == 0:
         return "a record's length is zero, but data follow"
-    if offset + _LENGTH_CRC.size + _SEQUENCE_BYTES + length > len(data):
+    if offset + _LENGTH_CRC.size + _PLACE_BYTES + length > len(data):
         return "a record reaches beyond the segment"
     return "a record does not check"
 
@@ -216,14 +238,26 @@ def records_after(data: bytes, offset: int, sequence: int, header: Header) -> It
     """Whole records with later sequences that begin at `offset` or behind, at any alignment; none is inside another."""
     unpack, checksum, salt, size = _RECORD_HEAD.unpack_from, zlib.crc32, header.checksum, len(data)
     view = memoryview(data)
-    place, last = offset, len(data.rstrip(b"\0")) - RECORD_OVERHEAD
-    while place <= last:
-        length, crc, found, kind = unpack(data, place)
+    head = _head_pattern(size, sequence)
+    place = offset
+    while (match := head.search(data, place + _LENGTH_TOP)) is not None:
+        place = match.start() - _LENGTH_TOP
+        length, crc, found, index, kind = unpack(data, place)
         checked = place + _LENGTH_CRC.size
-        end = checked + _SEQUENCE_BYTES + length
+        end = checked + _PLACE_BYTES + length
         plausible = length and end <= size and sequence < found < sequence + _RESYNC_WINDOW
         if plausible and checksum(view[checked:end], salt) == crc:
-            yield Record(found, kind, data[place + RECORD_OVERHEAD : end], place, end)
+            yield Record(found, index, kind, data[place + RECORD_OVERHEAD : end], place, end)
             place, sequence = end, found
         else:
             place += 1
+
+
+def _head_pattern(size: int, sequence: int) -> re.Pattern[bytes]:
+    """Finds where a record's head may be, from the top byte of its length on; a loop over every byte would take seconds.
+
+    The length is less than `size`, the sequence is in the window behind `sequence`, and no kind is 0.
+    """
+    high = sequence >> 32
+    highs = b"|".join(re.escape(struct.pack("<I", part & 0xFFFFFFFF)) for part in (high, high + 1, high + 2))
+    return re.compile(b"[\\x00-\\x%02x](?s:.{8})(?:%b)(?s:.{4})[^\\0]" % (min(size >> 24, 0xFF), highs))

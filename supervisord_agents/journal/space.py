@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from supervisord_agents.journal.files import Files
+from supervisord_agents.journal.files import NO_SPACE, Files
 
 SPARE_NAME = "spare"
 RESERVE_NAME = "reserve"
+SMALLEST_BYTES = 64 * 1024
+"""A segment smaller than this is not worth beginning, unless segments are meant to be."""
 
 
 class Room(NamedTuple):
@@ -37,17 +41,39 @@ class Space:
         self._has_spare = False
         self._files = files
 
-    def take(self, size: int) -> Room:
-        """Room for `size` bytes or more. Raises OSError if not even the reserve gives it."""
+    def take(self, size: int, *, starting: bool = False) -> Room:
+        """Room for `size` bytes or more: a whole segment, else the reserve, else the largest smaller one that fits.
+
+        A daemon that is `starting` keeps the reserve for last. Raises OSError if nothing gives the room.
+        """
         self._has_spare = False
-        try:
-            return self._open(self._spare, max(size, self._segment_bytes))
-        except OSError as error:
-            self._refuse(error)
-            self._remove(self._spare)
-            if not self._reserve.exists():
-                raise
-        return self._open(self._reserve, max(size, self._reserve_bytes))
+        smaller = [(self._spare, room) for room in self._smaller(size)]
+        reserve = [(self._reserve, max(size, self._reserve_bytes))] if self._reserve.exists() else []
+        fallbacks = [*smaller, *reserve] if starting else [*reserve, *smaller]
+        room = self._first_that_fits([(self._spare, max(size, self._segment_bytes)), *fallbacks])
+        if room is None:
+            raise OSError(errno.ENOSPC, self.why, str(self._spare))
+        return room
+
+    def _first_that_fits(self, choices: list[tuple[Path, int]]) -> Room | None:
+        for path, size in choices:
+            try:
+                return self._open(path, size)
+            except OSError as error:
+                self._refuse(error)
+                self._remove(path)
+                if error.errno not in NO_SPACE:
+                    raise
+        return None
+
+    def _smaller(self, size: int) -> Iterator[int]:
+        """Sizes to try in place of a whole segment, largest first."""
+        smallest = max(size, min(self._segment_bytes, SMALLEST_BYTES))
+        half = self._segment_bytes // 2
+        while half > smallest:
+            yield half
+            half //= 2
+        yield smallest
 
     def release_reserve(self, error: OSError) -> bool:
         """Give all room back to the file system; False if there was no reserve."""

@@ -53,7 +53,7 @@ def verify(directory: Path) -> list[Finding]:
     tail = recovery.read(directory, damages.append).tail
     findings = [Finding(damage.path, damage.offset, damage.what, fatal=True) for damage in damages]
     if tail is not None and tail.torn and not any(damage.path == tail.path for damage in damages):
-        findings.append(Finding(tail.path, tail.end, f"{len(tail.torn)} bytes of an unfinished record", fatal=False))
+        findings.append(Finding(tail.path, tail.end, f"{len(tail.torn)} bytes of an unfinished batch", fatal=False))
     return findings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from supervisord_agents.journal.recovery import Recovered
 
 SEGMENT_BYTES = 4096
 RESERVE_BYTES = 2048
+BLOCK_BYTES = 512
+"""What a disk writes whole or not at all."""
 
 
 class Crash(Exception):
@@ -78,41 +81,121 @@ class StepFiles(Files):
         super().sync_directory(path)
 
 
+def lose_all(inode: int, block: int) -> bool:
+    """The worst disk: nothing reaches it but by a sync."""
+    return True
+
+
 class ForgetfulFiles(StepFiles):
-    """Knows what a loss of power would leave: names and contents as of their last sync."""
+    """Knows what a loss of power would leave: names as of their last sync, and of contents all that was synced.
+
+    What was written since may be there or not, block by block in any combination, and so may a change of size.
+    """
 
     def __init__(self, fail: Callable[[int, str], BaseException | None] | None = None) -> None:
         super().__init__(fail)
-        self._contents: dict[int, bytes] = {}
+        self._synced: dict[int, bytes] = {}
+        self._written: dict[int, bytes] = {}
         self._names: dict[str, int] = {}
 
     def create(self, path: Path) -> int:
         descriptor = super().create(path)
-        self._contents[os.fstat(descriptor).st_ino] = b""
+        inode = os.fstat(descriptor).st_ino
+        self._synced[inode] = self._written[inode] = b""
         return descriptor
+
+    def allocate(self, descriptor: int, size: int) -> None:
+        super().allocate(descriptor, size)
+        self._changed(descriptor)
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        try:
+            super().write(descriptor, data, offset)
+        finally:
+            self._changed(descriptor)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        super().truncate(descriptor, size)
+        self._changed(descriptor)
 
     def sync_data(self, descriptor: int) -> None:
         super().sync_data(descriptor)
-        self._synced(descriptor)
+        self._kept(descriptor)
 
     def sync(self, descriptor: int) -> None:
         super().sync(descriptor)
-        self._synced(descriptor)
+        self._kept(descriptor)
 
     def sync_directory(self, path: Path) -> None:
         super().sync_directory(path)
         self._names = {entry.name: entry.inode() for entry in os.scandir(path)}
 
-    def leave(self, target: Path) -> None:
-        """Lay down what would be left."""
+    def leave(self, target: Path, lose: Callable[[int, int], bool] = lose_all) -> None:
+        """Lay down what would be left; `lose` says of each changed block of a file, and of -1, its size, if it did not last."""
         target.mkdir()
         for name, inode in self._names.items():
-            if inode in self._contents:
-                (target / name).write_bytes(self._contents[inode])
+            if inode in self._synced:
+                (target / name).write_bytes(self._left(inode, lose))
 
-    def _synced(self, descriptor: int) -> None:
+    def _left(self, inode: int, lose: Callable[[int, int], bool]) -> bytes:
+        before, after = self._synced[inode], self._written[inode]
+        longest = max(len(before), len(after))
+        old, new = before.ljust(longest, b"\0"), after.ljust(longest, b"\0")
+        data = bytearray(new)
+        for block, start in enumerate(range(0, longest, BLOCK_BYTES)):
+            place = slice(start, start + BLOCK_BYTES)
+            if old[place] != new[place] and lose(inode, block):
+                data[place] = old[place]
+        size = len(before) if len(before) != len(after) and lose(inode, -1) else len(after)
+        return bytes(data[:size])
+
+    def _changed(self, descriptor: int) -> None:
         info = os.fstat(descriptor)
-        self._contents[info.st_ino] = os.pread(descriptor, info.st_size, 0)
+        self._written[info.st_ino] = os.pread(descriptor, info.st_size, 0)
+
+    def _kept(self, descriptor: int) -> None:
+        self._changed(descriptor)
+        inode = os.fstat(descriptor).st_ino
+        self._synced[inode] = self._written[inode]
+
+
+class SmallDisk(Files):
+    """The real file system with room for `capacity()` bytes of files in a directory; None: as much as there is.
+
+    `sync_fails()` makes every sync of data fail as a broken disk does.
+    """
+
+    def __init__(self, capacity: Callable[[], int | None], sync_fails: Callable[[], bool] = lambda: False) -> None:
+        self._capacity = capacity
+        self._sync_fails = sync_fails
+
+    def create(self, path: Path) -> int:
+        self._check(path.parent, 1)
+        return super().create(path)
+
+    def allocate(self, descriptor: int, size: int) -> None:
+        self._check_growth(descriptor, size)
+        super().allocate(descriptor, size)
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        self._check_growth(descriptor, offset + len(data))
+        super().write(descriptor, data, offset)
+
+    def sync_data(self, descriptor: int) -> None:
+        if self._sync_fails():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync_data(descriptor)
+
+    def _check_growth(self, descriptor: int, size: int) -> None:
+        growth = size - os.fstat(descriptor).st_size
+        if growth > 0:
+            self._check(Path(os.readlink(f"/proc/self/fd/{descriptor}")).parent, growth)
+
+    def _check(self, directory: Path, growth: int) -> None:
+        capacity = self._capacity()
+        used = sum(entry.stat().st_size for entry in os.scandir(directory))
+        if capacity is not None and used + growth > capacity:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def open_journal(directory: Path, **options: Any) -> tuple[Journal, Recovered]:
@@ -121,10 +204,11 @@ def open_journal(directory: Path, **options: Any) -> tuple[Journal, Recovered]:
     return Journal.open(directory, **options)
 
 
-def fill(journal: Journal, payloads: list[bytes]) -> None:
-    """Append and flush them one by one."""
-    for payload in payloads:
-        journal.append(payload)
+def fill(journal: Journal, payloads: list[bytes], batch: int = 1) -> None:
+    """Append them, and flush after every `batch` of them."""
+    for start in range(0, len(payloads), batch):
+        for payload in payloads[start : start + batch]:
+            journal.append(payload)
         journal.flush()
 
 

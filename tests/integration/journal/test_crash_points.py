@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from supervisord_agents.journal.journal import Journal
 from tests.support.journal import Crash, ForgetfulFiles, StepFiles, open_journal, payloads
@@ -27,9 +31,9 @@ class Workload:
         for size in (10, 1300, 1300, 1300, 50, 6000, 20):
             self._append(size)
         self._snapshot()
+        self._append(1300, 2000, 30, 30, 30, 2500, 1300)
         self._append(1300)
-        self._append(1300)
-        self._append(1300)
+        self._append(700, 700, 700, 700)
         self._end()
         self._start()
         self._append(2000)
@@ -49,11 +53,13 @@ class Workload:
         self._journal, recovered = open_journal(self._directory, files=self._files)
         assert self._replayed(recovered.snapshot, payloads(recovered)) == self.appended
 
-    def _append(self, size: int) -> None:
+    def _append(self, *sizes: int) -> None:
+        """One batch of records."""
         assert self._journal is not None
-        record = b"%d:" % len(self.appended) + bytes([65 + len(self.appended)]) * size
-        self.appended.append(record)
-        self._journal.append(record)
+        for size in sizes:
+            record = b"%d:" % len(self.appended) + bytes([65 + len(self.appended)]) * size
+            self.appended.append(record)
+            self._journal.append(record)
         self._journal.flush()
         self.flushed = len(self.appended)
         self._journal.prepare()
@@ -90,6 +96,12 @@ def steps(memory_path: Path) -> list[str]:
     return files.calls
 
 
+def workspace() -> TemporaryDirectory[str]:
+    """In memory where there is one: the loss of power comes from a model."""
+    shared = Path("/dev/shm")
+    return TemporaryDirectory(prefix="journal-", dir=shared if shared.is_dir() else None)
+
+
 def crash_at(number: int) -> Callable[[int, str], BaseException | None]:
     """Crash from that call on: nothing the dying process does afterwards reaches the disk."""
     return lambda call, name: Crash(f"at call {call}, {name}") if call >= number else None
@@ -115,3 +127,19 @@ def test_a_loss_of_power_at_any_step_loses_nothing_flushed(memory_path: Path) ->
         work.abandon()
         files.leave(memory_path / f"{number}-after")
         work.check(memory_path / f"{number}-after")
+
+
+@settings(max_examples=300, deadline=None)
+@given(step=st.integers(min_value=1, max_value=200), share=st.floats(min_value=0.0, max_value=1.0), seed=st.integers(0, 2**32))
+def test_a_loss_of_power_may_take_any_blocks_of_what_was_not_synced(step: int, share: float, seed: int) -> None:
+    """The daemon starts after it, with all that was flushed, whichever part of the rest has reached the disk."""
+    dice = random.Random(seed)
+    with workspace() as directory:
+        files = ForgetfulFiles(crash_at(step))
+        work = Workload(Path(directory) / "before", files)
+        try:
+            work.run()
+        except Crash:
+            work.abandon()
+        files.leave(Path(directory) / "after", lambda inode, block: dice.random() < share)
+        work.check(Path(directory) / "after")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_agents.errors import InvalidInput, JournalCorrupt, JournalError, JournalLocked
+from supervisord_agents.journal.files import Files
 from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.journal.segment import HEADER, RECORD_OVERHEAD, segments
 from supervisord_agents.journal.snapshot import snapshots
@@ -34,6 +35,28 @@ def test_a_new_journal_is_empty(tmp_path: Path) -> None:
     assert (journal.sequence, journal.durable, journal.accepting) == (0, 0, True)
     assert stat.S_IMODE((tmp_path / "state" / "journal").stat().st_mode) == 0o700
     journal.close()
+
+
+def test_every_directory_that_is_made_is_made_durable(tmp_path: Path) -> None:
+    synced = []
+
+    class Watched(Files):
+        def sync_directory(self, path: Path) -> None:
+            synced.append(path)
+            super().sync_directory(path)
+
+    journal, _ = open_journal(tmp_path / "a" / "b" / "journal", files=Watched())
+    journal.close()
+    assert synced[:3] == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+def test_a_snapshot_after_the_end_is_refused(tmp_path: Path) -> None:
+    """The directory may belong to another process by then."""
+    journal, _ = open_journal(tmp_path)
+    fill(journal, [b"a"])
+    journal.close()
+    with pytest.raises(JournalError, match="closed"):
+        journal.write_snapshot(b"state", 1)
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -270,9 +293,11 @@ def test_the_room_of_other_files_is_not_taken_for_records(tmp_path: Path) -> Non
     crashed(tmp_path, RECORDS)
     (tmp_path / "spare").write_bytes(b"left by a crash")
     (tmp_path / "snapshot.new").write_bytes(b"left by a crash")
+    (tmp_path / "repair.new").write_bytes(b"left by a crash")
     (tmp_path / "notes.txt").write_text("somebody's")
     journal, recovered = open_journal(tmp_path)
     assert payloads(recovered) == RECORDS
     journal.close()
     assert not (tmp_path / "snapshot.new").exists()
+    assert not (tmp_path / "repair.new").exists()
     assert (tmp_path / "notes.txt").exists()

@@ -102,6 +102,46 @@ def test_every_whole_record_survives(journal: Path, segment: int, place: int, lo
     assert survey.verify(report.kept_in)[0].what == finding.what
 
 
+def test_what_a_torn_batch_left_is_not_salvaged(tmp_path: Path) -> None:
+    """It was never acknowledged, and the daemon would cut it too. What lies whole before it is kept."""
+    directory = tmp_path / "journal"
+    journal, _ = open_journal(directory)
+    fill(journal, RECORDS[:2])
+    fill(journal, RECORDS[2:6], batch=4)
+    journal.close(clean=False)
+    first, last = paths(directory)
+    flip(last, in_record(1))
+    (finding,) = survey.verify(directory)
+    assert (finding.path, finding.fatal) == (last, False)
+    flip(first, in_record(0))
+    report = repair(directory)
+    assert (report.lost, report.records_kept) == ([(1, 1)], 2)
+    assert opened(directory) == {2: RECORDS[1], 3: RECORDS[2]}
+
+
+def test_a_batch_damaged_after_its_sync_is_no_torn_tail(tmp_path: Path) -> None:
+    directory = tmp_path / "journal"
+    journal, _ = open_journal(directory)
+    fill(journal, [b"record %d" % number for number in range(8)], batch=4)
+    journal.close()
+    (path,) = paths(directory)
+    flip(path, HEADER.size + RECORD_OVERHEAD + 2)
+    with pytest.raises(JournalCorrupt):
+        opened(directory)
+    report = repair(directory)
+    assert (report.lost, report.records_kept) == ([(1, 1)], 8)
+    assert sorted(opened(directory)) == [2, 3, 4, 5, 6, 7, 8]
+
+
+def test_damage_in_a_repaired_segment_is_found(journal: Path) -> None:
+    """All its records had been synced at once, but before its name was made: none of it can be torn."""
+    flip(paths(journal)[1], in_record(0))
+    repair(journal)
+    (path,) = paths(journal)
+    flip(path, in_record(4))
+    assert [finding.fatal for finding in survey.verify(journal)] == [True]
+
+
 def test_a_daemon_is_told_of_the_holes_and_goes_on_behind_them(journal: Path) -> None:
     flip(paths(journal)[1], in_record(0))
     repair(journal)
@@ -208,10 +248,11 @@ def test_dump_and_stats_read_past_damage(journal: Path) -> None:
     assert [entry.kind for entry in survey.dump(journal)] == ["payload"] * 3 + ["hole"] + ["payload"] * 4
 
 
-def test_verify_agrees_with_the_daemon_on_every_byte(memory_path: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_verify_agrees_with_the_daemon_on_every_byte(memory_path: Path, batch: int) -> None:
     directory = memory_path / "journal"
     opened_journal, _ = open_journal(directory, segment_bytes=256, reserve_bytes=256)
-    fill(opened_journal, [b"record %d" % number for number in range(1, 21)])
+    fill(opened_journal, [b"record %d" % number for number in range(1, 21)], batch)
     opened_journal.close()
     trial = memory_path / "trial"
     for path in paths(directory):
