@@ -74,7 +74,11 @@ def _host(config: Config) -> Iterator[Finding]:
 def _agents(config: Config) -> Iterator[Finding]:
     from supervisord_agents.workers.agents.registry import AgentRegistry
 
-    registry = AgentRegistry(config)
+    try:
+        registry = AgentRegistry(config)
+    except ConfigError as error:
+        yield Finding("agents", "configuration", Mark.MISSING, _problem(error), error.hint)
+        return
     for name in registry.names:
         lacking = Mark.MISSING if name in config.agents or name in BUILT_IN_AGENTS else Mark.OFF
         try:

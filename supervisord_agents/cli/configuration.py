@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,9 @@ from supervisord_agents.cli.parser import Commands, add, add_group
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
 from supervisord_agents.errors import ConfigError
+
+if TYPE_CHECKING:
+    from supervisord_agents.config import Config
 
 
 def register(commands: Commands) -> None:
@@ -28,10 +31,15 @@ def check(session: Session, arguments: argparse.Namespace) -> Exit:
 
     path = arguments.file or session.config_path
     try:
-        load(path)
+        config = load(path)
     except ConfigError as error:
         if error.__cause__ is not None and not isinstance(error.__cause__, ValueError):
             raise  # not a finding: there is no file to check
+        session.output.error(error)
+        return Exit.FAILED
+    try:
+        _check_parts(config)
+    except ConfigError as error:
         session.output.error(error)
         return Exit.FAILED
     if session.output.json:
@@ -39,6 +47,15 @@ def check(session: Session, arguments: argparse.Namespace) -> Exit:
     else:
         session.output.line(Span("ok", Style.GOOD), f"  {path}" if path else "  no file: the defaults are used")
     return Exit.OK
+
+
+def _check_parts(config: Config) -> None:
+    """What the daemon's parts would refuse at its start, without starting them; raises ConfigError."""
+    from supervisord_agents.gateway.server import Gateway
+    from supervisord_agents.workers.agents.registry import AgentRegistry
+
+    AgentRegistry(config)
+    Gateway(config.gateway, lambda task, usage: None, lambda task, line: None)
 
 
 def show(session: Session, arguments: argparse.Namespace) -> Exit:

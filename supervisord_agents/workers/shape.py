@@ -54,7 +54,7 @@ class Shaper:
         return Shape(
             workspace=spec.workspace,
             read_only_paths=read_only_paths,
-            gateway_port=self._config.gateway.port if self._config.gateway.providers else 0,
+            gateway_port=self._config.gateway.port,
             memory_bytes=limits.memory_bytes or defaults.memory_bytes,
             pids=limits.pids or defaults.pids,
             cpu_percent=limits.cpu_percent or defaults.cpu_percent,

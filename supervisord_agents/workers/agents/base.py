@@ -16,6 +16,7 @@ import msgspec
 from supervisord_agents.core.model import Failure, TaskSpec, Usage
 from supervisord_agents.errors import InvalidInput
 from supervisord_agents.wire.frames import RunTask
+from supervisord_agents.workers.agents.options import Options
 
 KEEP_STDOUT_BYTES = 64 * 1024 * 1024
 KEEP_STDERR_BYTES = 64 * 1024
@@ -42,8 +43,6 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Requirements(msgspec.Struct, frozen=True):
     """What of the host an agent needs to see in its sandbox, all absolute paths."""
 
-    executables: tuple[str, ...] = ()
-    """Real paths; the agent's own program first."""
     read_only_paths: tuple[str, ...] = ()
     """Directories to show read-only, beside the system ones."""
 
@@ -59,7 +58,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, bytes] = {}
     """Laid in the private home before the start, by relative path."""
     keep_stdout_bytes: int = KEEP_STDOUT_BYTES
-    """How much of the beginning of stdout `read` is given."""
+    """How much of stdout `read` is given: of its beginning, unless `keep_stdout_tail`."""
+    keep_stdout_tail: bool = False
+    """Give `read` the end of stdout, for programs whose answer comes last."""
     keep_stderr_bytes: int = KEEP_STDERR_BYTES
     """How much of the end of stderr `read` is given."""
 
@@ -108,9 +109,10 @@ class Agent(ABC):
     """A worker may run many tasks of it, one after the other."""
     needs_gateway: ClassVar[bool] = False
     """It calls a model."""
-    default_profile: ClassVar[str] = "strict"
     program: ClassVar[str] = ""
     """The executable it runs, looked for on the daemon's PATH unless the settings name another; empty: none of the host."""
+    options: ClassVar[type[Options]] = Options
+    """The form of the table `options` in its settings."""
 
     @classmethod
     @abstractmethod
@@ -136,7 +138,11 @@ class ProgramAgent(Agent):
 
 
 class FunctionAgent(Agent):
-    """An agent that works inside the worker's own process."""
+    """An agent that works inside a fork of the worker's own process."""
+
+    def modules(self, task: RunTask) -> tuple[str, ...]:
+        """Installed modules that a worker which is used again keeps imported for the next task of the kind."""
+        return ()
 
     @abstractmethod
     def call(self, task: RunTask, reporter: Reporter) -> Outcome:

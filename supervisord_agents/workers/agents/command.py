@@ -22,6 +22,7 @@ from supervisord_agents.workers.agents.base import (
     refuse_nul,
 )
 from supervisord_agents.workers.agents.environment import base_environment
+from supervisord_agents.workers.agents.options import Options, parse_options
 
 
 class CommandInput(Input, frozen=True, kw_only=True):
@@ -34,13 +35,18 @@ class CommandInput(Input, frozen=True, kw_only=True):
     """Exit codes that are a success."""
 
 
-class CommandAgent(ProgramAgent):
-    """Runs `input.argv` in the workspace. Output: `{exit_code, stdout, stderr}`, texts decoded as UTF-8.
+class CommandOptions(Options, frozen=True, kw_only=True):
+    """Options of a command agent."""
 
-    Option `environment_allow`: names, or patterns such as `LC_*`, that a task may set by `input.env`; without it, all.
-    """
+    environment_allow: tuple[str, ...] | None = None
+    """Names, or patterns such as `LC_*`, that a task may set by `input.env`; without it, all."""
+
+
+class CommandAgent(ProgramAgent):
+    """Runs `input.argv` in the workspace. Output: `{exit_code, stdout, stderr}`, texts decoded as UTF-8."""
 
     name: ClassVar[str] = "command"
+    options: ClassVar[type[Options]] = CommandOptions
 
     @classmethod
     def check(cls, spec: TaskSpec, settings: dict[str, Any]) -> None:
@@ -49,7 +55,7 @@ class CommandAgent(ProgramAgent):
             raise InvalidInput("names no program.", field="input.argv", hint='Give a list such as ["make", "test"].')
         for number, argument in enumerate(given.argv):
             refuse_nul(f"input.argv[{number}]", argument)
-        allowed = settings.get("options", {}).get("environment_allow")
+        allowed = parse_options(settings, CommandOptions).environment_allow
         for name, value in given.env.items():
             _check_variable(name, value, allowed)
 
@@ -57,7 +63,7 @@ class CommandAgent(ProgramAgent):
         given = parse_input(task.spec, CommandInput)
         return Launch(
             argv=tuple(given.argv),
-            env={**base_environment(home, task.settings), **given.env},
+            env={**base_environment(home, task), **given.env},
             cwd=task.workspace,
             stdin=given.stdin.encode("utf-8", "surrogatepass"),
             keep_stdout_bytes=task.output_limit_bytes,
@@ -80,7 +86,7 @@ class CommandAgent(ProgramAgent):
         return Outcome(output=output, failure=failure, truncated=exit.stdout_truncated or exit.stderr_truncated)
 
 
-def _check_variable(name: str, value: str, allowed: list[str] | None) -> None:
+def _check_variable(name: str, value: str, allowed: tuple[str, ...] | None) -> None:
     field = f"input.env.{name}"
     if not name or "=" in name:
         raise InvalidInput("is no name of an environment variable.", field=field)

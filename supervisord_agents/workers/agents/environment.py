@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,9 +15,24 @@ TASK_FILE_ENV = "AGENT_SUPERVISOR_TASK"
 TASK_FILE = ".agent-supervisor-task.json"
 
 
-def base_environment(home: Path, settings: dict[str, Any]) -> dict[str, str]:
+def proxy_environment(port: int) -> dict[str, str]:
+    """The variables that lead a program's connections to the gateway; none if there is no gateway (port 0).
+
+    Without them a program is only told that a name does not resolve; the gateway says what is refused and why, in the task's log.
+    """
+    if not port:
+        return {}
+    proxy = f"http://127.0.0.1:{port}"
+    named = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, "ALL_PROXY": proxy, "NO_PROXY": "127.0.0.1,localhost,::1"}
+    # Programs differ in which case they read.
+    return named | {name.lower(): value for name, value in named.items()}
+
+
+def base_environment(home: Path, task: RunTask) -> dict[str, str]:
     """What every program gets; the agent's configured `environment` wins over it."""
+    settings = task.settings
     return {
+        **proxy_environment(task.gateway_port),
         "PATH": ":".join((*settings.get("search_path", ()), *SEARCH_PATH)),
         "HOME": str(home),
         "LANG": "C.UTF-8",

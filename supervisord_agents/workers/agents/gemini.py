@@ -11,6 +11,7 @@ from supervisord_agents.wire.frames import RunTask
 from supervisord_agents.workers.agents import prompt
 from supervisord_agents.workers.agents.base import Exit, Launch, Outcome
 from supervisord_agents.workers.agents.environment import base_environment, quiet_environment
+from supervisord_agents.workers.agents.options import Options, parse_options
 
 _SETTINGS = {
     "security": {"auth": {"selectedType": "gemini-api-key"}},
@@ -21,16 +22,17 @@ _SETTINGS = {
 
 
 class GeminiAgent(prompt.PromptAgent):
-    """Option `approval`: what it may do unasked; `yolo`, everything, unless set: the sandbox is the limit."""
+    """Its answer is a JSON object, written when all is done."""
 
     name: ClassVar[str] = "gemini"
+    options: ClassVar[type[Options]] = prompt.ApprovalOptions
     program: ClassVar[str] = "gemini"
 
     def launch(self, task: RunTask, home: Path) -> Launch:
-        approval = str(task.settings.get("options", {}).get("approval", "yolo"))
+        approval = parse_options(task.settings, prompt.ApprovalOptions).approval
         env = {
             **quiet_environment(home),
-            **base_environment(home, task.settings),
+            **base_environment(home, task),
             "GOOGLE_GEMINI_BASE_URL": prompt.endpoint(task),
             "GEMINI_API_KEY": prompt.PLACEHOLDER_KEY,
             "GEMINI_CLI_NO_RELAUNCH": "1",  # else a second node process with another heap limit
@@ -43,6 +45,7 @@ class GeminiAgent(prompt.PromptAgent):
             cwd=task.workspace,
             stdin=prompt.full_prompt(task),
             files={".gemini/settings.json": json.dumps(_SETTINGS).encode()},
+            keep_stdout_tail=True,
         )
 
     def read(self, task: RunTask, exit: Exit) -> Outcome:
@@ -56,13 +59,13 @@ class GeminiAgent(prompt.PromptAgent):
             return Outcome(usage=usage, failure=prompt.refused(type(self), _status(error), _message(error)))
         if exit.code != 0 or "response" not in answer:
             return prompt.unreadable(type(self), exit)
-        return Outcome(output={"text": str(answer["response"] or "")}, usage=usage)
+        return Outcome(output={"text": prompt.text(answer["response"])}, usage=usage)
 
 
 def _last_object(data: bytes) -> dict[str, Any] | None:
     """The JSON object, of several lines, that ends the output."""
     text = data.decode("utf-8", "replace").rstrip()
-    start = 0 if text.startswith("{") else text.rfind("\n{") + 1
+    start = text.rfind("\n{") + 1
     if not text[start:].startswith("{"):
         return None
     try:
@@ -90,8 +93,8 @@ def _message(error: dict[str, Any]) -> str:
 
 def _usage(stats: Any) -> Usage:
     total = Usage()
-    models = stats.get("models") if isinstance(stats, dict) else None
-    for entry in models.values() if isinstance(models, dict) else ():
-        tokens = entry.get("tokens", {})
-        total += Usage(int(tokens.get("prompt", 0)), int(tokens.get("candidates", 0)) + int(tokens.get("thoughts", 0)))
+    for entry in prompt.table(prompt.table(stats).get("models")).values():
+        tokens = prompt.table(prompt.table(entry).get("tokens"))
+        written = Usage(0, prompt.count(tokens.get("candidates"))) + Usage(0, prompt.count(tokens.get("thoughts")))
+        total += Usage(prompt.count(tokens.get("prompt"))) + written
     return total

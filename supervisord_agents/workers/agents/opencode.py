@@ -25,7 +25,7 @@ class OpenCodeAgent(prompt.PromptAgent):
         model = prompt.model(task)
         env = {
             **quiet_environment(home),
-            **base_environment(home, task.settings),
+            **base_environment(home, task),
             "OPENCODE_CONFIG": str(home / _CONFIG),
             "OPENCODE_DISABLE_MODELS_FETCH": "1",
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
@@ -40,6 +40,7 @@ class OpenCodeAgent(prompt.PromptAgent):
             cwd=task.workspace,
             stdin=prompt.full_prompt(task),
             files={_CONFIG: json.dumps(_config(prompt.endpoint(task), model)).encode()},
+            keep_stdout_tail=True,
         )
 
     def read(self, task: RunTask, exit: Exit) -> Outcome:
@@ -51,14 +52,12 @@ class OpenCodeAgent(prompt.PromptAgent):
             if event.get("type") == "step_finish" and isinstance(part, dict):
                 usage += _usage(part)
             elif event.get("type") == "text" and isinstance(part, dict):
-                texts.append(str(part.get("text", "")))
+                texts.append(prompt.text(part.get("text")))
         error = next((event["error"] for event in reversed(events) if isinstance(event.get("error"), dict)), None)
         if error is not None:
-            data = error.get("data")
-            data = data if isinstance(data, dict) else {}
-            status = data.get("statusCode")
-            message = str(data.get("message") or error.get("name", ""))
-            return Outcome(usage=usage, failure=prompt.refused(type(self), status if isinstance(status, int) else 0, message))
+            data = prompt.table(error.get("data"))
+            message = prompt.text(data.get("message")) or prompt.text(error.get("name"))
+            return Outcome(usage=usage, failure=prompt.refused(type(self), prompt.count(data.get("statusCode")), message))
         if exit.code != 0 or not any(event.get("type") == "step_finish" for event in events):
             return prompt.unreadable(type(self), exit)
         # Texts before the last belong to steps on the way; the last one is the answer.
@@ -83,9 +82,11 @@ def _config(base_url: str, model: str) -> dict[str, Any]:
 
 
 def _usage(part: dict[str, Any]) -> Usage:
-    tokens = part.get("tokens")
-    tokens = tokens if isinstance(tokens, dict) else {}
-    cache = tokens.get("cache", {})
-    read = int(tokens.get("input", 0)) + int(cache.get("read", 0)) + int(cache.get("write", 0))
-    written = int(tokens.get("output", 0)) + int(tokens.get("reasoning", 0))
-    return Usage(read, written, float(part.get("cost", 0.0)))
+    tokens = prompt.table(part.get("tokens"))
+    cache = prompt.table(tokens.get("cache"))
+    total = Usage(cost_usd=prompt.cost(part.get("cost")))
+    for read in (tokens.get("input"), cache.get("read"), cache.get("write")):
+        total += Usage(input_tokens=prompt.count(read))
+    for written in (tokens.get("output"), tokens.get("reasoning")):
+        total += Usage(output_tokens=prompt.count(written))
+    return total

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from supervisord_agents.core.model import Failure, TaskSpec
+from supervisord_agents.core.model import MAX_COST_USD, MAX_TOKENS, Failure, TaskSpec
 from supervisord_agents.errors import ErrorCode, InvalidInput
 from supervisord_agents.wire.frames import DependencyResult, RunTask
 from supervisord_agents.workers.agents import programs
@@ -23,6 +23,7 @@ from supervisord_agents.workers.agents.base import (
     parse_input,
     refuse_nul,
 )
+from supervisord_agents.workers.agents.options import Options
 
 DEPENDENCY_CHARACTERS = 64 * 1024
 """Of one dependency's output in a prompt; the whole is in the file named by AGENT_SUPERVISOR_TASK."""
@@ -40,6 +41,13 @@ class PromptInput(Input, frozen=True, kw_only=True):
     """Instead of the configured one."""
 
 
+class ApprovalOptions(Options, frozen=True, kw_only=True):
+    """Options of the CLIs that ask before they act."""
+
+    approval: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z_-]*$")] = "yolo"
+    """What it may do unasked: one of the CLI's own words. `yolo` is everything: the sandbox is the limit."""
+
+
 class PromptAgent(ProgramAgent):
     """A CLI that is given a prompt on its standard input, where its length knows no limit. Output: `{text}`."""
 
@@ -54,20 +62,20 @@ class PromptAgent(ProgramAgent):
         refuse_nul("input.model", given.model)
         if not settings.get("provider"):
             raise InvalidInput(
-                f"the agent `{cls.name}` has no model provider.",
+                f"the agent `{spec.agent}` has no model provider.",
                 field="agent",
-                hint=f"Set `provider` in [agents.{cls.name}] to one of [gateway.providers] of the configuration.",
+                hint=f"Set `provider` in [agents.{spec.agent}] to one of [gateway.providers] of the configuration.",
             )
         if not (given.model or settings.get("model")):
             raise InvalidInput(
-                f"the agent `{cls.name}` has no model.",
+                f"the agent `{spec.agent}` has no model.",
                 field="input.model",
-                hint=f"Give it here, or set `model` in [agents.{cls.name}] of the configuration.",
+                hint=f"Give it here, or set `model` in [agents.{spec.agent}] of the configuration.",
             )
 
     @classmethod
     def requirements(cls, settings: dict[str, Any]) -> Requirements:
-        return programs.requirements(cls.name, cls.program, settings)
+        return programs.requirements(settings.get("name") or cls.name, cls.program, settings)
 
 
 def executable(agent: type[PromptAgent], task: RunTask) -> str:
@@ -81,9 +89,9 @@ def model(task: RunTask) -> str:
 
 
 def endpoint(task: RunTask) -> str:
-    """The provider's base URL inside the sandbox; raises AgentFailure if there is no gateway."""
-    if not task.gateway_port:
-        message = "this worker has no way to the model gateway."
+    """The provider's base URL inside the sandbox; raises AgentFailure if there is no gateway, or no provider any more."""
+    if not (task.gateway_port and task.settings.get("provider")):
+        message = "this worker has no way to a model: no gateway, or no provider."
         hint = "Configure a provider under [gateway.providers]."
         raise AgentFailure(Failure(code=ErrorCode.SANDBOX_DENIED, message=message, hint=hint, retriable=False))
     return f"http://127.0.0.1:{task.gateway_port}/{task.settings['provider']}"
@@ -139,6 +147,28 @@ def unreadable(agent: type[PromptAgent], exit: Exit) -> Outcome:
         hint="Its whole output is in the task's log.",
     )
     return Outcome(failure=failure)
+
+
+def count(value: Any) -> int:
+    """A count of tokens as a CLI reports it; 0 for what cannot be one."""
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else 0
+
+
+def cost(value: Any) -> float:
+    """A cost in US dollars as a CLI reports it; 0 for what cannot be one."""
+    return float(value) if type(value) in (int, float) and 0 <= value <= MAX_COST_USD else 0.0
+
+
+def table(value: Any) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def text(value: Any) -> str:
+    """An answer's text; null is an empty one, and data is written as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def json_lines(data: bytes) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from supervisord_agents.wire.frames import RunTask
 from supervisord_agents.workers.agents import prompt
 from supervisord_agents.workers.agents.base import Exit, Launch, Outcome
 from supervisord_agents.workers.agents.environment import base_environment, quiet_environment
+from supervisord_agents.workers.agents.options import Options, parse_options
 
 _API_ERROR = re.compile(r"\[API Error: (?P<message>(?:(?P<status>[45]\d\d)\b)?.*)\]", re.DOTALL)
 _SETTINGS = {
@@ -24,16 +25,17 @@ _SETTINGS = {
 
 
 class QwenAgent(prompt.PromptAgent):
-    """Option `approval`: what it may do unasked; `yolo`, everything, unless set: the sandbox is the limit."""
+    """Its answer is the last line of a stream of JSON."""
 
     name: ClassVar[str] = "qwen"
+    options: ClassVar[type[Options]] = prompt.ApprovalOptions
     program: ClassVar[str] = "qwen"
 
     def launch(self, task: RunTask, home: Path) -> Launch:
-        approval = str(task.settings.get("options", {}).get("approval", "yolo"))
+        approval = parse_options(task.settings, prompt.ApprovalOptions).approval
         env = {
             **quiet_environment(home),
-            **base_environment(home, task.settings),
+            **base_environment(home, task),
             "OPENAI_BASE_URL": prompt.endpoint(task),
             "OPENAI_API_KEY": prompt.PLACEHOLDER_KEY,
             "OPENAI_MODEL": prompt.model(task),
@@ -46,6 +48,7 @@ class QwenAgent(prompt.PromptAgent):
             cwd=task.workspace,
             stdin=prompt.full_prompt(task),
             files={".qwen/settings.json": json.dumps(_SETTINGS).encode()},
+            keep_stdout_tail=True,
         )
 
     def read(self, task: RunTask, exit: Exit) -> Outcome:
@@ -53,19 +56,18 @@ class QwenAgent(prompt.PromptAgent):
         if result is None:
             return prompt.unreadable(type(self), exit)
         usage = _usage(result.get("usage"))
-        text = str(result.get("result", ""))
+        text = prompt.text(result.get("result"))
         # A refused model call is reported as a success whose text is the error.
         error = _API_ERROR.fullmatch(text.strip())
         if error is not None:
             status = int(error["status"] or 0)
             return Outcome(usage=usage, failure=prompt.refused(type(self), status, error["message"]))
         if result.get("is_error") or exit.code != 0:
-            details = result.get("error")
-            message = details.get("message", "") if isinstance(details, dict) else text
-            return Outcome(usage=usage, failure=prompt.refused(type(self), 0, str(message)))
+            message = prompt.text(prompt.table(result.get("error")).get("message")) or text
+            return Outcome(usage=usage, failure=prompt.refused(type(self), 0, message))
         return Outcome(output={"text": text}, usage=usage)
 
 
 def _usage(counts: Any) -> Usage:
-    counts = counts if isinstance(counts, dict) else {}
-    return Usage(int(counts.get("input_tokens", 0)), int(counts.get("output_tokens", 0)))
+    counts = prompt.table(counts)
+    return Usage(prompt.count(counts.get("input_tokens")), prompt.count(counts.get("output_tokens")))

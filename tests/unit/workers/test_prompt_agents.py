@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from supervisord_agents.core.model import Failure, TaskSpec, Usage
 from supervisord_agents.errors import InvalidInput
 from supervisord_agents.wire.frames import DependencyResult, RunTask
+from supervisord_agents.workers.agents import prompt
 from supervisord_agents.workers.agents.base import AgentFailure, Exit
 from supervisord_agents.workers.agents.gemini import GeminiAgent
 from supervisord_agents.workers.agents.opencode import OpenCodeAgent
@@ -98,6 +100,83 @@ def test_output_that_is_no_answer_is_a_failure_with_the_last_words(agent: type[P
     assert "out of luck" in outcome.failure.message
 
 
+QWEN = {"type": "result", "result": "ok"}
+GEMINI_STATS = {"models": {"m": {"tokens": {"prompt": 3, "candidates": 2, "thoughts": 1}}}}
+ODD_COUNTS = (None, "7", -1, 2.5, True, 2**70, [], float("nan"))
+
+
+def printed(*items: dict[str, Any]) -> Exit:
+    return an_exit(stdout=b"".join(json.dumps(item).encode() + b"\n" for item in items))
+
+
+@pytest.mark.parametrize("odd", ODD_COUNTS)
+def test_an_odd_count_costs_the_count_and_never_the_answer(odd: object) -> None:
+    outcomes = [
+        QwenAgent().read(a_task(), printed({**QWEN, "usage": {"input_tokens": odd, "output_tokens": 2}})),
+        GeminiAgent().read(
+            a_task(), printed({"response": "ok", "stats": {"models": {"m": {"tokens": {"prompt": odd, "candidates": 2}}}}})
+        ),
+        OpenCodeAgent().read(
+            a_task(),
+            printed(
+                {"type": "text", "part": {"text": "ok"}},
+                {"type": "step_finish", "part": {"tokens": {"input": odd, "output": 2, "cache": {"read": odd}}, "cost": -0.5}},
+            ),
+        ),
+    ]
+    for outcome in outcomes:
+        assert (outcome.output, outcome.failure, outcome.usage) == ({"text": "ok"}, None, Usage(0, 2))
+
+
+@pytest.mark.parametrize("odd", [None, 3, "x", []])
+def test_a_table_that_is_none_costs_the_counts_and_never_the_answer(odd: object) -> None:
+    step = {"type": "step_finish", "part": {"tokens": {"input": 1, "cache": odd}, "cost": None}}
+    text = {"type": "text", "part": {"text": "ok"}}
+    for outcome, usage in (
+        (QwenAgent().read(a_task(), printed({**QWEN, "usage": odd})), Usage()),
+        (GeminiAgent().read(a_task(), printed({"response": "ok", "stats": odd})), Usage()),
+        (GeminiAgent().read(a_task(), printed({"response": "ok", "stats": {"models": odd}})), Usage()),
+        (GeminiAgent().read(a_task(), printed({"response": "ok", "stats": {"models": {"m": odd}}})), Usage()),
+        (GeminiAgent().read(a_task(), printed({"response": "ok", "stats": {"models": {"m": {"tokens": odd}}}})), Usage()),
+        (OpenCodeAgent().read(a_task(), printed(text, step)), Usage(1)),
+        (OpenCodeAgent().read(a_task(), printed(text, {"type": "step_finish", "part": {"tokens": odd}})), Usage()),
+    ):
+        assert (outcome.output, outcome.failure, outcome.usage) == ({"text": "ok"}, None, usage)
+
+
+def test_all_parts_of_a_count_are_summed() -> None:
+    assert GeminiAgent().read(a_task(), printed({"response": "ok", "stats": GEMINI_STATS})).usage == Usage(3, 3)
+    tokens = {"input": 1, "output": 2, "reasoning": 3, "cache": {"read": 4, "write": 5}}
+    step = {"type": "step_finish", "part": {"tokens": tokens, "cost": 0.25}}
+    assert OpenCodeAgent().read(a_task(), printed(step, step)).usage == Usage(20, 10, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, 0.0), (3, 3.0), (0.5, 0.5), (-0.1, 0.0), (None, 0.0), ("1", 0.0), (True, 0.0), (1e300, 0.0)]
+)
+def test_a_cost_is_a_finite_number_or_nothing(value: object, expected: float) -> None:
+    assert prompt.cost(value) == expected
+    assert prompt.cost(float("nan")) == prompt.cost(float("inf")) == 0.0
+
+
+@pytest.mark.parametrize(("answer", "text"), [(None, ""), ("", ""), ({"a": 1}, '{"a": 1}'), (["ü"], '["ü"]')])
+def test_an_answer_that_is_no_text_becomes_one(answer: object, text: str) -> None:
+    assert QwenAgent().read(a_task(), printed({**QWEN, "result": answer})).output == {"text": text}
+    assert GeminiAgent().read(a_task(), printed({"response": answer})).output == {"text": text}
+
+
+def test_an_answer_after_the_cut_of_a_long_output_is_read() -> None:
+    answers = {
+        QwenAgent: json.dumps(QWEN),
+        GeminiAgent: json.dumps({"response": "ok", "stats": GEMINI_STATS}, indent=2),
+        OpenCodeAgent: '{"type": "text", "part": {"text": "ok"}}\n{"type": "step_finish", "part": {}}',
+    }
+    for agent, answer in answers.items():
+        cut = b'{"cut": "here"}, "half": {"of": "a line"}}\n{"type": "assistant"}\n' + answer.encode() + b"\n"
+        outcome = agent().read(a_task(), msgspec.structs.replace(an_exit(stdout=cut), stdout_truncated=True))
+        assert outcome.output == {"text": "ok"}
+
+
 @pytest.mark.parametrize("agent", AGENTS)
 def test_a_program_ended_by_a_signal_says_which(agent: type[PromptAgent]) -> None:
     outcome = agent().read(a_task(), an_exit(code=-1, signal=9))
@@ -120,9 +199,22 @@ def test_the_model_is_reached_through_the_gateway_with_a_key_that_is_none(agent:
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_without_a_gateway_nothing_is_started(agent: type[PromptAgent]) -> None:
-    with pytest.raises(AgentFailure, match="no way to the model gateway"):
-        agent().launch(a_task(gateway_port=0), HOME)
+@pytest.mark.parametrize("lacking", [{"gateway_port": 0}, {"settings": {**SETTINGS, "provider": ""}}])
+def test_without_a_gateway_or_a_provider_nothing_is_started(agent: type[PromptAgent], lacking: dict) -> None:
+    with pytest.raises(AgentFailure, match="no way to a model"):
+        agent().launch(a_task(**lacking), HOME)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_other_connections_are_led_to_the_gateway_too(agent: type[PromptAgent]) -> None:
+    env = agent().launch(a_task(), HOME).env
+    assert env["https_proxy"] == env["HTTPS_PROXY"] == env["http_proxy"] == env["ALL_PROXY"] == "http://127.0.0.1:8080"
+    assert env["NO_PROXY"] == env["no_proxy"] == "127.0.0.1,localhost,::1"
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_end_of_the_output_is_kept_because_the_answer_comes_last(agent: type[PromptAgent]) -> None:
+    assert agent().launch(a_task(), HOME).keep_stdout_tail
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -146,12 +238,12 @@ def test_results_of_dependencies_follow_the_prompt_bounded() -> None:
         "bad": DependencyResult(state="failed", failure=Failure(code="TIMEOUT", message="took too long")),
         "long": DependencyResult(state="succeeded", output="x" * (DEPENDENCY_CHARACTERS + 1)),
     }
-    prompt = full_prompt(a_task(dependencies=dependencies)).decode()
-    assert prompt.startswith("do it\n\nResults of the tasks this one depends on:\n\n## text (succeeded)\nfrom a CLI\n\n")
-    assert '## data (succeeded)\n{"n": 1}' in prompt
-    assert "(it failed: took too long)" in prompt
-    assert prompt.endswith("x […cut]")
-    assert prompt.count("x") < DEPENDENCY_CHARACTERS + 10
+    given = full_prompt(a_task(dependencies=dependencies)).decode()
+    assert given.startswith("do it\n\nResults of the tasks this one depends on:\n\n## text (succeeded)\nfrom a CLI\n\n")
+    assert '## data (succeeded)\n{"n": 1}' in given
+    assert "(it failed: took too long)" in given
+    assert given.endswith("x […cut]")
+    assert given.count("x") < DEPENDENCY_CHARACTERS + 10
 
 
 @pytest.mark.parametrize(
