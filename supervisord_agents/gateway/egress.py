@@ -23,6 +23,8 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 Dial = Callable[[str, int], Awaitable[Streams]]
 """Address and port to a connection; raises OSError."""
 
+MAX_NAME = 253
+"""Characters of a host name (RFC 1035, 3.1: 255 bytes with their lengths)."""
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -58,15 +60,19 @@ def _entry(entry: str) -> tuple[str, int]:
     name, colon, port = entry.lower().partition(":")
     if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ConfigError(f"`{entry}` does not end in a port.", field=field)
-    labels = name.removesuffix(".").split(".")
-    wildcard = labels[0] == "*"
-    if wildcard:
-        labels = labels[1:]
-        if len(labels) < 2:
-            raise ConfigError(f"`{entry}` would allow a whole top-level domain.", field=field, hint="Name the domain itself.")
-    if not all(_LABEL.fullmatch(label) for label in labels) or labels[-1].isdigit():
+    name = name.removesuffix(".")
+    domain = name.removeprefix("*.")
+    if name == "*" or (domain != name and "." not in domain):
+        raise ConfigError(f"`{entry}` would allow a whole top-level domain.", field=field, hint="Name the domain itself.")
+    if not is_name(domain):
         raise ConfigError(f"`{entry}` is not a host name.", field=field, hint="Write `host.example.org` or `*.example.org`.")
-    return ("*." if wildcard else "") + ".".join(labels), int(port) if colon else DEFAULT_PORT
+    return name, int(port) if colon else DEFAULT_PORT
+
+
+def is_name(host: str) -> bool:
+    """True for a host name that can be looked up: ASCII (others have an `xn--` form), no part empty or too long, no address."""
+    labels = host.lower().removesuffix(".").split(".")
+    return len(host) <= MAX_NAME and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
 
 
 def parse_authority(text: str) -> tuple[str, int]:
@@ -74,7 +80,14 @@ def parse_authority(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f"not host:port: {text[:100]!r}")
-    return host.strip("[]"), int(port)
+    if is_name(host):
+        return host, int(port)
+    address = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError(f"not a host name or an address: {host[:100]!r}") from None
+    return address, int(port)
 
 
 def is_global(address: str) -> bool:

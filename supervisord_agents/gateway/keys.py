@@ -54,16 +54,9 @@ def load(name: str, provider: Provider, environ: Mapping[str, str]) -> Key | Non
 
 def _read(path: Path, field: str) -> str:
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"{path} is not a regular file.", field=field)
-            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(
-                    f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: other users can get at the key.",
-                    field=field,
-                    hint=f"Run: chmod 600 {path}",
-                )
+        # Opening a named pipe would otherwise wait for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            _check_file(path, os.fstat(file.fileno()), field)
             data = file.read(MAX_KEY_BYTES + 1)
     except OSError as error:
         raise MissingKey(f"{path} cannot be read: {error.strerror} ({field})") from None
@@ -73,6 +66,24 @@ def _read(path: Path, field: str) -> str:
     if not text:
         raise MissingKey(f"{path} is empty ({field})")
     return text
+
+
+def _check_file(path: Path, status: os.stat_result, field: str) -> None:
+    """Refuse what is no file, and a file that somebody else can read or could have written."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} is not a regular file.", field=field)
+    if status.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{path} belongs to uid {status.st_uid}: another user can get at the key.",
+            field=field,
+            hint=f"Run: chown {os.geteuid()} {path}",
+        )
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(
+            f"{path} has mode {stat.S_IMODE(status.st_mode):04o}: other users can get at the key.",
+            field=field,
+            hint=f"Run: chmod 600 {path}",
+        )
 
 
 def _checked(text: str, field: str) -> Key:

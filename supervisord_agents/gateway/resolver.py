@@ -24,9 +24,13 @@ class Resolver(AbstractResolver):
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         loop = asyncio.get_running_loop()
         flags = socket.AI_ADDRCONFIG
-        found = await loop.run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
-        )
+        try:
+            found = await loop.run_in_executor(
+                self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
+            )
+        except UnicodeError as error:
+            # What the `idna` codec says to a part that is empty or too long.
+            raise socket.gaierror(socket.EAI_NONAME, f"no host name: {error}") from None
         return [
             ResolveResult(
                 hostname=host,

@@ -6,16 +6,21 @@ whoever comes in by it is that worker: nothing needs to be proved by tokens.
     /<provider>/<rest>      to the provider's base_url + <rest>, with its key (upstream.py)
     CONNECT host:port       a byte tunnel to an allowed host (egress.py)
 
+Programs that send everything to their proxy, NO_PROXY or not, find the model endpoints by either way too.
+
 docs/gateway.md says what to set in an agent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import re
 import socket
 from collections.abc import Callable
 from typing import cast
+from urllib.parse import SplitResult, urlsplit
 
 import structlog
 from aiohttp import web
@@ -27,6 +32,7 @@ from supervisord_agents.gateway import egress
 from supervisord_agents.gateway.refusal import BrokenOff, Refusal
 from supervisord_agents.gateway.resolver import Resolver
 from supervisord_agents.gateway.routes import Route
+from supervisord_agents.gateway.telling import ServerLog, Telling
 from supervisord_agents.gateway.tunnel import serve_tunnel
 from supervisord_agents.gateway.upstream import METHODS, Upstream
 
@@ -34,6 +40,8 @@ MAX_CONNECTIONS = 64
 """Of one worker at a time: agents use a handful; more would spend the daemon's descriptors."""
 KEEPALIVE_S = 75.0
 """An idle connection, or one that never completes its headers, is closed after this."""
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_CREDENTIALS = re.compile(r"(?<=//)[^/@]*@")
 
 log = structlog.get_logger()
 
@@ -50,7 +58,8 @@ class Gateway:
         resolve: egress.Resolve | None = None,
         dial: egress.Dial = egress.dial,
     ) -> None:
-        """`on_usage(task, usage)` after an answer that told its cost, `on_refusal(task, line)` for what was not let through.
+        """`on_usage(task, usage)` after an answer that told its cost, `on_refusal(task, line)` for what was not let through, a
+        bounded number of times (telling.py).
 
         Both must return at once and not raise. `resolve` and `dial` replace the system's for CONNECT. Raises ConfigError.
         """
@@ -96,16 +105,15 @@ class Gateway:
     def detached(self, attachment: Attachment) -> None:
         self._attachments.discard(attachment)
 
-    async def answer(self, request: web.BaseRequest, report: Callable[[Usage], None]) -> web.StreamResponse:
+    async def answer(
+        self, request: web.BaseRequest, attachment: Attachment, report: Callable[[Usage], None]
+    ) -> web.StreamResponse:
         """Carry out one request; raises Refusal, or BrokenOff if an answer had begun."""
         if request.method == "CONNECT":
-            return await self._tunnel(request)
-        target = request.raw_path
+            return await self._tunnel(request, attachment)
+        target = attachment.own_target(request.raw_path)
         if not target.startswith("/"):
-            message = (
-                "this is no general proxy: model endpoints are at /<provider>/..., and only CONNECT to allowed hosts goes out."
-            )
-            raise Refusal(403, "plain_proxy_refused", message)
+            raise _plain_proxy_refused(target)
         path, _, query = target.partition("?")
         name, _, rest = path[1:].partition("/")
         route = self._route(name)
@@ -121,9 +129,9 @@ class Gateway:
         assert self._upstream is not None
         return await self._upstream.forward(request, route, url, report)
 
-    def dialect(self, request: web.BaseRequest) -> str:
+    def dialect(self, target: str) -> str:
         """The dialect to answer errors in."""
-        route = self._routes.get(request.raw_path[1:].partition("?")[0].partition("/")[0])
+        route = self._routes.get(target[1:].partition("?")[0].partition("/")[0])
         return route.dialect.name if route else "openai"
 
     def _route(self, name: str) -> Route:
@@ -136,19 +144,25 @@ class Gateway:
         )
         raise Refusal(403, "provider_not_configured", message)
 
-    async def _tunnel(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _tunnel(self, request: web.BaseRequest, attachment: Attachment) -> web.StreamResponse:
         try:
             host, port = egress.parse_authority(request.raw_path)
         except ValueError as error:
             raise Refusal(400, "bad_target", f"{error}.") from None
+        if attachment.is_own(host, port):
+            far = await attachment.connect()
+        else:
+            far = await self._connect(host, port)
+        return await serve_tunnel(request, far, self.settings.read_timeout_s)
+
+    async def _connect(self, host: str, port: int) -> egress.Streams:
         if (host, port) not in self._allowed:
-            message = f"host {host[:255]}:{port} is not allowed. Add it to gateway.allowed_hosts if workers may reach it."
-            raise Refusal(403, "host_not_allowed", message)
+            raise Refusal(403, "host_not_allowed", f"host {host}:{port} is not allowed. {_how_to_allow(host, port)}")
         assert self._resolver is not None
         resolve = self._resolve or self._resolver.addresses
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
-                far = await egress.connect(host, port, resolve, self._dial)
+                return await egress.connect(host, port, resolve, self._dial)
         except egress.Denied as error:
             raise Refusal(
                 403, "address_not_allowed", f"{error}: not connected to, although gateway.allowed_hosts has it."
@@ -159,7 +173,6 @@ class Gateway:
         except OSError as error:
             message = f"{host}:{port} could not be connected to: {error.strerror or type(error).__name__}."
             raise Refusal(502, "unreachable", message, permanent=False) from None
-        return await serve_tunnel(request, far, self.settings.read_timeout_s)
 
 
 class Attachment:
@@ -167,20 +180,50 @@ class Attachment:
 
     def __init__(self, gateway: Gateway, owner: str) -> None:
         self.owner = owner
-        self.task = ""
+        self._task = ""
         self._gateway = gateway
+        self._port = 0
+        self._telling = Telling(gateway.on_refusal)
         self._server = web.Server(
             self._handle,
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE_S,
+            logger=cast(logging.Logger, ServerLog(owner)),
         )
         self._listening: asyncio.Server | None = None
         self._requests: set[asyncio.Task[object]] = set()
 
+    @property
+    def task(self) -> str:
+        return self._task
+
+    @task.setter
+    def task(self, task: str) -> None:
+        self._telling.flush()
+        self._task = task
+
+    def is_own(self, host: str, port: int) -> bool:
+        """True for the address that the worker has this gateway at."""
+        return port == self._port and host.lower() in LOOPBACK
+
+    def own_target(self, target: str) -> str:
+        """The target of a request, without the scheme and the authority if they are this gateway's own (RFC 9112, 3.2.2)."""
+        parts = _split(target)
+        if parts is None or not self.is_own(parts.hostname or "", parts.port or 80):
+            return target
+        return SplitResult("", "", parts.path or "/", parts.query, "").geturl()
+
+    async def connect(self) -> egress.Streams:
+        """A new connection to this gateway, as if the worker had made it."""
+        inner, outer = socket.socketpair()
+        await asyncio.get_running_loop().connect_accepted_socket(self._protocol, inner)
+        return await asyncio.open_unix_connection(sock=outer, limit=egress.CHUNK_BYTES)
+
     async def open(self, listener: socket.socket) -> None:
         """Accept connections."""
+        self._port = int(listener.getsockname()[1])
         self._listening = await asyncio.get_running_loop().create_server(self._protocol, sock=listener)
 
     async def close(self) -> None:
@@ -196,10 +239,11 @@ class Attachment:
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
+        self._telling.flush()
 
     def _protocol(self) -> asyncio.BaseProtocol:
         if len(self._server.connections) >= MAX_CONNECTIONS:
-            self._gateway.on_refusal(self.task, f"the gateway refused a connection: {MAX_CONNECTIONS} are open already")
+            self._telling.tell(self._task, f"the gateway refused a connection: {MAX_CONNECTIONS} are open already")
             return _Refused()
         return self._server()
 
@@ -207,14 +251,15 @@ class Attachment:
         current = asyncio.current_task()
         assert current is not None
         self._requests.add(current)
-        task = self.task
+        task = self._task
+        dialect = self._gateway.dialect(self.own_target(request.raw_path))
         try:
-            return await self._gateway.answer(request, lambda usage: self._gateway.on_usage(task, usage))
+            return await self._gateway.answer(request, self, lambda usage: self._gateway.on_usage(task, usage))
         except Refusal as refusal:
-            self._gateway.on_refusal(task, f"the gateway refused {_named(request)}: {refusal.message}")
-            return refusal.response(self._gateway.dialect(request))
+            self._telling.tell(task, f"the gateway refused {_named(request)}: {refusal.message}")
+            return refusal.response(dialect)
         except BrokenOff as broken:
-            self._gateway.on_refusal(task, f"the gateway broke off {_named(request)}: {broken}")
+            self._telling.tell(task, f"the gateway broke off {_named(request)}: {broken}")
             return _hang_up(request)
         except ConnectionError:
             # The worker went away in the middle of its answer.
@@ -224,7 +269,7 @@ class Attachment:
             if request.writer.output_size:
                 return _hang_up(request)
             failure = Refusal(500, "internal", "the gateway failed; the daemon's log has the details.", permanent=False)
-            return failure.response(self._gateway.dialect(request))
+            return failure.response(dialect)
         finally:
             self._requests.discard(current)
 
@@ -236,10 +281,41 @@ class _Refused(asyncio.Protocol):
         cast(asyncio.Transport, transport).abort()  # uvloop's is one in all but name
 
 
+def _split(target: str) -> SplitResult | None:
+    """An absolute http:// target in parts, or None."""
+    try:
+        parts = urlsplit(target)
+        valid = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if valid else None
+
+
+def _plain_proxy_refused(target: str) -> Refusal:
+    parts = _split(target)
+    if parts is None or parts.hostname is None:
+        message = "this is no general proxy: model endpoints are at /<provider>/..., and only CONNECT to allowed hosts goes out."
+        return Refusal(403, "plain_proxy_refused", message)
+    host = _printable(parts.hostname)
+    why = f"host {host}:{parts.port or 80} is not reached by plain http://, only by CONNECT, which https:// makes."
+    return Refusal(403, "plain_proxy_refused", f"{why} {_how_to_allow(host, egress.DEFAULT_PORT)}")
+
+
+def _how_to_allow(host: str, port: int) -> str:
+    if not egress.is_name(host):
+        return "gateway.allowed_hosts knows only names; a server of the worker's own is reached without a proxy (NO_PROXY)."
+    entry = host if port == egress.DEFAULT_PORT else f"{host}:{port}"
+    return f'If workers may reach it, add "{entry}" to gateway.allowed_hosts in config.toml and restart the daemon.'
+
+
 def _named(request: web.BaseRequest) -> str:
-    """The request on one line for a log: no query, no control characters, bounded."""
-    path = request.raw_path.partition("?")[0][:200]
-    return f"{request.method} " + "".join(character if character.isprintable() else "?" for character in path)
+    """The request on one line for a log: no query, no credentials, no control characters, bounded."""
+    path = _CREDENTIALS.sub("", request.raw_path.partition("?")[0], count=1)
+    return f"{request.method} {_printable(path)}"
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text[:200])
 
 
 def _hang_up(request: web.BaseRequest) -> web.StreamResponse:

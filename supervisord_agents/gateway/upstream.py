@@ -91,7 +91,7 @@ class Upstream:
         redactor = Redactor(route.key)
         reader = usage.reader(route.dialect.name, answer.headers.get(hdrs.CONTENT_TYPE, ""))
         response = web.StreamResponse(
-            status=answer.status, reason=answer.reason, headers=returned_headers(answer.headers, redactor)
+            status=answer.status, reason=redactor.text(answer.reason or ""), headers=returned_headers(answer.headers, redactor)
         )
         if answer.content_length is not None and hdrs.CONTENT_ENCODING not in answer.headers:
             response.content_length = answer.content_length
@@ -101,11 +101,12 @@ class Upstream:
                 reader.feed(chunk)
                 if ready := redactor.feed(chunk):
                     await response.write(ready)
-            await response.write_eof(redactor.finish())
         finally:
+            # Before the worker sees the end: it may be done, and its result stored, right after.
             reader.finish()
             if reader.tokens != usage.Tokens():
                 report(usage.priced(reader.tokens, route.provider))
+        await response.write_eof(redactor.finish())
         return response
 
     async def _chunks(self, answer: aiohttp.ClientResponse, route: Route) -> AsyncIterator[bytes]:

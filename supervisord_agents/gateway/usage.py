@@ -11,14 +11,12 @@ from typing import Any, Protocol
 import msgspec
 
 from supervisord_agents.config import Provider
-from supervisord_agents.core.model import Usage
+from supervisord_agents.core.model import MAX_COST_USD, MAX_TOKENS, Usage
 
 DOCUMENT_BYTES = 1024 * 1024
 """JSON up to this size is parsed whole."""
 TAIL_BYTES = 64 * 1024
 """Of larger JSON only this much of its end is kept: all three APIs put the counts after the content."""
-MAX_TOKENS = 2**48
-"""More than any model reads in a lifetime: a larger count is damage, not usage."""
 
 _DATA = b"data"
 _OTHER = b"other"
@@ -44,7 +42,7 @@ def priced(tokens: Tokens, provider: Provider) -> Usage:
     """The usage at the provider's prices."""
     incoming, outgoing = tokens.input or 0, tokens.output or 0
     cost = (incoming * provider.input_usd_per_mtok + outgoing * provider.output_usd_per_mtok) / 1e6
-    return Usage(incoming, outgoing, cost)
+    return Usage(incoming, outgoing, min(cost, MAX_COST_USD))
 
 
 class Reader(Protocol):
@@ -166,12 +164,20 @@ def counts(dialect: str, answer: Any) -> Tokens:
     return _tokens(dialect, nested).updated(_tokens(dialect, answer.get("usage")))
 
 
-_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "openai": (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")),
-    "anthropic": (("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"), ("output_tokens",)),
-    "gemini": (("promptTokenCount", "toolUsePromptTokenCount"), ("candidatesTokenCount", "thoughtsTokenCount")),
+_Fields = tuple[tuple[str, ...], ...]
+
+_FIELDS: dict[str, tuple[_Fields, _Fields]] = {
+    "openai": ((("prompt_tokens", "input_tokens"),), (("completion_tokens", "output_tokens"),)),
+    "anthropic": (
+        (("input_tokens",), ("cache_creation_input_tokens",), ("cache_read_input_tokens",)),
+        (("output_tokens",),),
+    ),
+    "gemini": (
+        (("promptTokenCount",), ("toolUsePromptTokenCount",)),
+        (("candidatesTokenCount",), ("thoughtsTokenCount",)),
+    ),
 }
-"""The fields that add up to the input and to the output."""
+"""What adds up to the input and to the output; each summand has one name, or two of which an endpoint may give either or both."""
 
 _KEY = {"openai": b'"usage"', "anthropic": b'"usage"', "gemini": b'"usageMetadata"'}
 
@@ -183,9 +189,15 @@ def _tokens(dialect: str, usage: Any) -> Tokens:
     return Tokens(_sum(usage, incoming), _sum(usage, outgoing))
 
 
-def _sum(usage: dict[str, Any], fields: tuple[str, ...]) -> int | None:
-    values = [value for value in map(usage.get, fields) if type(value) is int and 0 <= value <= MAX_TOKENS]
-    return sum(values) if values else None
+def _sum(usage: dict[str, Any], summands: _Fields) -> int | None:
+    values = [value for value in (_first(usage, names) for names in summands) if value is not None]
+    return min(sum(values), MAX_TOKENS) if values else None
+
+
+def _first(usage: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    """The first count among these names; more than any model reads in a lifetime is damage, not a count."""
+    values = map(usage.get, names)
+    return next((value for value in values if type(value) is int and 0 <= value <= MAX_TOKENS), None)
 
 
 def _from_tail(dialect: str, data: bytes) -> Tokens:

@@ -147,7 +147,7 @@ async def test_a_body_goes_up_piece_by_piece_as_it_is_sent() -> None:
 async def test_a_key_that_the_provider_echoes_is_struck_out() -> None:
     async def upstream(request: web.Request) -> web.StreamResponse:
         sent = request.headers["Authorization"]
-        response = web.StreamResponse(status=401, headers={"X-Echo": sent, "Set-Cookie": "a=b"})
+        response = web.StreamResponse(status=401, reason=f"No {KEY}", headers={"X-Echo": sent, "Set-Cookie": "a=b"})
         response.content_length = len(sent)
         await response.prepare(request)
         for character in sent:
@@ -162,8 +162,32 @@ async def test_a_key_that_the_provider_echoes_is_struck_out() -> None:
         text = await answer.text()
         assert answer.status == 401
         assert text == "Bearer " + "*" * len(KEY)
+        assert answer.reason == "No " + "*" * len(KEY)
         assert KEY not in str(answer.headers)
         assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_usage_is_reported_before_the_worker_can_see_the_end_of_the_answer(stream: bool) -> None:
+    order: list[str] = []
+    model = ScriptedModel()
+    async with model.serve() as url, a_worker(settings(url)) as worker:
+        worker.gateway.on_usage = lambda task, usage: order.append("reported")
+        real_eof = web.StreamResponse.write_eof
+
+        async def write_eof(response: web.StreamResponse, data: bytes = b"") -> None:
+            assert response._req is not None
+            assert response._req.transport is not None
+            if response._req.transport.get_extra_info("sockname")[1] == worker.port:
+                order.append("ended")
+            await real_eof(response, data)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(web.StreamResponse, "write_eof", write_eof)
+            body = a_body("openai", "SAY:x", stream=stream)
+            async with worker.session.post(worker.url + PATHS["openai"], json=body) as answer:
+                await answer.read()
+    assert order[:2] == ["reported", "ended"]
 
 
 async def test_usage_is_read_from_an_answer_that_is_compressed_all_the_same() -> None:

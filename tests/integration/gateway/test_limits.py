@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import web
 
 from supervisord_agents import config
-from supervisord_agents.gateway import server
+from supervisord_agents.gateway import server, telling
 from supervisord_agents.gateway.server import Gateway
 from tests.support.gateway import KEY, a_worker, serving, settings
 
@@ -72,8 +73,67 @@ async def test_a_plain_proxy_request_is_refused_and_told_about_connect() -> None
     async with a_worker(settings(NOWHERE)) as worker, worker.session.get("http://example.org/x", proxy=worker.url) as answer:
         status, code, message = await error_of(answer)
     assert (status, code) == (403, "plain_proxy_refused")
-    assert "only CONNECT to allowed hosts" in message
-    assert len(worker.refusals) == 1
+    assert "host example.org:80" in message
+    assert "https://" in message
+    assert 'add "example.org" to gateway.allowed_hosts' in message
+    assert worker.refusals == [("g1.t1", f"the gateway refused GET http://example.org/x: {message}")]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_program_that_sends_even_its_model_calls_to_the_proxy_is_served(host: str) -> None:
+    async def upstream(request: web.Request) -> web.Response:
+        return web.Response(text=request.path_qs)
+
+    async with serving(upstream) as url, a_worker(settings(url)) as worker:
+        own = f"{host}:{worker.port}"
+        reader, writer = await worker.connect()
+        writer.write(f"GET http://{own}/openai/x?q=1 HTTP/1.1\r\nHost: {own}\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+    assert b" 200 " in answer.splitlines()[0]
+    assert answer.endswith(b"/x?q=1")
+    assert worker.refusals == []
+
+
+async def test_a_plain_proxy_request_to_another_server_of_the_workers_own_says_how_it_is_reached() -> None:
+    async with a_worker(settings(NOWHERE)) as worker, worker.session.get("http://127.0.0.1:1/", proxy=worker.url) as answer:
+        status, _, message = await error_of(answer)
+    assert status == 403
+    assert "NO_PROXY" in message
+
+
+async def test_credentials_in_a_refused_address_are_not_told() -> None:
+    async with a_worker(settings(NOWHERE)) as worker:
+        reader, writer = await worker.connect()
+        writer.write(b"GET http://user:hidden@example.org/x HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n")
+        assert b"hidden" not in await reader.read()
+        writer.close()
+    assert "GET http://example.org/x" in worker.refusals[0][1]
+    assert "hidden" not in worker.refusals[0][1]
+
+
+async def test_a_flood_of_refusals_is_counted_after_the_first_ones() -> None:
+    async with a_worker(settings(NOWHERE)) as worker:
+        for _ in range(telling.FIRST + 30):
+            async with worker.session.get(f"{worker.url}/nobody/x") as answer:
+                assert answer.status == 403
+        assert len(worker.refusals) == telling.FIRST
+        worker.attachment.task = ""
+        assert len(worker.refusals) == telling.FIRST + 1
+    task, line = worker.refusals[-1]
+    assert task == "g1.t1"
+    assert line.startswith("… and 30 more; the last: the gateway refused GET /nobody/x")
+
+
+async def test_malformed_requests_are_no_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with a_worker(settings(NOWHERE)) as worker:
+            reader, writer = await worker.connect()
+            writer.write(b"GET\r\n\r\n")
+            assert b" 400 " in (await reader.read()).splitlines()[0]
+            writer.close()
+    assert caplog.text == ""
+    assert [line["log_level"] for line in lines] == ["debug"] * len(lines)
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -5,11 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
 
 from supervisord_agents import config
+from supervisord_agents.core.model import Usage
 from supervisord_agents.gateway.egress import Streams
-from tests.support.gateway import Worker, a_worker
+from supervisord_agents.gateway.server import MAX_CONNECTIONS
+from supervisord_agents.workers.agents.environment import proxy_environment
+from tests.support.gateway import Worker, a_worker, serving, settings
+from tests.support.scripted_model import INPUT_TOKENS, OUTPUT_TOKENS, ScriptedModel
 
 GLOBAL = "93.184.215.14"
 HOST = "echo.example.org"
@@ -142,6 +153,7 @@ async def test_a_host_or_port_that_is_not_configured_is_refused_and_told() -> No
             assert (status, error["code"]) == (403, "host_not_allowed")
             assert "gateway.allowed_hosts" in error["message"]
             writer.close()
+    assert f'add "{HOST}:22" to gateway.allowed_hosts' in worker.refusals[1][1]
     assert [task for task, _ in worker.refusals] == ["g1.t1"] * 4
     assert "evil.example.net:443" in worker.refusals[0][1]
 
@@ -217,3 +229,87 @@ async def test_closing_the_attachment_closes_its_tunnels() -> None:
             await worker.attachment.close()
             assert await reader.read() == b""
             writer.close()
+
+
+@pytest.mark.parametrize("target", ["a..example.org:443", "a" * 70 + ".example.org:443", f"{'a.' * 126}example.org:443"])
+async def test_a_name_that_cannot_be_looked_up_is_refused_before_it_is(target: str) -> None:
+    async with a_worker(allowing("*.example.org")) as worker:
+        reader, writer, status = await connect(worker, target)
+        error = await error_of(reader)
+        writer.close()
+    assert (status, error["code"]) == (400, "bad_target")
+    assert "not a host name" in error["message"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+async def test_a_tunnel_to_the_gateway_itself_leads_to_the_model_endpoints(host: str) -> None:
+    model = ScriptedModel()
+    async with model.serve() as url, a_worker(settings(url)) as worker:
+        reader, writer, status = await connect(worker, f"{host}:{worker.port}")
+        assert status == 200
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "SAY:through the tunnel"}]}).encode()
+        head = f"POST /openai/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
+        assert b"through the tunnel" in await reader.read()
+        writer.close()
+    assert worker.usages == [("g1.t1", Usage(INPUT_TOKENS, OUTPUT_TOKENS))]
+    assert worker.refusals == []
+
+
+async def test_tunnels_within_tunnels_end_at_the_limit_of_connections() -> None:
+    async with a_worker(allowing()) as worker:
+        own = f"CONNECT 127.0.0.1:{worker.port} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        reader, writer = await worker.connect()
+        opened = 0
+        while True:
+            writer.write(own)
+            if not await reader.readline():
+                break
+            assert await reader.readline() == b"\r\n"
+            opened += 1
+        writer.close()
+    assert opened == MAX_CONNECTIONS
+
+
+async def test_a_client_that_knows_only_the_variables_reaches_an_allowed_host_and_no_other(tmp_path: Path) -> None:
+    async def site(request: web.Request) -> web.Response:
+        return web.Response(text="the site says hello")
+
+    certificate = a_certificate(tmp_path, HOST)
+    async with serving(site, certificate) as url:
+        internet = Internet(int(url.rpartition(":")[2]))
+        async with a_worker(allowing(HOST), resolve=internet.resolve, dial=internet.dial) as worker:
+            environment = {**proxy_environment(worker.port), "SSL_CERT_FILE": str(tmp_path / "certificate.pem")}
+            assert await fetch(f"https://{HOST}/", environment) == (0, "the site says hello")
+            assert internet.dialled == [(GLOBAL, 443)]
+            code, said = await fetch("https://evil.example.net/", environment)
+            assert code != 0
+            assert "403" in said
+            code, said = await fetch(f"http://{HOST}/", environment)
+            assert code != 0
+            assert "403" in said
+    assert [task for task, _ in worker.refusals] == ["g1.t1"] * 2
+    assert "evil.example.net:443" in worker.refusals[0][1]
+
+
+def a_certificate(directory: Path, host: str) -> ssl.SSLContext:
+    """A server's TLS context whose certificate, signed by itself, is `certificate.pem` in the directory."""
+    key, certificate = str(directory / "key.pem"), str(directory / "certificate.pem")
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={host}"]
+    subprocess.run(
+        [*request, "-addext", f"subjectAltName=DNS:{host}", "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+async def fetch(url: str, environment: dict[str, str]) -> tuple[int, str]:
+    """The exit code and the output of a program that fetches a page as any program would."""
+    source = f"import urllib.request; print(urllib.request.urlopen({url!r}).read().decode(), end='')"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", source, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()

@@ -88,8 +88,31 @@ def test_a_target_that_is_not_host_and_port_is_refused(text: str) -> None:
         parse_authority(text)
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a..example.org",
+        ".example.org",
+        "a" * 64 + ".org",
+        "a." * 126 + "org",
+        "ü.org",
+        "a b.org",
+        "a@b.org",
+        "-a.org",
+        "[a]",
+        "1.2.3",
+    ],
+)
+def test_a_target_whose_host_is_neither_a_name_nor_an_address_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="not a host name"):
+        parse_authority(f"{host}:443")
+
+
 def test_targets_are_taken_apart() -> None:
     assert parse_authority("example.org:443") == ("example.org", 443)
+    assert parse_authority("EXAMPLE.org.:443") == ("EXAMPLE.org.", 443)
+    assert parse_authority("xn--bcher-kva.example.org:443") == ("xn--bcher-kva.example.org", 443)
+    assert parse_authority("10.0.0.1:80") == ("10.0.0.1", 80)
     assert parse_authority("[::1]:443") == ("::1", 443)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,27 @@ def test_a_directory_or_a_huge_file_is_no_key(tmp_path: Path) -> None:
         load("p", a_provider(api_key_file=str(tmp_path)), {})
     with pytest.raises(ConfigError, match="not a key"):
         load("p", a_provider(api_key_file=a_key_file(tmp_path, "x" * 20_000)), {})
+
+
+def test_a_named_pipe_is_no_key_and_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        load("p", a_provider(api_key_file=str(path)), {})
+
+
+def test_a_key_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = a_key_file(tmp_path, "sk-1")
+    real = os.fstat
+
+    def owned_by_another(descriptor: int) -> os.stat_result:
+        status = list(real(descriptor))
+        status[stat.ST_UID] = os.geteuid() + 1
+        return os.stat_result(status)
+
+    monkeypatch.setattr(os, "fstat", owned_by_another)
+    with pytest.raises(ConfigError, match=rf"belongs to uid {os.geteuid() + 1}.*chown"):
+        load("p", a_provider(api_key_file=path), {})
 
 
 def test_a_key_does_not_show_itself() -> None:

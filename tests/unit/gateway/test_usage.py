@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisord_agents.config import Provider
-from supervisord_agents.core.model import Usage
+from supervisord_agents.core.model import MAX_COST_USD, MAX_TOKENS, Usage
 from supervisord_agents.gateway import usage
 from supervisord_agents.gateway.usage import DOCUMENT_BYTES, Tokens, priced, reader
 
@@ -187,6 +187,25 @@ def test_counts_known_before_a_stream_broke_off_are_kept() -> None:
 def test_an_answer_without_counts_has_none() -> None:
     assert read("openai", JSON, [b'{"error": {"message": "usage"}}']) == Tokens()
     assert read("openai", "text/html", [b"<p>usage</p>"]) == Tokens()
+
+
+@pytest.mark.parametrize(
+    ("usage_object", "expected"),
+    [
+        ({"prompt_tokens": 10, "input_tokens": 10, "completion_tokens": 5, "output_tokens": 5}, Tokens(10, 5)),
+        ({"prompt_tokens": None, "input_tokens": 10, "completion_tokens": "5", "output_tokens": 5}, Tokens(10, 5)),
+        ({"prompt_tokens": 0, "input_tokens": 10, "output_tokens": 5}, Tokens(0, 5)),
+    ],
+)
+def test_an_endpoint_that_gives_both_names_of_a_count_is_counted_once(usage_object: dict[str, Any], expected: Tokens) -> None:
+    assert usage.counts("openai", {"usage": usage_object}) == expected
+
+
+def test_parts_of_a_count_never_sum_up_to_more_than_can_be_stored() -> None:
+    most = {"input_tokens": MAX_TOKENS, "cache_read_input_tokens": MAX_TOKENS, "output_tokens": 1}
+    assert usage.counts("anthropic", {"usage": most}) == Tokens(MAX_TOKENS, 1)
+    dear = Provider(base_url="http://x", input_usd_per_mtok=1e12)
+    assert priced(Tokens(MAX_TOKENS, 0), dear).cost_usd == MAX_COST_USD
 
 
 def test_prices_are_for_a_million_tokens() -> None:
