@@ -36,7 +36,7 @@ def requirements(name: str, program: str, settings: dict[str, Any]) -> Requireme
                 field=f"agents.{name}.executable",
                 hint="Move it into a directory of its own, such as /opt/NAME or ~/.local/NAME, and name it there.",
             )
-    return Requirements(executables, tuple(dict.fromkeys((*shown, *settings.get("read_only_paths", ())))))
+    return Requirements(tuple(dict.fromkeys((*shown, *settings.get("read_only_paths", ())))))
 
 
 def find(program: str, executable: str) -> str | None:
