@@ -18,10 +18,13 @@ import pytest
 from supervisord_agents.core.model import State, TaskSpec
 from tests.support.clis import cli
 from tests.support.daemon import DaemonProcess
-from tests.support.scripted_model import ScriptedModel
+from tests.support.scripted_model import INPUT_TOKENS, OUTPUT_TOKENS, ScriptedModel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 KEY = "a-key-that-no-worker-may-see"
+INPUT_PRICE, OUTPUT_PRICE = 3.0, 15.0
+"""US dollars per million tokens."""
+ANSWERING = ("/chat/completions", ":generateContent", ":streamGenerateContent")
 BIN = Path(sys.executable).parent
 
 
@@ -45,10 +48,14 @@ async def daemon(tmp_path: Path, model: tuple[ScriptedModel, str]) -> AsyncItera
 [gateway.providers.openai]
 base_url = "{url}/v1"
 api_key_file = "{key_file}"
+input_usd_per_mtok = {INPUT_PRICE}
+output_usd_per_mtok = {OUTPUT_PRICE}
 [gateway.providers.gemini]
 base_url = "{url}"
 dialect = "gemini"
 api_key_file = "{key_file}"
+input_usd_per_mtok = {INPUT_PRICE}
+output_usd_per_mtok = {OUTPUT_PRICE}
 [agents.qwen]
 executable = "{cli("qwen")}"
 provider = "openai"
@@ -81,6 +88,7 @@ def project(tmp_path: Path) -> Path:
 async def test_a_real_cli_works_in_the_sandbox_through_the_gateway(
     daemon: DaemonProcess, model: tuple[ScriptedModel, str], project: Path, agent: str
 ) -> None:
+    scripted, _ = model
     async with daemon.client() as client:
         spec = TaskSpec(
             id="t", agent=agent, input={"prompt": "SAY:forty-two"}, workspace=str(project), timeout_s=120, max_retries=0
@@ -91,7 +99,14 @@ async def test_a_real_cli_works_in_the_sandbox_through_the_gateway(
         log = (await client.logs(reply.tasks[0])).data.decode(errors="replace")
         assert waited.tasks[0].state is State.SUCCEEDED, f"{waited.tasks[0].failure}\n{log}"
         assert "forty-two" in json.dumps(result.output)
-        assert result.tokens_used > 0
+        answers = sum(request.path.endswith(ANSWERING) for request in scripted.requests)
+        assert answers > 0
+        assert result.tokens_used == answers * (INPUT_TOKENS + OUTPUT_TOKENS)
+        cost = answers * (INPUT_TOKENS * INPUT_PRICE + OUTPUT_TOKENS * OUTPUT_PRICE) / 1e6
+        assert result.cost_usd == pytest.approx(cost)
+        # Whatever a CLI calls home for is refused, but its model calls never are.
+        assert "/openai/" not in log
+        assert "127.0.0.1" not in log
         assert KEY not in json.dumps(result.output) + log
 
 
