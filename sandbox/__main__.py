@@ -100,18 +100,30 @@ def _run(spec: SandboxSpec) -> int:
 
 
 async def _run_with(spawner: Spawner, spec: SandboxSpec) -> Exit:
+    spawning = asyncio.ensure_future(spawner.spawn(spec, {number: number for number in range(3)}))
+    early = _pass_signals_on(spawning)
     try:
-        sandbox = await spawner.spawn(spec, {number: number for number in range(3)})
-        _pass_signals_on(sandbox)
+        sandbox = await spawning
+        for number in early:
+            sandbox.signal(number)
         return await sandbox.wait()
     finally:
         await spawner.aclose()
 
 
-def _pass_signals_on(sandbox: Sandbox) -> None:
-    loop = asyncio.get_running_loop()
+def _pass_signals_on(spawning: asyncio.Future[Sandbox]) -> list[int]:
+    """From now on; those that come before there is a sandbox are kept in the list."""
+    early: list[int] = []
+
+    def pass_on(number: int) -> None:
+        if spawning.done() and not spawning.cancelled() and spawning.exception() is None:
+            spawning.result().signal(number)
+        else:
+            early.append(number)
+
     for number in PASSED_ON:
-        loop.add_signal_handler(number, sandbox.signal, number)
+        asyncio.get_running_loop().add_signal_handler(number, pass_on, number)
+    return early
 
 
 def _doctor(*, as_json: bool) -> int:
