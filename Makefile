@@ -1,11 +1,12 @@
 # make demo | test | check | bench | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 CLIS := build/clis/.ready
 
-.PHONY: demo test check bench test-systemd clis clean
+.PHONY: demo test check bench test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
@@ -26,6 +27,16 @@ bench: $(READY)
 test-systemd: $(READY)
 	.ci/setup systemd
 	$(BIN)/pytest -m systemd tests $(PYTEST_ARGS)
+
+wheels: $(READY)
+	.ci/setup wheels
+
+# Built by whoever calls, so that root only copies.
+install-systemd: wheels
+	$(if $(filter-out 0,$(shell id -u)),sudo )env PYTHON=$(PYTHON) systemd/install
+
+install-systemd-user: wheels
+	PYTHON=$(PYTHON) systemd/install --user
 
 clis: $(CLIS)
 

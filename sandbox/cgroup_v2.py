@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import select
+import subprocess
 import time
 from pathlib import Path
 
@@ -33,6 +34,9 @@ REQUIRED = frozenset({"memory", "pids"})
 WANTED = ("memory", "pids", "cpu")
 UNIT_SUFFIXES = frozenset({".service", ".scope", ".slice", ".socket", ".mount", ".swap"})
 """A cgroup so named is a unit of systemd: its parent is not ours, whatever its mark."""
+
+MANAGER_TIMEOUT_S = 10.0
+"""For the user's service manager to answer; it is asked twice at a start."""
 
 SCOPE_HINT = "Start it as the systemd service, or under `systemd-run --user --scope -p Delegate=yes`."
 
@@ -185,17 +189,34 @@ class HierarchyV2(Hierarchy):
 def delegated_base(own: Path) -> Path | None:
     """The cgroup that was delegated to us: our own, or its parent where we stand in a child of it (systemd's DelegateSubgroup=).
 
-    None when the subtree belongs to another manager. systemd marks what it delegates with an extended attribute; where it does
-    not run, our own cgroup has no other owner.
+    None when the subtree belongs to another manager. Where systemd does not run, our own cgroup has no other owner.
     """
-    if marked(own):
+    if delegated(own):
         return own
-    if own.suffix not in UNIT_SUFFIXES and marked(own.parent):
+    if own.suffix not in UNIT_SUFFIXES and delegated(own.parent):
         return own.parent
     if Path("/run/systemd/system").exists():
         return None
     base = own.parent if own.name == "supervisor" else own
     return base if os.access(base / "cgroup.procs", os.W_OK) else None
+
+
+def delegated(directory: Path) -> bool:
+    """Whether systemd says that a cgroup is the unit's own. A user's manager leaves no mark (seen in systemd 252), so it is asked."""
+    return marked(directory) or _user_manager_delegates(directory)
+
+
+def _user_manager_delegates(directory: Path) -> bool:
+    uid = os.geteuid()
+    if directory.suffix not in (".service", ".scope") or f"user@{uid}.service" not in directory.parent.parts:
+        return False
+    argv = ["systemctl", "--user", "show", "--property=Delegate", "--value", "--", directory.name]
+    environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": f"/run/user/{uid}"}
+    try:
+        done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=MANAGER_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.stdout.strip() == b"yes"
 
 
 def marked(directory: Path) -> bool:

@@ -1,37 +1,51 @@
-"""One machine for all tests here: it takes a while to boot."""
+"""One machine for all tests here: it takes a while to boot, and the project a while to be installed."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.guest import ROOT, Guest
+from tests.support.service import Service
 
-
-def _wheel(directory: Path) -> Path:
-    """The project as it is now, as a wheel; its dependencies are in the image."""
-    source = directory / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "supervisord_agents", "sandbox"):
-        subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
-    pip = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-input", "--no-deps", "-w", str(directory), str(source)]
-    subprocess.run(pip, stdin=subprocess.DEVNULL, check=True)
-    (wheel,) = directory.glob("agent_supervisor-*.whl")
-    return wheel
+GIVEN = ("systemd", "build/wheels", "config.toml", "constraints.txt")
+"""What systemd/install takes from a clone."""
+USER = "dev"
 
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """A booted machine with the project's wheel and units in /given; nothing is installed yet."""
-    directory = tmp_path_factory.mktemp("guest")
-    wheel = _wheel(directory)
-    guest = Guest(directory, {wheel.name: wheel, "systemd": ROOT / "systemd"})
+    """A booted machine with what can be installed in /given; nothing is installed yet."""
+    guest = Guest(tmp_path_factory.mktemp("guest"), {name: ROOT / name for name in GIVEN})
     try:
         guest.boot()
         yield guest
     finally:
         guest.close()
+
+
+@pytest.fixture(scope="session")
+def installed(machine: Guest) -> Service:
+    """The service of the machine, installed as a user does it and not started."""
+    machine.check("/given/systemd/install", timeout_s=900)
+    return Service(machine)
+
+
+@pytest.fixture
+def service(installed: Service) -> Iterator[Service]:
+    """The service of the machine, running."""
+    installed.control("start")
+    yield installed
+    installed.control("stop agent-supervisor.socket")
+    installed.machine.run("systemctl reset-failed agent-supervisor")
+
+
+@pytest.fixture(scope="session")
+def user_service(machine: Guest) -> Service:
+    """The service of an ordinary user, installed and not started."""
+    machine.check(f"useradd --create-home --shell /bin/sh {USER} && loginctl enable-linger {USER}")
+    service = Service(machine, user=USER)
+    machine.wait_for(f"systemctl -q is-active user@$(id -u {USER}).service")
+    service.check("/given/systemd/install --user", timeout_s=900)
+    return service

@@ -1,14 +1,209 @@
-"""The units on a real systemd."""
+"""The service of the machine on a real systemd, with cgroup v2."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 
 from tests.support.guest import Guest
+from tests.support.service import Service
 
 pytestmark = [pytest.mark.systemd, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+MIB = 1024 * 1024
+UNIT_CGROUP = "/sys/fs/cgroup/system.slice/agent-supervisor.service"
+MEMORY_HOG = "b=[]\nwhile True: b.append(bytearray(1<<20))"
+FORKS = """
+import os, signal
+try:
+    for number in range(100):
+        if os.fork() == 0:
+            signal.pause()
+except BlockingIOError:
+    print("refused")
+"""
+MOST_EXPOSED = 5.5
+"""What `systemd-analyze security` may say; 9.6 is a bare unit."""
+DROP_IN = "/run/systemd/system/agent-supervisor.service.d"
+TELL_THE_END = "[Service]\nExecStopPost=/bin/echo the end: ${SERVICE_RESULT} ${EXIT_CODE} ${EXIT_STATUS}\n"
+LONGEST_STOP_S = 20
+"""The machine is emulated: some ten times slower than what it runs on."""
 
 
 def test_the_machine_is_what_it_should_be(machine: Guest) -> None:
     assert machine.run("systemctl is-system-running --wait").stdout == "running\n"
     assert machine.check("stat -fc %T /sys/fs/cgroup") == "cgroup2fs\n"
+
+
+def test_the_units_have_no_faults(installed: Service) -> None:
+    done = installed.run("systemd-analyze verify agent-supervisor.service agent-supervisor.socket")
+    assert (done.code, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_service_is_not_exposed_more_than_it_must_be(installed: Service) -> None:
+    told = installed.check("systemd-analyze security --no-pager agent-supervisor.service")
+    exposure = re.search(r"exposure level for agent-supervisor.service: ([\d.]+)", told)
+    assert exposure, told
+    assert float(exposure[1]) <= MOST_EXPOSED
+
+
+def test_a_start_is_over_when_the_supervisor_says_so(installed: Service) -> None:
+    before = installed.now_in_journal()
+    installed.control("start --no-block")
+    installed.await_shown("ActiveState", "activating")
+    installed.control("start")
+    assert installed.shows("ActiveState") == "active"
+    assert installed.shows("StatusText") == "no task is open"
+    messages = [entry["MESSAGE"] for entry in installed.journal(before)]
+    assert [text.split()[0] for text in messages if text.startswith(("ready ", "Started "))] == ["ready", "Started"]
+    assert f"pid {installed.shows('MainPID')}" in installed.check("agentctl status")
+
+
+def test_every_layer_of_the_sandbox_is_on(service: Service) -> None:
+    enforcement = service.status()["enforcement"]
+    assert enforcement.keys() >= {"cgroup memory", "cgroup pids", "cgroup cpu", "seccomp", "landlock", "id-mapped mounts"}
+    assert {name for name, how in enforcement.items() if how != "on"} <= {"yama"}
+
+
+def test_a_task_runs_sandboxed_under_its_limits(service: Service) -> None:
+    task = service.submit("sleep", "7001", limits={"memory_bytes": 64 * MIB, "pids": 20, "cpu_percent": 50})
+    pid = service.process("sleep 7001")
+    group = service.cgroup(pid)
+    assert group.startswith(UNIT_CGROUP)
+    limits = service.check(f"cd {group} && cat memory.max memory.oom.group pids.max cpu.max").split()
+    assert limits == [str(64 * MIB), "1", "20", "50000", "100000"]
+    status = dict(line.split(":\t", 1) for line in service.check(f"cat /proc/{pid}/status").splitlines())
+    assert int(status["Uid"].split()[0]) >= 1_900_000_000
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    for kind in ("mnt", "pid", "net", "ipc", "uts", "cgroup"):
+        ours, its = service.check(f"readlink /proc/1/ns/{kind} /proc/{pid}/ns/{kind}").split()
+        assert ours != its
+    service.agentctl(f"cancel {task}")
+    service.machine.wait_for(f"[ ! -e {group} ]", timeout_s=60)
+
+
+def test_a_task_that_takes_too_much_memory_is_killed_alone(service: Service) -> None:
+    pid = service.shows("MainPID")
+    ended = service.ended(service.submit("python3", "-c", MEMORY_HOG, limits={"memory_bytes": 64 * MIB}))
+    assert ended["failure"]["code"] == "OUT_OF_MEMORY"
+    assert (service.shows("ActiveState"), service.shows("MainPID")) == ("active", pid)
+    assert service.ended(service.submit("true"))["state"] == "succeeded"
+
+
+def test_a_task_has_no_more_processes_than_it_may(service: Service) -> None:
+    task = service.submit("python3", "-c", FORKS, limits={"pids": 20})
+    assert service.ended(task)["state"] == "succeeded"
+    assert service.agentctl(f"result {task}")["result"]["output"]["stdout"] == "refused\n"
+
+
+def test_the_journal_reads_well_and_keeps_the_priorities(service: Service) -> None:
+    before = service.now_in_journal()
+    task = service.submit("false")
+    service.ended(task)
+    started, ended = (entry for entry in service.journal(before) if entry["_TRANSPORT"] == "stdout")
+    assert started["MESSAGE"].startswith(f"attempt_started task={task} attempt=1 worker=w-")
+    assert ended["MESSAGE"] == f"task_ended task={task} state=failed attempt=1 code=WORKER_FAILED"
+    assert {entry["PRIORITY"] for entry in (started, ended)} == {"6"}
+    assert {entry["SYSLOG_IDENTIFIER"] for entry in (started, ended)} == {"agent-supervisor"}
+    last = service.check("journalctl -u agent-supervisor --no-pager -n 1")
+    assert re.fullmatch(r"\w{3} \d\d \d\d:\d\d:\d\d guest agent-supervisor\[\d+\]: task_ended .*\n", last)
+
+
+def test_a_stop_is_orderly_and_leaves_nothing(service: Service) -> None:
+    task = service.submit("sh", "-c", "setsid sleep 7002 & sleep 7003")
+    service.process("sleep 7002")
+    service.machine.write(f"{DROP_IN}/told.conf", TELL_THE_END)
+    service.machine.check("systemctl daemon-reload")
+    before = service.now_in_journal()
+    service.machine.check(f"timeout {LONGEST_STOP_S} systemctl stop agent-supervisor")
+    service.machine.check(f"rm -r {DROP_IN} && systemctl daemon-reload")
+    assert service.shows("ActiveState") == "inactive"
+    assert "the end: success exited 0" in [entry["MESSAGE"] for entry in service.journal(before)]
+    assert service.run(f"[ -e {UNIT_CGROUP} ]").code != 0
+    assert service.run("pgrep -f '/opt/[a]gent-supervisor|[s]leep 700'").stdout == ""
+    assert "stopped clean=True" in [entry["MESSAGE"] for entry in service.journal(before)]
+    service.control("start")
+    recovery = service.status()["recovery"]
+    assert (recovery["clean"], recovery["requeued"]) == (True, 0)
+    service.agentctl(f"cancel {task}")
+
+
+def test_a_killed_supervisor_is_started_again_and_recovers(service: Service) -> None:
+    done = service.submit("true")
+    assert service.ended(done)["state"] == "succeeded"
+    cut_off = service.submit("sleep", "7004", max_retries=3)
+    orphan = service.process("sleep 7004")
+    pid = service.shows("MainPID")
+    service.check(f"kill -KILL {pid}")
+    service.await_shown("NRestarts", "1")
+    service.control("start")
+    assert service.shows("MainPID") not in ("0", pid)
+    assert service.run(f"[ -e /proc/{orphan} ]").code != 0
+    recovery = service.status()["recovery"]
+    assert (recovery["clean"], recovery["requeued"]) == (False, 1)
+    assert "after a crash" in service.check("agentctl status")
+    assert service.agentctl(f"show {done}")["task"]["state"] == "succeeded"
+    service.process("sleep 7004")
+    assert service.agentctl(f"show {cut_off}")["task"]["attempt"] == 2
+    service.agentctl(f"cancel {cut_off}")
+
+
+def test_a_supervisor_that_hangs_is_started_again(service: Service) -> None:
+    pid = service.shows("MainPID")
+    service.check(f"kill -STOP {pid}")
+    service.machine.wait_for("journalctl -u agent-supervisor | grep -q 'Watchdog timeout'", timeout_s=120)
+    # As if it had hung in itself: a stopped process does not take the signal that ends it.
+    service.run(f"kill -CONT {pid}")
+    service.await_shown("NRestarts", "1")
+    service.control("start")
+    assert service.shows("MainPID") not in ("0", pid)
+
+
+def test_a_refused_configuration_is_said_and_not_tried_again(installed: Service) -> None:
+    installed.machine.check("cp /etc/agent-supervisor/config.toml /tmp && echo 'socket = 1' >/etc/agent-supervisor/config.toml")
+    before = installed.now_in_journal()
+    try:
+        assert installed.run("systemctl start agent-supervisor").code != 0
+        assert [installed.shows(name) for name in ("ActiveState", "ExecMainStatus", "NRestarts")] == ["failed", "2", "0"]
+        (said,) = (entry for entry in installed.journal(before) if entry["_TRANSPORT"] == "stdout")
+        assert said["PRIORITY"] == "3"
+        assert said["MESSAGE"].startswith("agent-supervisor: /etc/agent-supervisor/config.toml: unknown key `socket`")
+    finally:
+        installed.machine.check("mv /tmp/config.toml /etc/agent-supervisor/ && systemctl reset-failed agent-supervisor")
+
+
+def test_the_group_may_use_the_socket_and_nobody_else(service: Service) -> None:
+    service.machine.check("useradd member && usermod -aG agent-supervisor member && useradd stranger")
+    assert "accepted" in service.check("runuser -u member -- agentctl status")
+    refused = service.run("runuser -u stranger -- agentctl status")
+    assert refused.code == 6
+    assert "agent-supervisor" in refused.stderr
+
+
+def test_a_client_starts_the_supervisor_through_the_socket(installed: Service) -> None:
+    installed.control("stop")
+    installed.check("systemctl start agent-supervisor.socket")
+    try:
+        assert installed.shows("ActiveState") == "inactive"
+        installed.run("agentctl status")
+        installed.control("start")
+        assert installed.ended(installed.submit("true"))["state"] == "succeeded"
+        installed.control("stop")
+        # The client before the supervisor: it is answered once that is up.
+        asked = installed.machine.check("agentctl status || agentctl status || agentctl status || agentctl status")
+        assert "after an orderly stop" in asked
+    finally:
+        installed.check("systemctl stop agent-supervisor.socket agent-supervisor.service")
+    assert installed.run("[ -e /run/agent-supervisor/supervisor.sock ]").code != 0
+
+
+def test_an_installation_over_a_running_one_keeps_it_running(service: Service) -> None:
+    task = service.submit("true")
+    service.ended(task)
+    pid = service.shows("MainPID")
+    service.machine.check("/given/systemd/install", timeout_s=900)
+    assert service.shows("ActiveState") == "active"
+    assert service.shows("MainPID") != pid
+    assert service.agentctl(f"show {task}")["task"]["state"] == "succeeded"

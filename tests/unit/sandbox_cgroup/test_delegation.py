@@ -9,7 +9,7 @@ import pytest
 
 from sandbox import cgroup_v2
 from sandbox.cgroup_base import Limits, check_name
-from sandbox.cgroup_v2 import delegated_base, make_room
+from sandbox.cgroup_v2 import delegated, delegated_base, make_room
 from sandbox.errors import SandboxError
 
 
@@ -39,6 +39,23 @@ def test_a_unit_below_a_marked_manager_is_not_the_managers(tmp_path: Path, monke
     manager = a_cgroup(tmp_path / "user@1000.service", marked=True)
     scope = a_cgroup(manager / "run-1.scope")
     assert delegated_base(scope) != manager
+
+
+@pytest.mark.parametrize(("answer", "ours"), [("yes", True), ("no", False)])
+def test_the_manager_of_a_user_is_asked(answer: str, ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "systemctl").write_text(f'#!/bin/sh\n[ "$6" = run-1.scope ] && echo {answer}\n')
+    (programs / "systemctl").chmod(0o755)
+    monkeypatch.setattr(os, "defpath", str(programs))
+    manager = a_cgroup(tmp_path / f"user@{os.geteuid()}.service")
+    scope = a_cgroup(manager / "run-1.scope")
+    assert delegated(scope) == ours
+
+
+def test_only_units_of_the_users_own_manager_are_asked_for(tmp_path: Path) -> None:
+    manager = a_cgroup(tmp_path / f"user@{os.geteuid() + 1}.service")
+    assert not delegated(a_cgroup(manager / "run-1.scope"))
 
 
 def test_processes_of_others_stop_the_move_before_anything_is_moved(tmp_path: Path) -> None:
