@@ -129,11 +129,11 @@ async def test_malformed_requests_are_no_lines_of_the_log(caplog: pytest.LogCapt
     with structlog.testing.capture_logs() as lines:
         async with a_worker(settings(NOWHERE)) as worker:
             reader, writer = await worker.connect()
-            writer.write(b"GET\r\n\r\n")
+            writer.write(b"GET /openai/x HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n")
             assert b" 400 " in (await reader.read()).splitlines()[0]
             writer.close()
     assert caplog.text == ""
-    assert [line["log_level"] for line in lines] == ["debug"] * len(lines)
+    assert [(line["event"], line["log_level"], line["owner"]) for line in lines] == [("gateway_http", "debug", "w1")]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -164,8 +164,9 @@ async def test_a_provider_that_refuses_connections_is_a_502() -> None:
         assert len(worker.refusals) == 1
 
 
-async def test_a_provider_whose_name_does_not_resolve_is_a_502() -> None:
-    async with a_worker(settings("http://nobody.invalid")) as worker, worker.session.get(f"{worker.url}/openai/x") as answer:
+@pytest.mark.parametrize("url", ["http://nobody.invalid", "http://a..example.org", f"http://{'a' * 70}.example.org"])
+async def test_a_provider_whose_name_does_not_resolve_is_a_502(url: str) -> None:
+    async with a_worker(settings(url)) as worker, worker.session.get(f"{worker.url}/openai/x") as answer:
         assert (await error_of(answer))[:2] == (502, "unreachable")
 
 
