@@ -144,7 +144,7 @@ def _input(arguments: argparse.Namespace) -> dict[str, Any]:
         given["argv"] = arguments.argv
     if arguments.prompt is not None:
         given["prompt"] = graph_file.text_of(graph_file.STDIN) if arguments.prompt == "-" else arguments.prompt
-    if not given:
+    if not given and arguments.input is None:
         raise InvalidInput("there is nothing to do.", hint="Give a command behind `--`, or --prompt, --input or --file.")
     if arguments.agent is None and "argv" not in given:
         raise InvalidInput(

@@ -2,153 +2,181 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from pathlib import Path
+from typing import Any
 
-from supervisord_agents.core.model import Failure, State
-from supervisord_agents.wire import messages as m
-from tests.integration.cli.conftest import Agentctl
-from tests.integration.cli.small_supervisor import SmallSupervisor
+import pytest
+
+from tests.integration.cli.agentctl import Agentctl, Gate, read_until
+from tests.support.daemon import DaemonProcess
+
+ECHO = "supervisord_agents.workers.builtin:echo"
 
 
-async def test_a_command_is_submitted_with_everything_the_options_say(supervisor: SmallSupervisor, agentctl: Agentctl) -> None:
+def shown(agentctl: Agentctl, task: str) -> Any:
+    return agentctl.document("show", task)
+
+
+def test_a_command_is_submitted_with_everything_the_options_say(agentctl: Agentctl) -> None:
     (agentctl.directory / "in.txt").write_text("süß\n")
-    done = await agentctl(
-        *(
-            "submit",
-            "--id",
-            "one",
-            "--type",
-            "survey",
-            "--priority",
-            "0",
-            "--timeout",
-            "2m",
-            "--deadline",
-            "1h",
-            "--retries",
-            "0",
-        ),
-        *("--workspace", "work", "--pool", "critical", "--depends-on", "g0.a", "--env", "A=b=c", "--stdin", "in.txt"),
-        *("--", "grep", "--", "-x", "--json"),
+    (agentctl.directory / "work").mkdir()
+    (before,) = agentctl.submit("--", "true")
+    options = ["--id", "one", "--type", "survey", "--priority", "0", "--timeout", "2m", "--deadline", "1h", "--retries", "0"]
+    options += ["--workspace", "work", "--pool", "critical", "--depends-on", before, "--env", "A=b=c", "--stdin", "in.txt"]
+    (task,) = agentctl.submit(*options, "--", "grep", "--", "-x", "--json")
+    spec = shown(agentctl, task)["spec"]
+    assert task.endswith(".one")
+    assert spec["input"] == {"argv": ["grep", "--", "-x", "--json"], "env": {"A": "b=c"}, "stdin": "süß\n"}
+    assert (spec["type"], spec["priority"], spec["max_retries"]) == ("survey", 0, 0)
+    assert (spec["timeout_s"], spec["deadline_s"]) == (120.0, 3600.0)
+    assert (spec["workspace"], spec["pool"]) == (str(agentctl.directory / "work"), "critical")
+    assert shown(agentctl, task)["dependencies"].keys() == {before}
+
+
+def test_standard_input_and_variables_reach_the_command(agentctl: Agentctl) -> None:
+    done = agentctl(
+        "submit", "--wait", "--env", "WHO=me", "--stdin", "-", "--", "sh", "-c", 'echo "$WHO"; cat', stdin="süß".encode()
     )
-    assert (done.code, done.out, done.err) == (0, "g0.one\n", "")
-    spec = supervisor.specs["g0.one"]
-    assert spec.input == {"argv": ["grep", "--", "-x", "--json"], "env": {"A": "b=c"}, "stdin": "süß\n"}
-    assert (spec.type, spec.priority, spec.timeout_s, spec.deadline_s, spec.max_retries) == ("survey", 0, 120.0, 3600.0, 0)
-    assert (spec.workspace, spec.pool, spec.dependencies) == (str(agentctl.directory / "work"), "critical", ("g0.a",))
+    assert (done.code, done.out) == (0, "me\nsüß")
 
 
-async def test_a_prompt_goes_to_the_agent_that_is_named(supervisor: SmallSupervisor, agentctl: Agentctl) -> None:
-    assert (await agentctl("submit", "--agent", "qwen", "--prompt", "-", stdin=b"write a test")).code == 0
-    assert supervisor.specs["g0.t1"].agent == "qwen"
-    assert supervisor.specs["g0.t1"].input == {"prompt": "write a test"}
-    unnamed = await agentctl("submit", "--prompt", "write a test")
-    assert unnamed.code == 2
-    assert "--agent: is missing" in unnamed.err
+def test_a_function_is_submitted_by_its_input(agentctl: Agentctl) -> None:
+    given = json.dumps({"function": ECHO, "args": [[1, "zwei"]]})
+    done = agentctl("submit", "--agent", "python", "--input", given, "--wait")
+    assert (done.code, json.loads(done.out)) == (0, [1, "zwei"])
 
 
-async def test_graphs_come_from_json_toml_and_standard_input(supervisor: SmallSupervisor, agentctl: Agentctl) -> None:
-    tasks = [{"id": "A", "input": {"argv": ["true"]}, "workspace": "here"}, {"id": "B", "dependencies": ["A"]}]
-    (agentctl.directory / "graph.json").write_text(json.dumps({"tasks": tasks, "key": "k"}))
-    (agentctl.directory / "graph.toml").write_text('[[tasks]]\nid = "A"\ninput.argv = ["true"]\n')
-    assert (await agentctl("submit", "--file", "graph.json")).out == "g0.A\ng0.B\n"
-    assert supervisor.specs["g0.A"].workspace == str(agentctl.directory / "here")
-    again = await agentctl("submit", "--file", "graph.json")
-    assert (again.out, "seen before" in again.err) == ("g0.A\ng0.B\n", True)
-    assert (await agentctl("submit", "--file", "graph.toml")).out == "g2.A\n"
-    assert (await agentctl("submit", "--file", "-", stdin=json.dumps(tasks).encode())).out == "g3.A\ng3.B\n"
-    assert (await agentctl("submit", "--file", "-", stdin=b'[[tasks]]\nid = "A"\n')).out == "g5.A\n"
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "agentctl: there is nothing to do. Give a command behind `--`, or --prompt, --input or --file.\n"),
+        (["--prompt", "write a test"], "--agent: is missing"),
+        (["--agent", "python", "--input", "[1]"], "--input: must be a JSON object."),
+        (["--agent", "python", "--input", "{"], "--input: is not valid JSON"),
+        (["--agent", "python", "--input", "{}", "--env", "A=b"], "--env: is only for a command."),
+        (["--agent", "python", "--input", "{}", "--stdin", "-"], "--stdin: is only for a command."),
+        (["--file", "-", "--priority", "1"], "--priority: does not go with --file"),
+        (["--file", "-", "--", "true"], "ARGV: does not go with --file"),
+        (["--file", "nowhere.json"], "nowhere.json: cannot be read: No such file"),
+        (["--stdin", "nowhere.txt", "--", "cat"], "nowhere.txt: cannot be read"),
+        (["--priority", "10", "--", "true"], "priority"),
+        (["--priority", "9" * 30, "--", "true"], "agentctl: "),
+        (["--priority", "high", "--", "true"], "is not a whole number"),
+        (["--timeout", "soon", "--", "true"], "`soon` is not a duration"),
+        (["--id", "no dots.", "--", "true"], "tasks[0].id: "),
+        (["--depends-on", "gnowhere.t1", "--", "true"], "tasks[0].dependencies[0]: "),
+        (["--workspace", "nowhere", "--", "true"], "tasks[0].workspace"),
+        (["--pool", "none", "--", "true"], "tasks[0].pool"),
+        (["--agent", "nobody", "--input", "{}"], "tasks[0].agent"),
+        (["ls", "-l"], "unknown arguments: -l. Put `--` before the program"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line_that_names_it(agentctl: Agentctl, arguments: list[str], says: str) -> None:
+    done = agentctl("submit", *arguments, stdin=b"[{}]")
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert done.err.count("\n") == 1
 
 
-async def test_bad_files_are_refused_with_the_field_before_anything_is_sent(
-    supervisor: SmallSupervisor, agentctl: Agentctl
-) -> None:
-    cases = [
-        (b'{"tasks": [{"priority": "high"}]}', "standard input: tasks[0].priority: Expected `int`, got `str`."),
-        (b'{"tasks": [{"argv": ["true"]}]}', "unknown field `argv`."),
-        (b'{"tasks": [{"id": "A"', "not valid JSON"),
-        (b'{"tasks": "A"}', "standard input: tasks: Expected `array`, got `str`."),
-        (b'{"tasks": ' + b"[" * 100_000, "nested too deeply"),
-        (b"tasks = [", "not valid TOML"),
-        (b"\xff\xfe", "is not UTF-8"),
-        (b"", "standard input: is empty"),
-        (b"3", "not valid TOML"),
-    ]
-    for data, says in cases:
-        done = await agentctl("submit", "--file", "-", stdin=data)
-        assert (done.code, done.out) == (2, ""), data[:40]
-        assert says in done.err, done.err
-        assert done.err.count("\n") == 1, done.err
-    missing = await agentctl("submit", "--file", "nowhere.json")
-    assert (missing.code, "nowhere.json: cannot be read: No such file" in missing.err) == (2, True)
-    both = await agentctl("submit", "--file", "-", "--priority", "1")
-    assert (both.code, "--priority: does not go with --file" in both.err) == (2, True)
-    assert not supervisor.requests
+def test_nothing_of_what_was_refused_is_there(agentctl: Agentctl) -> None:
+    before = agentctl.document("list")["total"]
+    agentctl("submit", "--file", "-", stdin=b'[{"id": "A", "input": {"argv": ["true"]}}, {"id": "B", "agent": "nobody"}]')
+    agentctl("submit", "--file", "-", stdin=b'[{"id": "A", "dependencies": ["B"]}, {"id": "B", "dependencies": ["A"]}]')
+    assert agentctl.document("list")["total"] == before
 
 
-async def test_a_refusal_of_the_supervisor_is_one_line_or_one_object(supervisor: SmallSupervisor, agentctl: Agentctl) -> None:
-    plain = await agentctl("submit", "--agent", "nobody", "--", "true")
-    assert (plain.code, plain.out) == (2, "")
-    assert plain.err == "agentctl: tasks[0].agent: there is no agent `nobody`. Known: command.\n"
-    machine = await agentctl("submit", "--agent", "nobody", "--json", "--", "true")
-    assert (machine.code, machine.out) == (2, "")
-    assert json.loads(machine.err)["field"] == "tasks[0].agent"
+def test_a_refusal_is_an_object_for_programs(agentctl: Agentctl) -> None:
+    done = agentctl("submit", "--agent", "nobody", "--json", "--", "true")
+    assert (done.code, done.out) == (2, "")
+    error = json.loads(done.err)
+    assert (error["code"], error["field"]) == ("INVALID", "tasks[0].agent")
+    assert set(error) == {"code", "message", "field", "kept", "hint"}
 
 
-async def test_wait_prints_the_output_of_the_task_where_it_belongs(supervisor: SmallSupervisor, agentctl: Agentctl) -> None:
-    process = await agentctl.start("submit", "--wait", "--", "make")
-    await supervisor.requested(m.Wait)
-    supervisor.move("g0.t1", State.RUNNING)
-    output = {"exit_code": 2, "stdout": "out\x1b[2J", "stderr": "err\n"}
-    supervisor.end("g0.t1", output, Failure(code="WORKER_FAILED", message="exited with code 2", hint="See the log."))
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (1, b"out\x1b[2J")
-    assert err.decode() == "submitted g0.t1\nerr\nfailed: WORKER_FAILED exited with code 2 See the log.\n"
+TASKS = [{"id": "A", "input": {"argv": ["true"]}, "workspace": "here"}, {"id": "B", "agent": "python", "dependencies": ["A"]}]
 
 
-async def test_wait_for_a_graph_as_json_is_one_object(supervisor: SmallSupervisor, agentctl: Agentctl) -> None:
-    process = await agentctl.start("submit", "--file", "-", "--wait", "--json")
-    assert process.stdin is not None
-    process.stdin.write(b'[{"id": "A"}, {"id": "B"}]')
-    process.stdin.close()
-    await supervisor.requested(m.Wait)
-    supervisor.end("g0.A")
-    supervisor.end("g0.B")
-    out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
-    reply = json.loads(out)
-    assert (reply["done"], [task["id"] for task in reply["tasks"]]) == (True, ["g0.A", "g0.B"])
+def test_a_graph_from_a_json_file_with_its_key(agentctl: Agentctl) -> None:
+    (agentctl.directory / "here").mkdir()
+    tasks = [TASKS[0], {**TASKS[1], "input": {"function": ECHO, "args": [1]}}]
+    (agentctl.directory / "graph.json").write_text(json.dumps({"tasks": tasks, "key": "from the file"}))
+    ids = agentctl.submit("--file", "graph.json")
+    assert [task.partition(".")[2] for task in ids] == ["A", "B"]
+    assert shown(agentctl, ids[0])["spec"]["workspace"] == str(agentctl.directory / "here")
+    again = agentctl("submit", "--file", "graph.json")
+    assert (again.out.splitlines(), "this key was seen before" in again.err) == (ids, True)
+    other = agentctl.document("submit", "--file", "graph.json", "--key", "from the command line")
+    assert (other["tasks"] == ids, other["duplicate"]) == (False, False)
+    assert agentctl.document("submit", "--key", "from the file", "--", "true")["duplicate"]
+
+
+def test_a_graph_from_standard_input_as_json_and_toml(agentctl: Agentctl) -> None:
+    toml = b'[[tasks]]\nid = "A"\ninput.argv = ["true"]\n[[tasks]]\nid = "B"\ninput.argv = ["true"]\ndependencies = ["A"]\n'
+    ids = agentctl.submit("--file", "-", stdin=toml)
+    assert shown(agentctl, ids[1])["dependencies"].keys() == {ids[0]}
+    assert len(agentctl.submit("--file", "-", stdin=b'[{"input": {"argv": ["true"]}}]')) == 1
+
+
+def test_a_key_outlives_the_supervisor(agentctl: Agentctl, supervisor: DaemonProcess) -> None:
+    first = agentctl.submit("--key", "once", "--", "true")
+    supervisor.kill()
+    asyncio.run(supervisor.start())
+    again = agentctl("submit", "--wait", "--key", "once", "--", "false")
+    assert (again.code, again.err.splitlines()[-1]) == (0, f"submitted {first[0]}")
+
+
+def test_wait_prints_the_output_of_the_task_where_it_belongs(agentctl: Agentctl) -> None:
+    script = r"printf 'out\033[2J'; echo err >&2; exit 2"
+    done = agentctl("submit", "--retries", "0", "--wait", "--", "sh", "-c", script)
+    assert (done.code, done.out) == (1, "out\x1b[2J")
+    submitted, written, why = done.err.splitlines()
+    assert (submitted.split()[0], written) == ("submitted", "err")
+    assert "WORKER_FAILED the command exited with code 2" in why
+
+
+def test_wait_for_a_graph_gives_its_table(agentctl: Agentctl) -> None:
+    graph = b'[{"id": "A", "input": {"argv": ["true"]}}, {"id": "B", "input": {"argv": ["false"]}, "max_retries": 0}]'
+    done = agentctl("submit", "--file", "-", "--wait", stdin=graph)
+    head, first, second = done.out.splitlines()
+    assert done.code == 1
+    assert head.split() == ["TASK", "STATE", "AGENT", "TRY", "TIME", "REMARK"]
+    assert (first.split()[1], second.split()[1]) == ("succeeded", "failed")
+
+
+def test_wait_as_json_is_the_reply_of_the_wait(agentctl: Agentctl) -> None:
+    reply = agentctl.document("submit", "--wait", "--", "true")
+    assert (reply["done"], [task["state"] for task in reply["tasks"]]) == (True, ["succeeded"])
     assert reply["tasks"][0]["retry_at"] == 0.0, "fields at their default are there too"
 
 
-async def test_follow_prints_the_log_of_a_task_until_it_ends(supervisor: SmallSupervisor, agentctl: Agentctl) -> None:
-    process = await agentctl.start("submit", "--follow", "--", "make")
-    await supervisor.requested(m.Subscribe)
-    supervisor.move("g0.t1", State.RUNNING)
-    supervisor.write("g0.t1", b"one\n")
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"one\n"
-    supervisor.write("g0.t1", b"two\xff\n")
-    supervisor.end("g0.t1")
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (0, b"two\xff\n")
-    assert err.decode().splitlines()[0] == "submitted g0.t1"
-    assert err.decode().splitlines()[1].startswith("succeeded after ")
+def test_follow_prints_the_log_while_the_task_runs(agentctl: Agentctl, gate: Gate) -> None:
+    with agentctl.start("submit", "--follow", *gate.task(before="echo one", after=r"printf 'two\377\n'")) as process:
+        read_until(process, b"one\n")
+        gate.open()
+        out, err = process.communicate()
+    assert process.returncode == 0
+    assert b"two\xff\n" in out
+    assert [line.split()[0] for line in err.decode().splitlines()] == ["submitted", "succeeded"]
 
 
-async def test_follow_of_a_graph_names_the_task_of_each_line(
-    supervisor: SmallSupervisor, agentctl: Agentctl, tmp_path: Path
-) -> None:
-    (tmp_path / "graph.json").write_text('[{"id": "A"}, {"id": "B"}]')
-    process = await agentctl.start("submit", "--file", "graph.json", "--follow")
-    await supervisor.requested(m.Subscribe)
-    supervisor.write("g0.A", b"first\nsecond without an end")
-    supervisor.write("g0.B", b"other\n")
-    supervisor.end("g0.A")
-    supervisor.end("g0.B")
-    out, _ = await process.communicate()
+def test_follow_of_a_graph_names_the_task_of_each_line_at_once(agentctl: Agentctl, gate: Gate) -> None:
+    held = {"input": {"argv": ["sh", "-c", "echo one; printf two; cat gate"]}, "workspace": str(gate.workspace)}
+    graph = [{"id": "A", **held}, {"id": "B", "input": {"argv": ["true"]}, "dependencies": ["A"]}]
+    (agentctl.directory / "graph.json").write_text(json.dumps(graph))
+    with agentctl.start("submit", "--file", "graph.json", "--follow") as process:
+        read_until(process, b"A | one\n")
+        gate.open()
+        out, _ = process.communicate()
     assert process.returncode == 0
     lines = out.decode().splitlines()
-    assert {"A | first", "A | second without an end", "B | other"} <= set(lines)
-    assert lines[-2].split()[:2] == ["g0.A", "succeeded"]
+    assert any(line.startswith("A | two") for line in lines)
+    assert [line.split()[1] for line in lines[-2:]] == ["succeeded", "succeeded"]
+
+
+def test_follow_as_json_is_the_submit_the_log_and_the_wait(agentctl: Agentctl) -> None:
+    first, *pieces, last = agentctl.documents("submit", "--follow", "--", "echo", "x")
+    assert set(first) == {"graph", "tasks", "duplicate"}
+    assert {piece["task"] for piece in pieces} == set(first["tasks"])
+    assert pieces[-1]["ended"]
+    assert last["done"]
