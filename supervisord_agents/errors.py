@@ -24,6 +24,8 @@ class ErrorCode(StrEnum):
     BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
     LOST = "LOST"
     UNAVAILABLE = "UNAVAILABLE"
+    QUEUE_FULL = "QUEUE_FULL"
+    FORBIDDEN = "FORBIDDEN"
     INTERNAL = "INTERNAL"
 
 
@@ -97,6 +99,18 @@ class Unavailable(SupervisorError):
     """The daemon cannot be reached, or is stopping."""
 
     code = ErrorCode.UNAVAILABLE
+
+
+class QueueFull(Unavailable):
+    """The daemon holds as many tasks as it may; nothing of this graph was accepted, and to try again at once will not help."""
+
+    code = ErrorCode.QUEUE_FULL
+
+
+class Forbidden(SupervisorError):
+    """This user may not do this; to try again will not help."""
+
+    code = ErrorCode.FORBIDDEN
 
 
 class SandboxRefused(SupervisorError):

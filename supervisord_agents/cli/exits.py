@@ -30,6 +30,8 @@ class Exit(IntEnum):
 _BY_CODE = {
     ErrorCode.INVALID: Exit.USAGE,
     ErrorCode.UNAVAILABLE: Exit.UNREACHABLE,
+    ErrorCode.QUEUE_FULL: Exit.UNREACHABLE,
+    ErrorCode.FORBIDDEN: Exit.REFUSED,
     ErrorCode.NOT_FOUND: Exit.NOT_FOUND,
     ErrorCode.TIMEOUT: Exit.TIMED_OUT,
     ErrorCode.DISK_FULL: Exit.REFUSED,

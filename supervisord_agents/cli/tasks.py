@@ -17,7 +17,6 @@ from supervisord_agents.core.model import Failure, State, Usage
 from supervisord_agents.wire.messages import ShowReply, TaskView
 
 DEFAULT_PAGE = 50
-NAMES_SHOWN = 5
 
 
 def register(commands: Commands) -> None:
@@ -84,8 +83,8 @@ def remark(task: TaskView, now: float) -> Cell:
     if task.state is State.RUNNING:
         return progress(task.progress, task.progress_message)
     if task.state is State.BLOCKED and task.waits_for:
-        more = len(task.waits_for) - NAMES_SHOWN
-        return "waits for " + ", ".join(task.waits_for[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        more = task.waits_for_count - len(task.waits_for)
+        return "waits for " + ", ".join(task.waits_for) + (f" and {more} more" if more > 0 else "")
     if task.state is State.BACKING_OFF:
         return f"again in {render.duration(task.retry_at - now)}: {_why(task.failure)}"
     if task.state is State.SUCCEEDED or task.failure is None:

@@ -11,11 +11,20 @@ from typing import cast
 
 import msgspec
 
-from supervisord_agents.errors import InvalidInput, ProtocolError, SupervisorError, Unavailable
+from supervisord_agents.errors import Forbidden, InvalidInput, ProtocolError, SupervisorError, Unavailable
 from supervisord_agents.rpc.endpoint import check_length
 from supervisord_agents.rpc.faults import error_of
-from supervisord_agents.wire.framing import FrameReader, frame
-from supervisord_agents.wire.messages import NO_BODY, Answer, Call, Request, Subscribe, answer_decoder, call_encoder
+from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES, FrameReader, frame
+from supervisord_agents.wire.messages import (
+    DECODE_ERRORS,
+    NO_BODY,
+    Answer,
+    Call,
+    Request,
+    Subscribe,
+    answer_decoder,
+    call_encoder,
+)
 
 START_HINT = "Start it: `systemctl start agent-supervisor`, or run `agent-supervisor`."
 LOST = "It is not known whether the call took effect."
@@ -26,13 +35,13 @@ FULL_QUEUE_RETRY_S = 0.01
 
 
 class Channel(asyncio.Protocol):
-    """A connection without its handshake."""
+    """A connection without its handshake, and so with frames of the default size until `allow` says more or less."""
 
     _transport: asyncio.Transport
 
-    def __init__(self, max_frame_bytes: int) -> None:
-        self._max_frame_bytes = max_frame_bytes
-        self._reader = FrameReader(max_frame_bytes)
+    def __init__(self) -> None:
+        self._max_frame_bytes = DEFAULT_MAX_FRAME_BYTES
+        self._reader = FrameReader()
         self._last_id = 0
         self._calls: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self._stream: _Stream | None = None
@@ -42,11 +51,15 @@ class Channel(asyncio.Protocol):
         """Why nothing more can be called."""
 
     @classmethod
-    async def open(cls, path: Path, max_frame_bytes: int) -> Channel:
-        """Connect; raises Unavailable (saying what to do) if nobody listens or this user may not."""
+    async def open(cls, path: Path) -> Channel:
+        """Connect; raises (saying what to do) Unavailable if nobody listens, Forbidden if this user may not."""
         sock = await _connected(path)
-        _, channel = await asyncio.get_running_loop().create_unix_connection(lambda: cls(max_frame_bytes), sock=sock)
+        _, channel = await asyncio.get_running_loop().create_unix_connection(cls, sock=sock)
         return channel
+
+    def allow(self, max_frame_bytes: int) -> None:
+        """Take and send frames of up to this size, which is the daemon's."""
+        self._max_frame_bytes = self._reader.max_bytes = max_frame_bytes
 
     @property
     def ended(self) -> bool:
@@ -61,7 +74,7 @@ class Channel(asyncio.Protocol):
         try:
             for payload in self._reader.feed(data):
                 self._received(answer_decoder.decode(payload))
-        except (ProtocolError, msgspec.DecodeError) as error:
+        except (ProtocolError, *DECODE_ERRORS) as error:
             self._fail(ProtocolError(f"the supervisor's answer was not understood: {error}", kept=LOST))
             self._transport.abort()
 
@@ -207,9 +220,9 @@ async def _connected(path: Path) -> socket.socket:
         raise
 
 
-def _unreachable(path: Path, error: OSError) -> Unavailable:
+def _unreachable(path: Path, error: OSError) -> SupervisorError:
     if isinstance(error, PermissionError):
-        return Unavailable(
+        return Forbidden(
             "this user may not open the supervisor's socket.",
             field=str(path),
             hint="Join the socket's group (see `ls -l` of it) and log in again, or run your own `agent-supervisor`.",

@@ -9,11 +9,11 @@ from typing import Any, Self
 
 import msgspec
 
+from supervisord_agents import __version__
 from supervisord_agents.core.model import State, TaskSpec
-from supervisord_agents.errors import ProtocolError, Unavailable
+from supervisord_agents.errors import InvalidInput, ProtocolError, Unavailable
 from supervisord_agents.rpc.channel import LOST, Channel
 from supervisord_agents.wire import messages as m
-from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES
 
 _DECODERS: dict[type[m.Request], msgspec.msgpack.Decoder[Any]] = {
     request: msgspec.msgpack.Decoder(reply) for request, reply in m.METHODS.items()
@@ -45,13 +45,13 @@ class Client:
         *,
         name: str = "",
         timeout_s: float = 5.0,
-        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
     ) -> Self:
         """Connect and shake hands within `timeout_s`; `name` is for the daemon's log.
 
-        Raises Unavailable if nobody listens, answers in time or lets this user in, InvalidInput if the versions do not fit.
+        Raises Unavailable if nobody listens or answers in time, Forbidden if this user is not let in, InvalidInput if the
+        versions do not fit.
         """
-        settings = _Settings(name, timeout_s, max_frame_bytes)
+        settings = _Settings(name, timeout_s)
         channel, hello = await _open(path, settings)
         return cls(channel, hello, path, settings)
 
@@ -139,17 +139,14 @@ class _Settings(msgspec.Struct, frozen=True):
 
     name: str
     timeout_s: float
-    max_frame_bytes: int
 
 
 async def _open(path: Path, settings: _Settings) -> tuple[Channel, m.HelloReply]:
     channel: Channel | None = None
     try:
         async with asyncio.timeout(settings.timeout_s):
-            channel = await Channel.open(path, settings.max_frame_bytes)
-            request = m.Hello(client=settings.name)
-            hello: m.HelloReply = _decoded(request, await channel.call(request))
-            return channel, hello
+            channel = await Channel.open(path)
+            return channel, await _greeted(channel, settings.name)
     except BaseException as error:
         if channel is not None:
             channel.close()
@@ -162,10 +159,24 @@ async def _open(path: Path, settings: _Settings) -> tuple[Channel, m.HelloReply]
         raise
 
 
+async def _greeted(channel: Channel, name: str) -> m.HelloReply:
+    """Shake hands; raises InvalidInput for a daemon of another version."""
+    request = m.Hello(version=m.PROTOCOL_VERSION, client=name)
+    hello: m.HelloReply = _decoded(request, await channel.call(request))
+    if hello.version != m.PROTOCOL_VERSION:
+        raise InvalidInput(
+            f"the supervisor speaks version {hello.version} of the protocol, this client version {m.PROTOCOL_VERSION}.",
+            field="version",
+            hint=f"The supervisor is {hello.daemon}, the client {__version__}: update the older one, and restart the supervisor.",
+        )
+    channel.allow(hello.max_frame_bytes)
+    return hello
+
+
 def _decoded(request: m.Request, body: msgspec.Raw) -> Any:
     try:
         return _DECODERS[type(request)].decode(body)
-    except msgspec.DecodeError as error:
+    except m.DECODE_ERRORS as error:
         raise ProtocolError(
             f"the supervisor's answer was not understood: {error}.", kept=LOST, hint="Client and supervisor differ: update both."
         ) from error

@@ -19,10 +19,14 @@ from supervisord_agents.wire.framing import FrameReader, frame
 from supervisord_agents.wire.messages import (
     PROTOCOL_VERSION,
     Call,
+    Cancel,
     Hello,
     HelloReply,
     Item,
     Reply,
+    Request,
+    Retry,
+    Submit,
     Subscribe,
     Wait,
     call_encoder,
@@ -56,7 +60,7 @@ class Connection(asyncio.Protocol):
     """Reads calls, runs each as a task of its own, writes answers as they come.
 
     While the client does not read its answers (the transport is paused), nothing more is read from it, no call is begun and no
-    stream is pulled. A client that breaks the protocol gets one error and is closed.
+    stream is pulled. A client that breaks the protocol is answered what it had asked before, then gets one error and is closed.
     """
 
     peer: Peer
@@ -66,12 +70,15 @@ class Connection(asyncio.Protocol):
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(host.max_frame_bytes)
-        self._unread: deque[bytes] = deque()
+        self._unread: deque[bytes | ProtocolError] = deque()
+        """Payloads, and at last why there are no more."""
         self._calls: dict[int, tuple[Call, asyncio.Task[None]]] = {}
         self._writable = asyncio.Event()
         self._writable.set()
         self._greeted = False
         self._ended = False
+        self._last: tuple[int, SupervisorError] | None = None
+        """The error that ends the connection once the calls under way are answered."""
         self._reading = True
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -91,8 +98,7 @@ class Connection(asyncio.Protocol):
         try:
             self._unread.extend(self._reader.feed(data))
         except ProtocolError as error:
-            self._refuse(error)
-            return
+            self._unread.append(error)
         self._begin_calls()
 
     def pause_writing(self) -> None:
@@ -129,7 +135,10 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.pause_reading()
 
-    def _begin(self, payload: bytes) -> None:
+    def _begin(self, payload: bytes | ProtocolError) -> None:
+        if isinstance(payload, ProtocolError):
+            self._refuse(payload)
+            return
         try:
             call = read_call(payload)
         except BadCall as bad:
@@ -168,14 +177,17 @@ class Connection(asyncio.Protocol):
             else:
                 reply = await self._host.handler.handle(call.request, self.peer)
                 await self._until_writable()
-                self._send(call.id, reply)
+                self._send_reply(call, reply)
         except SupervisorError as error:
             self._send_error(call.id, error)
         except Exception as error:
             self._send_error(call.id, _internal(call, error))
         finally:
-            if self._calls.pop(call.id, None) and not self._ended:
-                self._begin_calls()
+            if self._calls.pop(call.id, None):
+                if not self._ended:
+                    self._begin_calls()
+                elif self._last is not None and not self._calls:
+                    self._hang_up(*self._last)
 
     async def _stream(self, id: int, request: Subscribe) -> None:
         async with aclosing(self._host.handler.subscribe(request, self.peer)) as items:
@@ -189,6 +201,12 @@ class Connection(asyncio.Protocol):
             await self._writable.wait()
 
     # Answers
+
+    def _send_reply(self, call: Call, reply: Reply) -> None:
+        try:
+            self._send(call.id, reply)
+        except InvalidInput as error:
+            raise _too_large(call.request, error) from error
 
     def _send(self, id: int, body: Reply | Item, more: bool = False) -> None:
         payload = call_encoder.encode((id, None, body, more))
@@ -210,9 +228,21 @@ class Connection(asyncio.Protocol):
     # Ends
 
     def _refuse(self, error: SupervisorError, id: int = CONNECTION_ID) -> None:
-        """One error, then the end; what the client still sends is thrown away until it closes."""
+        """Begin no more calls, end those that may last, answer the others, then give this error and hang up."""
         self._ended = True
-        self._drop_calls()
+        self._last = id, error
+        self._unread.clear()
+        for lasting, (call, task) in list(self._calls.items()):
+            if isinstance(call.request, Wait | Subscribe):
+                del self._calls[lasting]
+                task.cancel()
+        if not self._calls:
+            self._hang_up(id, error)
+
+    def _hang_up(self, id: int, error: SupervisorError) -> None:
+        """One error, then the end; what the client still sends is thrown away until it closes."""
+        if self._transport.is_closing():
+            return
         self._send_error(id, error)
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -252,6 +282,17 @@ class Connection(asyncio.Protocol):
         del self._calls[id]
         task.cancel()
         self._send_error(id, error)
+
+
+def _too_large(request: Request, error: InvalidInput) -> InvalidInput:
+    """For a change that is made, and only cannot be told of."""
+    if not isinstance(request, Submit | Cancel | Retry):
+        return error
+    return InvalidInput(
+        error.message,
+        kept="It was carried out all the same: only the answer is too large.",
+        hint="See `agentctl list`, and raise daemon.max_frame_bytes.",
+    )
 
 
 def _internal(call: Call, error: Exception) -> SupervisorError:

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from supervisord_agents.errors import DiskFull, ErrorCode, InvalidInput, NotFound, SandboxRefused, SupervisorError, Unavailable
+from supervisord_agents.errors import (
+    DiskFull,
+    ErrorCode,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    QueueFull,
+    SandboxRefused,
+    SupervisorError,
+    Unavailable,
+)
 from supervisord_agents.wire.messages import ErrorReply
 
 _CLASSES: dict[ErrorCode, type[SupervisorError]] = {
     ErrorCode.INVALID: InvalidInput,
     ErrorCode.NOT_FOUND: NotFound,
     ErrorCode.UNAVAILABLE: Unavailable,
+    ErrorCode.QUEUE_FULL: QueueFull,
+    ErrorCode.FORBIDDEN: Forbidden,
     ErrorCode.DISK_FULL: DiskFull,
     ErrorCode.SANDBOX_DENIED: SandboxRefused,
 }
 
 
+MAX_TEXT_CHARACTERS = 3_000
+"""Of each text of an error: it may repeat what a client sent, and must fit into the smallest frame that may be configured."""
+
+
 def reply_of(error: SupervisorError) -> ErrorReply:
-    return ErrorReply(code=error.code, message=error.message, field=error.field, kept=error.kept, hint=error.hint)
+    return ErrorReply(
+        code=error.code, message=_cut(error.message), field=_cut(error.field), kept=_cut(error.kept), hint=_cut(error.hint)
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 1] + "…"
 
 
 def error_of(reply: ErrorReply) -> SupervisorError:

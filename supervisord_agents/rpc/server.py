@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from supervisord_agents import __version__
-from supervisord_agents.errors import Unavailable
+from supervisord_agents.errors import Forbidden, Unavailable
 from supervisord_agents.rpc.connection import Connection
 from supervisord_agents.rpc.endpoint import Endpoint
 from supervisord_agents.rpc.handler import Handler
@@ -40,7 +40,9 @@ class Server:
         allowed_gids: Collection[int] = (),
     ) -> None:
         self.handler = handler
-        self.hello = HelloReply(version=PROTOCOL_VERSION, daemon=__version__, pid=os.getpid(), epoch=epoch)
+        self.hello = HelloReply(
+            version=PROTOCOL_VERSION, daemon=__version__, pid=os.getpid(), epoch=epoch, max_frame_bytes=max_frame_bytes
+        )
         self.max_frame_bytes = max_frame_bytes
         self._max_clients = max_clients
         self._uids = frozenset({0, os.geteuid(), *allowed_uids})
@@ -80,10 +82,10 @@ class Server:
         self._server = None
 
     def enter(self, connection: Connection, peer: Peer) -> None:
-        """Count a client in; raises Unavailable if it may not use this daemon, or if there are too many."""
+        """Count a client in; raises Forbidden if it may not use this daemon, Unavailable if there are too many."""
         if peer.uid not in self._uids and self._gids.isdisjoint({peer.gid, *peer.groups}):
             log.warning("client_refused", uid=peer.uid, pid=peer.pid)
-            raise Unavailable(
+            raise Forbidden(
                 f"uid {peer.uid} may not use this supervisor.",
                 field="daemon.allowed_uids",
                 hint="Add it to daemon.allowed_uids, or one of its groups to daemon.allowed_gids, and restart the supervisor.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from supervisord_agents.errors import ProtocolError
 
@@ -24,31 +25,31 @@ def frame(payload: bytes, max_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> bytes:
 class FrameReader:
     """Collects bytes and gives back whole payloads.
 
-    `feed` raises ProtocolError as soon as a header announces more than `max_bytes`, before any of that payload is kept.
+    `feed` raises ProtocolError as soon as a header announces more than `max_bytes`, before any of that payload is kept, but after
+    the payloads before it. `max_bytes` may be changed at any time.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
         self.max_bytes = max_bytes
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The payloads completed by `data`, in order."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The payloads completed by `data`, in order. Those not taken from the iterator come with the next data."""
+        self._buffer += data
+        return self._finished()
+
+    def _finished(self) -> Iterator[bytes]:
         buffer = self._buffer
-        buffer += data
-        payloads = []
-        start = 0
-        while len(buffer) - start >= HEADER_BYTES:
-            (length,) = _LENGTH.unpack_from(buffer, start)
+        while len(buffer) >= HEADER_BYTES:
+            (length,) = _LENGTH.unpack_from(buffer)
             if length > self.max_bytes:
                 raise ProtocolError(f"the peer announced a frame of {length} bytes, the limit is {self.max_bytes}.")
-            end = start + HEADER_BYTES + length
+            end = HEADER_BYTES + length
             if len(buffer) < end:
-                break
-            payloads.append(bytes(buffer[start + HEADER_BYTES : end]))
-            start = end
-        if start:
-            del buffer[:start]
-        return payloads
+                return
+            payload = bytes(buffer[HEADER_BYTES:end])
+            del buffer[:end]  # moves no bytes: a bytearray has an offset for this
+            yield payload
 
     @property
     def partial(self) -> bool:

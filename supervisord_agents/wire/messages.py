@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from supervisord_agents.core.model import END_STATES, Failure, Result, State, TaskSpec, Usage
+from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="type"):
@@ -37,7 +38,8 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Hello(Request, tag="hello", frozen=True):
     """Version handshake; `client` names the program, for the log."""
 
-    version: int = PROTOCOL_VERSION
+    version: int
+    """Without a default, since those are left out on the wire: it must always be told."""
     client: str = ""
 
 
@@ -48,6 +50,8 @@ class HelloReply(Reply, frozen=True):
     pid: int
     epoch: str
     """Changes with every start of the daemon."""
+    max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
+    """What this daemon takes and sends."""
 
 
 class Submit(Request, tag="submit", frozen=True):
@@ -84,7 +88,9 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     worker: str = ""
     pool: str = ""
     waits_for: list[str] = []
-    """Full ids of the dependencies that have not ended."""
+    """Full ids of the first dependencies that have not ended; in a dense graph all of them would fill many frames."""
+    waits_for_count: int = 0
+    """Of all that have not ended."""
     failure: Failure | None = None
     usage: Usage = Usage()
     progress: float = -1.0
@@ -314,3 +320,5 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 call_encoder = msgspec.msgpack.Encoder()
 call_decoder = msgspec.msgpack.Decoder(Call)
 answer_decoder = msgspec.msgpack.Decoder(Answer)
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""All that a decoder raises for bytes that are no such message."""

@@ -76,15 +76,17 @@ class CannedHandler:
         self.held_changed = asyncio.Condition()
         self.pulled = 0
         self.item_bytes = 0
+        self.huge_bytes = MAX_FRAME_BYTES
 
     async def handle(self, request: m.Request, peer: Peer) -> m.Reply:
         self.requests.append(request)
         self.peers.append(peer)
-        name = getattr(request, "task", "") or next(iter(getattr(request, "tasks", [])), "")
+        named = getattr(request, "task", "") or next(iter(getattr(request, "tasks", [])), "")
+        name = named.id if isinstance(named, TaskSpec) else named
         if isinstance(name, str):
             await self._obey(name)
             if name.startswith("huge"):
-                return m.LogsReply(data=bytes(MAX_FRAME_BYTES), offset=0, ended=True)
+                return m.LogsReply(data=bytes(self.huge_bytes), offset=0, ended=True)
         return REPLIES[type(request)]
 
     async def subscribe(self, request: m.Subscribe, peer: Peer) -> AsyncGenerator[m.Item, None]:

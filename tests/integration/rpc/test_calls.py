@@ -16,9 +16,11 @@ from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.errors import (
     DiskFull,
     ErrorCode,
+    Forbidden,
     InvalidInput,
     NotFound,
     ProtocolError,
+    QueueFull,
     SandboxRefused,
     SupervisorError,
     Unavailable,
@@ -26,7 +28,7 @@ from supervisord_agents.errors import (
 from supervisord_agents.rpc.client import Client
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
-from tests.support.rpc import REPLIES, CannedHandler, RawClient
+from tests.support.rpc import MAX_FRAME_BYTES, REPLIES, CannedHandler, RawClient
 
 pytestmark = pytest.mark.usefixtures("server")
 SPEC = TaskSpec(id="a", input={"argv": ["true", "é"]}, dependencies=("g0.x",))
@@ -78,14 +80,16 @@ async def test_the_handshake_tells_who_the_daemon_is_and_the_handler_who_the_cli
     handler: CannedHandler, socket_path: Path
 ) -> None:
     async with await Client.connect(socket_path) as client:
-        assert client.hello == m.HelloReply(version=m.PROTOCOL_VERSION, daemon=__version__, pid=os.getpid(), epoch="e1")
+        assert client.hello == m.HelloReply(
+            version=m.PROTOCOL_VERSION, daemon=__version__, pid=os.getpid(), epoch="e1", max_frame_bytes=MAX_FRAME_BYTES
+        )
         await client.status()
     peer = handler.peers[0]
     assert (peer.pid, peer.uid, peer.gid) == (os.getpid(), os.geteuid(), os.getegid())
     assert peer.groups == set(os.getgroups())
 
 
-@pytest.mark.parametrize("kind", [InvalidInput, NotFound, Unavailable, DiskFull, SandboxRefused])
+@pytest.mark.parametrize("kind", [InvalidInput, NotFound, Unavailable, QueueFull, Forbidden, DiskFull, SandboxRefused])
 async def test_an_error_arrives_whole_and_as_its_own_class(
     handler: CannedHandler, socket_path: Path, kind: type[SupervisorError]
 ) -> None:
@@ -129,9 +133,9 @@ async def test_an_answer_over_the_limit_is_an_error_and_the_connection_stays(soc
 
 
 async def test_a_request_over_the_limit_or_not_encodable_is_refused_before_it_is_sent(socket_path: Path) -> None:
-    async with await Client.connect(socket_path, max_frame_bytes=1000) as client:
-        with pytest.raises(ProtocolError, match="the limit is 1000"):
-            await client.submit([TaskSpec(input={"text": "x" * 1000})])
+    async with await Client.connect(socket_path) as client:
+        with pytest.raises(ProtocolError, match=f"the limit is {MAX_FRAME_BYTES}"):
+            await client.submit([TaskSpec(input={"text": "x" * MAX_FRAME_BYTES})])
         with pytest.raises(InvalidInput, match="cannot be sent"):
             await client.submit([TaskSpec(input={"thing": object()})])
         assert (await client.retry("t")).tasks

@@ -45,8 +45,8 @@ def test_byte_by_byte_each_payload_comes_with_its_last_byte(sent: list[bytes]) -
     reader = FrameReader(LIMIT)
     for payload in sent:
         *before, last = (bytes([byte]) for byte in frame(payload, LIMIT))
-        assert [reader.feed(byte) for byte in before] == [[]] * len(before)
-        assert reader.feed(last) == [payload]
+        assert [[*reader.feed(byte)] for byte in before] == [[]] * len(before)
+        assert [*reader.feed(last)] == [payload]
 
 
 @unhurried
@@ -55,20 +55,37 @@ def test_a_truncated_frame_is_kept_and_known_as_such(payload: bytes, data: st.Da
     whole = frame(payload, LIMIT)
     cut = data.draw(st.integers(min_value=1, max_value=len(whole) - 1))
     reader = FrameReader(LIMIT)
-    assert reader.feed(whole[:cut]) == []
+    assert [*reader.feed(whole[:cut])] == []
     assert reader.partial
-    assert reader.feed(whole[cut:]) == [payload]
+    assert [*reader.feed(whole[cut:])] == [payload]
     assert not reader.partial
 
 
 @unhurried
-@given(st.integers(min_value=LIMIT + 1, max_value=2**32 - 1), st.binary(max_size=LIMIT), st.booleans())
-def test_too_long_a_frame_is_refused_at_its_header(length: int, rest: bytes, after_a_good_one: bool) -> None:
+@given(st.integers(min_value=LIMIT + 1, max_value=2**32 - 1), st.binary(max_size=LIMIT), payloads)
+def test_too_long_a_frame_is_refused_at_its_header_after_the_frames_before_it(
+    length: int, rest: bytes, good: list[bytes]
+) -> None:
     reader = FrameReader(LIMIT)
-    good = frame(b"good", LIMIT) if after_a_good_one else b""
+    data = b"".join(frame(payload, LIMIT) for payload in good) + struct.pack("<I", length) + rest
+    found: list[bytes] = []
     with pytest.raises(ProtocolError, match=f"{length} bytes, the limit is {LIMIT}") as caught:
-        reader.feed(good + struct.pack("<I", length) + rest)
+        found.extend(reader.feed(data))
+    assert found == good
     assert caught.value.code is ErrorCode.INVALID
+
+
+def test_payloads_that_nobody_took_come_with_the_next_data() -> None:
+    reader = FrameReader(LIMIT)
+    reader.feed(frame(b"1") + frame(b"2"))
+    assert next(reader.feed(b"")) == b"1"
+    assert [*reader.feed(frame(b"3"))] == [b"2", b"3"]
+
+
+def test_the_limit_may_change_on_the_way() -> None:
+    reader = FrameReader(LIMIT)
+    reader.max_bytes = 2 * LIMIT
+    assert [*reader.feed(frame(bytes(2 * LIMIT)))] == [bytes(2 * LIMIT)]
 
 
 @unhurried
@@ -87,7 +104,7 @@ def test_garbage_gives_payloads_or_a_typed_error_and_never_more_than_was_sent(ga
 
 
 def test_the_limit_itself_is_allowed_in_both_directions_and_one_more_is_not() -> None:
-    assert FrameReader(LIMIT).feed(frame(bytes(LIMIT), LIMIT)) == [bytes(LIMIT)]
+    assert [*FrameReader(LIMIT).feed(frame(bytes(LIMIT), LIMIT))] == [bytes(LIMIT)]
     with pytest.raises(ProtocolError, match="65 bytes, the limit is 64") as caught:
         frame(bytes(LIMIT + 1), LIMIT)
     assert "file" in caught.value.hint
@@ -95,8 +112,8 @@ def test_the_limit_itself_is_allowed_in_both_directions_and_one_more_is_not() ->
 
 def test_the_default_limit_holds_at_both_ends() -> None:
     largest = bytes(DEFAULT_MAX_FRAME_BYTES)
-    assert FrameReader().feed(frame(largest)) == [largest]
+    assert [*FrameReader().feed(frame(largest))] == [largest]
     with pytest.raises(ProtocolError):
         frame(largest + b"x")
     with pytest.raises(ProtocolError):
-        FrameReader().feed(struct.pack("<I", DEFAULT_MAX_FRAME_BYTES + 1))
+        next(FrameReader().feed(struct.pack("<I", DEFAULT_MAX_FRAME_BYTES + 1)))

@@ -33,6 +33,7 @@ EVERY_CONSTANT_OF = (
     "rpc.channel",
     "rpc.connection",
     "rpc.endpoint",
+    "rpc.faults",
     "rpc.server",
     "daemon.feed",
     "daemon.handlers",
@@ -314,6 +315,7 @@ def test_limits_that_the_text_repeats() -> None:
         ("GetLogs", "limit_bytes", "daemon.handlers:MAX_LOG_CHUNK_BYTES"),
         ("Wait", "timeout_s", "daemon.handlers:MAX_WAIT_S"),
         ("TaskSpec", "max_retries", "core.admission:MAX_RETRIES_LIMIT"),
+        ("TaskView", "waits_for", "daemon.views:MAX_WAITS_FOR"),
         ("TaskSpec", "priority", "core.model:LOWEST_PRIORITY"),
         ("TaskSpec", "backoff_s", "core.policy:BACKOFF_LIMIT_S"),
         ("TaskSpec", "input", "rpc.calls:MAX_NESTING"),
@@ -367,8 +369,7 @@ def test_the_bytes_of_an_example_are_its_value_and_those_of_the_code(example: Ex
     (payload,) = FrameReader().feed(example.data)
     assert json.loads(msgspec.json.encode(msgspec.msgpack.decode(payload))) == example.value
     assert frame(payload) == example.data
-    if example.codec != "call accepted":
-        assert coded_again(example.codec, payload) == payload
+    assert coded_again(example.codec, payload) == payload
 
 
 def test_the_hello_of_the_examples_is_the_one_that_the_daemon_takes() -> None:
