@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -109,7 +110,8 @@ def _options(given: list[str]) -> list[str]:
 
 def _failed(error: OSError) -> SupervisorError:
     """Of the file system, such as a full disk behind standard output."""
-    return SupervisorError(f"{error.strerror or error}.", field=str(error.filename or "standard output"))
+    code = ErrorCode.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    return SupervisorError(f"{error.strerror or error}.", field=str(error.filename or "standard output"), code=code)
 
 
 def _bug(error: Exception) -> SupervisorError:

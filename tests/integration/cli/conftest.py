@@ -12,6 +12,9 @@ from tests.integration.cli.agentctl import Agentctl, Gate
 from tests.support.daemon import DaemonProcess
 
 CONFIG = """
+[journal]
+segment_bytes = 1048576
+reserve_bytes = 1048576
 [tasks]
 backoff_s = 0.01
 [pools.standard]

@@ -66,6 +66,15 @@ def test_the_common_options_are_those_of_every_command() -> None:
     assert all(options(parser) >= COMMON for parser in COMMANDS.values())
 
 
+@pytest.mark.parametrize("command", ["", "config", "journal", *COMMANDS])
+def test_help_is_printed_for_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main([*command.split(), "--help"])
+    shown = capsys.readouterr()
+    assert (ended.value.code, shown.err) == (0, "")
+    assert shown.out.startswith(f"usage: agentctl {command}".rstrip())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_explained_by_help(command: str) -> None:
     shown = COMMANDS[command].format_help()
