@@ -26,7 +26,7 @@ bench: $(READY)
 
 test-systemd: $(READY)
 	.ci/setup systemd
-	$(BIN)/pytest -m systemd tests $(PYTEST_ARGS)
+	$(BIN)/pytest -m systemd tests/systemd $(PYTEST_ARGS)
 
 wheels: $(READY)
 	.ci/setup wheels

@@ -202,7 +202,7 @@ def delegated_base(own: Path) -> Path | None:
 
 
 def delegated(directory: Path) -> bool:
-    """Whether systemd says that a cgroup is the unit's own. A user's manager leaves no mark (seen in systemd 252), so it is asked."""
+    """Whether systemd says that a cgroup is the unit's own. A user's manager sets no mark (seen in systemd 252): it is asked."""
     return marked(directory) or _user_manager_delegates(directory)
 
 
