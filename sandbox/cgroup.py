@@ -13,7 +13,9 @@ Everything happens below one directory, named by the caller, in this process's o
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import re
 from functools import partial
 from pathlib import Path
 
@@ -26,14 +28,16 @@ from sandbox.errors import SandboxError
 __all__ = ["Cgroups", "Group", "GroupEvents", "Limits"]
 
 RESOURCES = ("memory", "pids", "cpu")
+_NUMBERED = re.compile(r"(.*[^0-9])[0-9]+")
 
 
 class Cgroups:
     """The cgroups of one daemon. `backend` is "v2", "v1" or "none"; `reason` says why it is none."""
 
-    def __init__(self, hierarchy: Hierarchy | None, reason: str = "") -> None:
+    def __init__(self, hierarchy: Hierarchy | None, reason: str = "", name: str = "") -> None:
         self._hierarchy = hierarchy
         self.reason = reason
+        self._name = name
         self._closed = False  # then the name may be another daemon's
 
     @classmethod
@@ -52,7 +56,7 @@ class Cgroups:
         reasons = []
         for attempt in (partial(_try_v2, given=parent is not None), _try_v1):
             try:
-                return cls(attempt(found, name))
+                return cls(attempt(found, name), name=name)
             except SandboxError as error:
                 if error.errno == errno.EWOULDBLOCK:
                     raise
@@ -92,6 +96,25 @@ class Cgroups:
             group.kill()
             group.remove(timeout_s)
         return [group.name for group in left]
+
+    def sweep_abandoned(self, timeout_s: float = REMOVE_TIMEOUT_S) -> list[str]:
+        """Kill and remove the directories of processes that were killed; returns their names.
+
+        They are those whose name is ours up to a number at its end, such as that of a process, and which nobody holds.
+        """
+        stem = _NUMBERED.fullmatch(self._name)
+        if not stem or not self._hierarchy or self._closed:
+            return []
+        swept = []
+        for name in self._hierarchy.neighbours():
+            other = _NUMBERED.fullmatch(name)
+            if name != self._name and other and other[1] == stem[1]:
+                with contextlib.suppress(SandboxError):  # it is in use, or another user's
+                    abandoned = Cgroups(self._hierarchy.neighbour(name), name=name)
+                    abandoned.sweep(timeout_s)
+                    abandoned.close()
+                    swept.append(name)
+        return swept
 
     def close(self) -> None:
         """Remove our directory if no group is left in it, and let go of its name. Again is harmless."""

@@ -112,6 +112,14 @@ class Hierarchy(ABC):
         """The groups that stand in our directory and that this object did not make."""
 
     @abstractmethod
+    def neighbours(self) -> list[str]:
+        """The names of the directories beside ours, those of others and our own among them."""
+
+    @abstractmethod
+    def neighbour(self, name: str) -> Hierarchy:
+        """The same for a directory beside ours. Raises SandboxError when another process uses it."""
+
+    @abstractmethod
     def close(self) -> None: ...
 
 

@@ -194,6 +194,12 @@ class HierarchyV1(Hierarchy):
             for name in sorted(names)
         ]
 
+    def neighbours(self) -> list[str]:
+        return sorted(entry.name for entry in self._directories["freezer"].parent.iterdir() if entry.is_dir())
+
+    def neighbour(self, name: str) -> Hierarchy:
+        return HierarchyV1({controller: directory.parent for controller, directory in self._directories.items()}, name)
+
     def close(self) -> None:
         if self._lock < 0:
             return

@@ -166,6 +166,12 @@ class HierarchyV2(Hierarchy):
     def leftovers(self) -> list[Group]:
         return [GroupV2(entry.name, entry) for entry in sorted(self._directory.iterdir()) if entry.is_dir()]
 
+    def neighbours(self) -> list[str]:
+        return sorted(entry.name for entry in self._directory.parent.iterdir() if entry.is_dir())
+
+    def neighbour(self, name: str) -> Hierarchy:
+        return HierarchyV2(self._directory.parent, name)
+
     def close(self) -> None:
         if self._lock >= 0:
             with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from sandbox import init, linux, seccomp
+from sandbox import init, linux, protocol, seccomp
 from sandbox.errors import SandboxError
 from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
@@ -32,6 +32,10 @@ INODES = 200_000
 FIRST_FREE_FD = 64
 CANNOT_START = 127
 READY, GO = b"ready", b"go"
+OVERFLOW = 65534
+"""How a user namespace shows ids that it has no map for, unless the host says otherwise (proc_sys_kernel(5))."""
+NO_CORE_BYTES = 1
+"""Less than any core dump. 0 would not keep one from a core_pattern that is a pipe, which runs as root outside (core(5))."""
 
 
 class Entry(NamedTuple):
@@ -41,8 +45,6 @@ class Entry(NamedTuple):
     plan: Plan
     uid: int
     gid: int
-    outside: str
-    """The mount namespace of the parent."""
     change_ids: bool
     """Made by root: take the ids on. Otherwise they are the caller's own already."""
     filter: bytes
@@ -50,17 +52,27 @@ class Entry(NamedTuple):
     """To the fork server: READY with the listeners, then GO from it; a failure; its end when the program runs."""
     descriptors: dict[int, int]
     """What the program inherits: its number for it, and ours."""
-    users: dict[str, int]
-    """User namespaces for writable binds of other owners, by source."""
+    rlimit_pids: int
+    """For lack of a cgroup: a limit on all processes of the user. 0: none."""
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True):
+Owner = tuple[int, int]
+"""uid and gid."""
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
     """What a child says when it cannot go on."""
 
     message: str
     step: str
     errno: int
     hint: str = ""
+
+
+class Owners(msgspec.Struct, frozen=True, array_like=True, tag="owners"):
+    """A child asks the fork server for user namespaces that shift what these have on disk to the worker, one each."""
+
+    owners: tuple[Owner, ...]
 
 
 def enter(entry: Entry) -> NoReturn:
@@ -93,11 +105,11 @@ def _enter(entry: Entry) -> NoReturn:
     # Now in its cgroup, which becomes the root of what it can see of them.
     linux.unshare(linux.CLONE_NEWCGROUP)
     _inherit(entry.descriptors)
-    _limit(entry.spec)
+    _limit(entry)
     _change_directory(entry.spec.cwd)
     _lock_down(entry)
     if entry.spec.init:
-        init.fork_program()
+        init.fork_program(terminal=entry.spec.terminal)
     _execute(entry.spec)
 
 
@@ -109,31 +121,71 @@ def _prefer_for_memory_kills() -> None:
 
 def _build_root(entry: Entry) -> None:
     plan = entry.plan
-    mounts = PrivateMounts(entry.outside)
+    mounts = PrivateMounts()
     # Opened before BUILD_AT hides what is below it.
-    trees = [(_open_tree(mounts, tree, entry), tree) for tree in plan.trees]
+    sources = [(_open_source(tree), tree) for tree in plan.trees]
+    owners = [_owner(source, tree, entry) for source, tree in sources]
+    users = _users(entry, owners)
+    trees = [
+        (_copy(mounts, source, tree, users.get(owner, -1) if tree.writable else -1), tree)
+        for (source, tree), owner in zip(sources, owners, strict=True)
+    ]
+    for users_of_one in users.values():
+        os.close(users_of_one)
     mounts.tmpfs(BUILD_AT, entry.spec.tmp_bytes, INODES)
     os.chdir(BUILD_AT)
-    _skeleton(plan, trees)
+    _skeleton(trees, entry)
     mounts.proc("proc")
     mounts.devpts("dev/pts")
     for descriptor, tree in trees:
         _attach(mounts, descriptor, tree)
     for path in plan.private:
-        _make_private(mounts, path, entry)
+        _make_private(mounts, path)
     mounts.make_root()
     mounts.seal_root()
 
 
-def _open_tree(mounts: PrivateMounts, tree: Tree, entry: Entry) -> int:
-    resolve = RESOLVE_NO_SYMLINKS if tree.writable else 0
+def _open_source(tree: Tree) -> int:
     try:
-        source = linux.open_path(tree.source, resolve)
+        return linux.open_path(tree.source, RESOLVE_NO_SYMLINKS if tree.writable else 0)
     except OSError as error:
         why = "is reached through a symbolic link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
         raise SandboxError(f"{tree.source}: {why}.", step="bind", errno=error.errno or 0) from error
+
+
+def _owner(source: int, tree: Tree, entry: Entry) -> Owner:
+    """Who owns what was opened, which nobody can exchange any more; raises SandboxError if it is not who it should be."""
+    found = os.fstat(source)
+    owner = (found.st_uid, found.st_gid)
+    if tree.owner is None or owner == tree.owner:
+        return owner
+    # In a user namespace that knows no ids but our own, all others look alike; there the kernel gives no right to them either.
+    seen = tuple(id if id == own else OVERFLOW for id, own in zip(tree.owner, (entry.uid, entry.gid), strict=True))
+    if not entry.change_ids and owner == seen:
+        return owner
+    raise SandboxError(
+        f"{tree.source} belongs to {owner[0]}:{owner[1]} now, no longer to {tree.owner[0]}:{tree.owner[1]}.",
+        step="bind",
+        errno=errno.EPERM,
+        hint="It has been exchanged or given away meanwhile: start again.",
+    )
+
+
+def _users(entry: Entry, owners: list[Owner]) -> dict[Owner, int]:
+    """User namespaces for the owners of writable binds that are not the worker itself, made by the fork server."""
+    pairs = zip(entry.plan.trees, owners, strict=True)
+    others = dict.fromkeys(owner for tree, owner in pairs if tree.writable and owner != (entry.uid, entry.gid))
+    if not others or not entry.change_ids:
+        return {}
+    entry.status.send(msgspec.msgpack.encode(Owners(tuple(others))))
+    packet, users = protocol.receive_packet(entry.status, 16)
+    if packet != GO or len(users) != len(others):
+        os._exit(CANNOT_START)
+    return dict(zip(others, users, strict=True))
+
+
+def _copy(mounts: PrivateMounts, source: int, tree: Tree, users: int) -> int:
     attributes = NOSUID | (0 if tree.writable else RDONLY) | (0 if tree.device else NODEV)
-    users = entry.users.get(tree.source, -1) if tree.writable else -1
     try:
         return mounts.tree(source, attributes=attributes, users=users)
     except SandboxError as error:
@@ -145,14 +197,19 @@ def _open_tree(mounts: PrivateMounts, tree: Tree, entry: Entry) -> int:
         os.close(source)
 
 
-def _skeleton(plan: Plan, trees: list[tuple[int, Tree]]) -> None:
-    """Everything of the root that is made in memory, before anything of the host is attached to it."""
+def _skeleton(trees: list[tuple[int, Tree]], entry: Entry) -> None:
+    """Everything of the root that is made in memory, before anything of the host is attached to it.
+
+    Links come last: they lead out of it as long as it is not the root, and so nothing may be made by way of one.
+    """
+    plan = entry.plan
     os.umask(0o022)
     for path in (*plan.directories, *plan.private):
         os.makedirs(_inside(path), exist_ok=True)
-    for path, target in plan.links.items():
-        os.makedirs(os.path.dirname(_inside(path)) or ".", exist_ok=True)
-        os.symlink(target, _inside(path))
+    for path in plan.private:
+        os.chmod(_inside(path), 0o700 if path == HOME else 0o1777)
+        if entry.change_ids:
+            os.chown(_inside(path), entry.uid, entry.gid)
     for path, text in plan.files.items():
         with open(_inside(path), "x") as file:
             file.write(text)
@@ -164,6 +221,9 @@ def _skeleton(plan: Plan, trees: list[tuple[int, Tree]]) -> None:
             os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+    for path, target in plan.links.items():
+        os.makedirs(os.path.dirname(_inside(path)) or ".", exist_ok=True)
+        os.symlink(target, _inside(path))
 
 
 def _inside(path: str) -> str:
@@ -183,12 +243,9 @@ def _attach(mounts: PrivateMounts, descriptor: int, tree: Tree) -> None:
     os.close(descriptor)
 
 
-def _make_private(mounts: PrivateMounts, path: str, entry: Entry) -> None:
+def _make_private(mounts: PrivateMounts, path: str) -> None:
     """Leave a directory of the root writable when the root itself is sealed, by a mount of its own."""
     place = linux.open_path(_inside(path), RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-    os.chmod(_inside(path), 0o700 if path == HOME else 0o1777)
-    if entry.change_ids:
-        os.chown(_inside(path), entry.uid, entry.gid)
     tree = mounts.tree(place, attributes=NOSUID | NODEV)
     mounts.attach(tree, place)
     os.close(tree)
@@ -215,12 +272,23 @@ def _inherit(descriptors: dict[int, int]) -> None:
         os.dup2(descriptor, target, inheritable=True)
 
 
-def _limit(spec: SandboxSpec) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _limit(entry: Entry) -> None:
+    """None is on memory: RLIMIT_AS counts one process, and programs reserve far more than they use (V8, Go, the JVM)."""
+    spec = entry.spec
+    _set_limit(resource.RLIMIT_CORE, NO_CORE_BYTES)
     if spec.open_files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (spec.open_files, spec.open_files))
+        _set_limit(resource.RLIMIT_NOFILE, spec.open_files)
     if spec.file_size_bytes:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (spec.file_size_bytes, spec.file_size_bytes))
+        _set_limit(resource.RLIMIT_FSIZE, spec.file_size_bytes)
+    if entry.rlimit_pids:
+        _set_limit(resource.RLIMIT_NPROC, entry.rlimit_pids)
+
+
+def _set_limit(which: int, value: int) -> None:
+    """Only root can go above what it has been given itself; less than was asked for keeps the limit too."""
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
 
 
 def _change_directory(path: str) -> None:
@@ -233,16 +301,32 @@ def _change_directory(path: str) -> None:
 def _lock_down(entry: Entry) -> None:
     """From here on there is no way back to any privilege."""
     if entry.change_ids:
-        os.setgroups([])
-        os.setresgid(entry.gid, entry.gid, entry.gid)
-        os.setresuid(entry.uid, entry.uid, entry.uid)
+        _change_ids(entry.uid, entry.gid)
     linux.drop_capabilities()
+    # What this process remembers of the fork server is not for the program, which may have the same user (proc_pid_mem(5)). The
+    # exec makes the program's own memory its own again.
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
     _die_with_parent(entry.status)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     seccomp.load_filter(entry.filter)
+
+
+def _change_ids(uid: int, gid: int) -> None:
+    try:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        hint = "/proc/self/uid_map tells which there are: give another uid." if error.errno == errno.EINVAL else ""
+        raise SandboxError(
+            f"cannot become user {uid}: {error.strerror}.", step="privileges", errno=error.errno or 0, hint=hint
+        ) from error
+    # Some numbers mean "as it is" to these calls: what counts is what has become of it.
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups() or 0 in (uid, gid):
+        raise SandboxError(f"still not user {uid} alone.", step="privileges")
 
 
 def _die_with_parent(status: socket.socket) -> None:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 from sandbox import linux
 from sandbox.errors import SandboxError
 
+Range = tuple[int, int]
+"""The first id, and how many."""
+
 
 def namespace(owner: tuple[int, int], worker: tuple[int, int]) -> int:
-    """A descriptor of a user namespace in which what `owner` (uid, gid) has on disk belongs to `worker`. Needs root."""
+    """A descriptor of a user namespace in which what `owner` (uid, gid) has on disk belongs to `worker`. Needs root.
+
+    Files of others keep their owners, so that the worker may do with them what `owner` may, or less. Files of root are the
+    exception: root's uid has no place in the map, so they can be read by their mode and never written.
+    """
     pid, pidfd = linux.clone(linux.CLONE_NEWUSER)
     if pid == 0:
         while True:
             signal.pause()
     try:
-        write_maps(pid, (owner[0], worker[0]), (owner[1], worker[1]))
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        process = f"/proc/{linux.pid_in_proc(pidfd)}"
+        _write(f"{process}/uid_map", lines(owner[0], worker[0], known("uid_map"), without=0))
+        _write(f"{process}/gid_map", lines(owner[1], worker[1], known("gid_map")))
+        return os.open(f"{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SandboxError(f"{error.filename}: {error.strerror}.", step="idmap", errno=error.errno or 0) from error
     finally:
@@ -34,9 +44,9 @@ def own_namespace() -> None:
     uid, gid = os.geteuid(), os.getegid()
     linux.unshare(linux.CLONE_NEWUSER)
     try:
-        with open("/proc/self/setgroups", "w") as file:
-            file.write("deny")
-        write_maps(os.getpid(), (uid, uid), (gid, gid))
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{uid} {uid} 1")
+        _write("/proc/self/gid_map", f"{gid} {gid} 1")
     except OSError as error:
         raise SandboxError(
             f"this host does not let user {uid} use user namespaces ({error.strerror}).",
@@ -46,8 +56,34 @@ def own_namespace() -> None:
         ) from error
 
 
-def write_maps(pid: int, uids: tuple[int, int], gids: tuple[int, int]) -> None:
-    """Map one user and one group, each as (inside, outside) (user_namespaces(7)); raises OSError."""
-    for name, (inside, outside) in (("uid_map", uids), ("gid_map", gids)):
-        with open(f"/proc/{pid}/{name}", "w") as file:
-            file.write(f"{inside} {outside} 1")
+def known(name: str) -> list[Range]:
+    """The ids that exist in our own user namespace, by its `uid_map` or `gid_map`: only those can be mapped further."""
+    with open(f"/proc/self/{name}") as file:
+        return [(int(first), int(count)) for first, _, count in map(str.split, file)]
+
+
+def lines(owner: int, worker: int, exist: list[Range], without: int = -1) -> str:
+    """The text of a map (user_namespaces(7)): `owner` becomes `worker`, every other id stays what it is.
+
+    `worker` on disk has no place in it, for each id may be mapped to but once; nor has `without`, unless that is the owner.
+    """
+    rows = [f"{owner} {worker} 1"]
+    for first, count in _gaps(exist, sorted({owner, worker, without})):
+        rows.append(f"{first} {first} {count}")
+    return "\n".join(rows)
+
+
+def _gaps(ranges: list[Range], taken: list[int]) -> Iterator[Range]:
+    """The ranges without the ids that are taken."""
+    for first, count in ranges:
+        end = first + count
+        for id in (*(id for id in taken if first <= id < end), end):
+            if id > first:
+                yield first, id - first
+            first = id + 1
+
+
+def _write(path: str, text: str) -> None:
+    """One write(2), as these files demand."""
+    with open(path, "w") as file:
+        file.write(text)

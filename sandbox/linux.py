@@ -19,7 +19,7 @@ CLONE_PIDFD, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x1000, 0x00020000, 0x
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
 # linux/prctl.h
-PR_SET_PDEATHSIG, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 23, 24, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 23, 24, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _SYS_CLONE3, _SYS_CLOSE_RANGE, _SYS_OPENAT2 = 435, 436, 437
@@ -60,6 +60,12 @@ def clone(flags: int, cgroup: int = -1) -> tuple[int, int]:
     return checked("namespaces", "clone3", result), pidfd.value
 
 
+def pid_in_proc(pidfd: int) -> int:
+    """The number by which the mounted /proc knows a process: in a PID namespace of ours it is not what a fork gave us."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+
+
 def unshare(flags: int) -> None:
     checked("namespaces", "unshare", int(_libc.unshare(ctypes.c_int(flags))))
 
@@ -84,6 +90,20 @@ def drop_capabilities() -> None:
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     checked("privileges", "capset", int(_libc.capset(header, bytes(24))))
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null on each of 0 to 2 that is closed: otherwise the next socket takes its number, and is passed on by it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)  # the lowest number that is free
+
+
+def above_standard(descriptor: int) -> int:
+    """A copy that cannot be mistaken for standard input, output or error."""
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def close_on_exec_from(first: int) -> None:

@@ -30,15 +30,19 @@ def namespace() -> str:
     return os.readlink("/proc/self/ns/mnt")
 
 
+_FIRST_NAMESPACE = namespace()
+"""Seen when this module was loaded: a sandbox is cloned from a process that had done so, and is never exec'd."""
+
+
 class PrivateMounts:
     """The right to mount, in a mount namespace that is this process's own."""
 
-    def __init__(self, outside: str) -> None:
-        """Cut the ties to the namespace `outside`, the parent's as `namespace()` gave it there.
+    def __init__(self) -> None:
+        """Cut the ties to the namespace of the process that made this one.
 
-        Raises SandboxError, with nothing touched, when this process is still in it.
+        Raises SandboxError, with nothing touched, in the mount namespace that this module was loaded in, which is the parent's.
         """
-        if not outside or namespace() == outside:
+        if namespace() == _FIRST_NAMESPACE:
             raise SandboxError("still in the mount namespace of the host: refused to mount.", step="guard")
         self._mount(None, "/", None, MS_REC | MS_PRIVATE, None)
 

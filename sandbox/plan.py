@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from sandbox.errors import SandboxError
 from sandbox.spec import HOME, WORKSPACE, Bind, SandboxSpec
 
 TOP_LEVEL = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
@@ -20,17 +21,27 @@ ETC = (
     "localtime",
     "mime.types",
     "os-release",
-    "pki",
+    "pki/ca-trust",
+    "pki/java",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
+    "pki/tls/openssl.cnf",
     "protocols",
     "services",
-    "ssl",
+    "ssl/cert.pem",
+    "ssl/certs",
+    "ssl/openssl.cnf",
     "terminfo",
     "timezone",
 )
-"""All that is shown of the host's /etc: no accounts, no keys, no names of hosts."""
+"""All that is shown of the host's /etc: no accounts, no keys (ssl/private, pki/tls/private), no names of hosts."""
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 PRIVATE = ("/tmp", "/dev/shm", HOME, WORKSPACE)
 """Writable, in memory, gone with the sandbox."""
+VAR_TMP = "/var/tmp"
+"""A link to /tmp, unless something of the host is to be seen below it."""
+OWN = ("/proc", "/dev", "/dev/pts")
+"""The sandbox's own, which nothing of the host may hide."""
 
 
 class Host(NamedTuple):
@@ -60,6 +71,7 @@ class Tree(NamedTuple):
     place: str
     writable: bool = False
     device: bool = False
+    owner: tuple[int, int] | None = None
 
 
 class Plan(NamedTuple):
@@ -85,11 +97,11 @@ class Plan(NamedTuple):
 
 
 def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
-    """The plan for a sandbox whose program has these ids inside."""
+    """The plan for a sandbox whose program has these ids inside; raises SandboxError for a bind that has no place in it."""
     links = {
         **host.links,
         "/etc/mtab": "/proc/mounts",
-        "/var/tmp": "/tmp",
+        VAR_TMP: "/tmp",
         "/var/run": "/run",
         "/dev/fd": "/proc/self/fd",
         "/dev/stdin": "/proc/self/fd/0",
@@ -99,8 +111,15 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
     }
     trees = [Tree(path, path) for path in host.system]
     trees += [Tree(path, path, device=True) for path in host.devices]
-    trees += [Tree(bind.source, bind.place, bind.writable) for bind in _seen(spec.binds, host)]
+    binds = [Tree(bind.source, bind.place, bind.writable, owner=bind.owner) for bind in _seen(spec.binds, host)]
+    trees += binds
     private = tuple(path for path in PRIVATE if not any(tree.place == path for tree in trees))
+    if any(_below(tree.place, VAR_TMP) for tree in binds):
+        del links[VAR_TMP]
+        private = (*private, VAR_TMP)
+    links = {path: target for path, target in links.items() if not any(tree.place == path for tree in binds)}
+    for tree in binds:
+        _check_place(tree.place, links, private)
     return Plan(
         directories=("/proc", "/dev", "/dev/pts", "/run", "/etc", "/var", "/root"),
         links=links,
@@ -115,8 +134,27 @@ def _seen(binds: tuple[Bind, ...], host: Host) -> list[Bind]:
     return [bind for bind in binds if bind.writable or not (bind.place == bind.source and _within(bind.source, host.system))]
 
 
+def _check_place(place: str, links: dict[str, str], private: tuple[str, ...]) -> None:
+    """Refuse what would be made on the host, through a link, or would put a directory of the host where ours are."""
+    if link := next((path for path in links if _below(place, path)), ""):
+        what = f"{place}: {link} is a link to {links[link]} inside."
+        raise SandboxError(what, step="bind", hint="Bind it where the link leads.")
+    if own := next((path for path in OWN if path == place or _below(path, place)), ""):
+        raise SandboxError(f"{place} cannot be bound: {own} is the sandbox's own.", step="bind")
+    if inner := next((path for path in private if _below(path, place)), ""):
+        raise SandboxError(
+            f"{place} cannot be bound: {inner}, private to the sandbox, lies in it.",
+            step="bind",
+            hint="Bind a directory below it, or give it another place.",
+        )
+
+
 def _within(path: str, parents: tuple[str, ...]) -> bool:
-    return any(path == parent or path.startswith(f"{parent}/") for parent in parents)
+    return any(path == parent or _below(path, parent) for parent in parents)
+
+
+def _below(path: str, parent: str) -> bool:
+    return path.startswith(f"{parent}/")
 
 
 def _accounts(hostname: str, uid: int, gid: int) -> dict[str, str]:

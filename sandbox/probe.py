@@ -1,7 +1,7 @@
 """What this host enforces, found by trying: one Layer a mechanism, with the one thing to do where it does not work.
 
 Nothing is concluded from version numbers or configuration when it can be tried. The kernel's mechanisms are tried by
-`probe_child.py` in a process of its own, the cgroup limits on a small child that breaks them.
+`probe_child.py` in a process of its own, the cgroup limits on a small child that breaks them, and the whole by a real sandbox.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ b"x" * {2 * TRIAL_MEMORY_BYTES}
 _REMEDIES = {
     "no_new_privs": "Use a stock kernel: this has been in Linux since 3.5.",
     "seccomp": "Use a kernel with CONFIG_SECCOMP_FILTER, or let the container's own filter allow seccomp(2).",
+    "libseccomp": "Install the package libseccomp2, and pyseccomp for this Python.",
     "landlock": "Boot with `landlock` in the lsm= list, on a kernel with CONFIG_SECURITY_LANDLOCK.",
     "pidfd": "Use Linux 5.4 or newer.",
     "close_range": "Use Linux 5.9 or newer.",
@@ -55,7 +56,12 @@ _REMEDIES = {
     "mount namespace": "Let the container that this runs in mount: give it CAP_SYS_ADMIN or user namespaces.",
     "pivot_root": "Let the container that this runs in call pivot_root(2): its filter refuses it.",
 }
-_OPTIONAL = frozenset({"id-mapped mounts"})
+_OPTIONAL = frozenset({"id-mapped mounts", "landlock"})
+_UNUSED = frozenset({"landlock"})
+"""Nothing applies it yet, so that it enforces nothing where it works."""
+_HERE = str(Path(__file__).parent.parent)
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from sandbox.{0} import main; sys.exit(main())"
+"""-I keeps the environment and the working directory out of the import path; ours must be in it even when it is not installed."""
 _NEEDS_PRIVILEGE = ("mount namespace", "pivot_root")
 
 
@@ -73,13 +79,13 @@ class Layer:
     needed: bool = True
 
 
-def probe(cgroups: Cgroups | None = None) -> list[Layer]:
-    """Try everything, in less than a second; call it before an event loop runs, for it blocks.
+def probe(cgroups: Cgroups | None = None, *, whole: bool = False) -> list[Layer]:
+    """Try everything, in about a second; call it before an event loop runs, for it blocks. `whole`: make a real sandbox, too.
 
     Give it the `cgroups` that the caller holds; without, it takes and releases a directory of its own, which on v2 moves this
     process as `Cgroups.detect` says. Raises SandboxError when the trials cannot be started at all.
     """
-    layers = [_kernel(), *_mechanisms(), *_host_policies()]
+    layers = [_kernel(), *_mechanisms(), _groups(), *_host_policies(), *([_whole()] if whole else [])]
     if cgroups is not None:
         return [*layers, *_cgroup_layers(cgroups)]
     taken = Cgroups.detect(f"sandbox-probe-{os.getpid()}")
@@ -114,10 +120,9 @@ def _kernel() -> Layer:
 
 
 def _mechanisms() -> list[Layer]:
-    script = Path(__file__).with_name("probe_child.py")
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(script)],
+            [sys.executable, "-I", "-c", _START.format("probe_child"), _HERE],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=True,
@@ -130,6 +135,9 @@ def _mechanisms() -> list[Layer]:
     layers = []
     for name, outcome in found.items():
         works, how = bool(outcome["ok"]), str(outcome["how"])
+        if works and name in _UNUSED:
+            layers.append(Layer(name, False, f"not used yet; {how}", needed=False))
+            continue
         needed = name not in _OPTIONAL and (name != "user namespace" or os.geteuid() != 0)
         layers.append(Layer(name, works, how, "" if works else _remedy(name, users=users), needed))
     return layers
@@ -151,6 +159,34 @@ def _user_namespace_remedy() -> str:
     if _sysctl("user/max_user_namespaces") == "0":
         return "Run `sysctl -w user.max_user_namespaces=15000`, or run as the system service."
     return "Run as the system service, or let the container that this runs in make user namespaces."
+
+
+def _groups() -> Layer:
+    """A user namespace of an ordinary user must deny setgroups(2), so that groups which take rights away stay (CVE-2014-8989)."""
+    name = "other groups"
+    if os.geteuid() == 0:
+        return Layer(name, True, "a worker is in none", needed=False)
+    own = os.getegid()
+    kept = [group for group in os.getgroups() if group != own]
+    if not kept:
+        return Layer(name, True, "this user is in none", needed=False)
+    how = f"a worker keeps this user's: {', '.join(map(str, kept))}; one of the system service has none"
+    return Layer(name, False, how, needed=False)
+
+
+def _whole() -> Layer:
+    """A real sandbox, by the way that people make one."""
+    arguments = [sys.executable, "-I", "-c", _START.format("cli"), _HERE, "run", "--optional", "cgroup", "--", "true"]
+    try:
+        done = subprocess.run(
+            arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TRIAL_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return Layer("a sandbox", False, f"did not run: {error}", "Try again on a quieter machine.")
+    if done.returncode == 0:
+        return Layer("a sandbox", True, "was made, and a program ran in it")
+    said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    return Layer("a sandbox", False, said, "See what is missing above.")
 
 
 def _host_policies() -> list[Layer]:

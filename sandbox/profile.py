@@ -39,7 +39,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     env: dict[str, str] = {}
     pass_env: tuple[str, ...] = ("LANG", "TERM")
     """Names of variables that are passed on."""
-    optional_layers: tuple[str, ...] = ("cgroup",)
+    optional_layers: tuple[str, ...] = ()
+    """`cgroup`: go on without those of memory_bytes, pids and cpu_percent that this host cannot hold."""
 
     def binds(self, here: str) -> tuple[Bind, ...]:
         """What of the host is seen, where `here` is the directory that the command is started in."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import array
+import contextlib
+import os
 import socket
 
 import msgspec
 
+from sandbox import linux
 from sandbox.spec import SandboxSpec
 
 MAX_PACKET_BYTES = 128 * 1024
@@ -81,18 +84,47 @@ _answer_decoder = msgspec.msgpack.Decoder(Started | NotStarted | Spawned | Refus
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected ends that keep packets apart."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """Two connected ends that keep packets apart, neither of which is a standard descriptor."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if min(end.fileno() for end in ends) > 2:
+        return ends
+    with ends[0], ends[1]:
+        first, second = (socket.socket(fileno=linux.above_standard(end.fileno())) for end in ends)
+    return first, second
 
 
 def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
+class Misunderstood(msgspec.ValidationError):
+    """A packet that is no request; `id` is that of the request that it was meant to be."""
+
+    def __init__(self, message: str, id: int) -> None:
+        super().__init__(message)
+        self.id = id
+
+
 def receive_request(sock: socket.socket) -> tuple[Spawn | Stop, list[int]] | None:
-    """The next request with its descriptors; None when the client is gone."""
+    """The next request with its descriptors; None when the client is gone. Raises Misunderstood."""
     packet, descriptors = _receive(sock)
-    return (_request_decoder.decode(packet), descriptors) if packet else None
+    if not packet:
+        return None
+    try:
+        return _request_decoder.decode(packet), descriptors
+    except msgspec.MsgspecError as error:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise Misunderstood(str(error), _id_in(packet)) from error
+
+
+def _id_in(packet: bytes) -> int:
+    """The id in a request of which something else is wrong; 0: none can be seen."""
+    with contextlib.suppress(msgspec.MsgspecError):
+        match msgspec.msgpack.decode(packet):
+            case [_, int(id), *_]:
+                return id
+    return 0
 
 
 def receive_answer(sock: socket.socket) -> tuple[Started | NotStarted | Spawned | Refused | Exited, list[int]] | None:

@@ -3,32 +3,41 @@
 It is a program of its own, so that a fork is cheap whatever the size of its client, and so that the sandboxes have a parent that
 outlives a crash of the client by a grace in which they may finish. It does not mount: its children do, each in a mount namespace
 that clone3 made for it.
+
+It is two processes: the server is PID 1 of a PID namespace in which all sandboxes lie, so that the kernel ends them with it,
+whatever they have done about their own signals; the keeper is its parent, which waits for that and does nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
+import select
 import selectors
 import signal
 import socket
 import sys
 import time
+import traceback
 from typing import NamedTuple
 
 import msgspec
 
 from sandbox import idmap, linux, plan, protocol, seccomp
-from sandbox.cgroup import Cgroups, Group
-from sandbox.enter import GO, READY, Entry, Failure, enter
+from sandbox.cgroup import RESOURCES, Cgroups, Group
+from sandbox.enter import GO, READY, Entry, Failure, Owner, Owners, enter
 from sandbox.errors import SandboxError
-from sandbox.mounts import namespace
-from sandbox.spec import Bind, SandboxSpec, check
+from sandbox.spec import SandboxSpec, check, ids
 
 SETUP_TIMEOUT_S = 30.0
 """For a sandbox to be built: a bind source on a dead network file system must not hold a place for ever."""
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-_failure_decoder = msgspec.msgpack.Decoder(Failure)
+LIMITS = dict(zip(RESOURCES, ("memory_bytes", "pids", "cpu_percent"), strict=True))
+"""The field of a specification that each resource is limited by."""
+WITHOUT_HINT = 'Put "cgroup" into optional_layers (python -m sandbox run: --optional cgroup) to run without. See: agentctl doctor'
+_decoder = msgspec.msgpack.Decoder(Failure | Owners)
 
 
 class Settings(NamedTuple):
@@ -42,10 +51,12 @@ class Settings(NamedTuple):
 class Child:
     """A sandbox from its clone to its burial."""
 
-    def __init__(self, id: int, pid: int, pidfd: int, group: Group | None, status: socket.socket) -> None:
+    def __init__(self, id: int, pid: int, pidfd: int, worker: Owner, group: Group | None, status: socket.socket) -> None:
         self.id = id
         self.pid = pid
+        """In the namespace of the server."""
         self.pidfd = pidfd
+        self.worker = worker
         self.group = group
         self.status = status
         self.oom = group.oom_descriptor() if group else -1
@@ -69,13 +80,13 @@ class Server:
         self._grace_s = settings.orphan_grace_s
         self._host = plan.Host.look()
         self._filter = seccomp.compile_filter()
-        self._outside = namespace()
         self._root = os.geteuid() == 0
         if not self._root:
             idmap.own_namespace()
         linux.drop_bounding_set()
         self._cgroups = Cgroups.detect(settings.cgroup_name)
         self._cgroups.sweep()
+        self._cgroups.sweep_abandoned()
         self._born_in_group = self._cgroups.backend == "v2"
         self._children: dict[int, Child] = {}
         self._unremoved: list[Group] = []
@@ -111,7 +122,12 @@ class Server:
     # Requests
 
     def _on_request(self) -> None:
-        received = protocol.receive_request(self._control)
+        """Whatever is wrong with a request or its sandbox ends neither this server nor the other sandboxes."""
+        try:
+            received = protocol.receive_request(self._control)
+        except protocol.Misunderstood as error:
+            self._refuse(error.id, Failure(f"{error}.", "spec", 0))
+            return
         request, descriptors = received or (None, [])
         if not isinstance(request, protocol.Spawn):
             self._stop_at = time.monotonic() + (self._grace_s if request is None else 0.0)
@@ -125,6 +141,9 @@ class Server:
             self._refuse(
                 request.id, Failure(f"{error.filename or 'the fork server'}: {error.strerror}.", "spawn", error.errno or 0)
             )
+        except Exception as error:
+            traceback.print_exc()
+            self._refuse(request.id, Failure(f"{type(error).__name__}: {error}", "spawn", 0))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -132,6 +151,8 @@ class Server:
     def _spawn(self, request: protocol.Spawn, descriptors: list[int]) -> None:
         spec = request.spec
         check(spec)
+        if len(descriptors) != len(request.numbers):
+            raise SandboxError("its descriptors got lost: too many files are open here.", step="spawn", errno=errno.EMFILE)
         group = self._group(request.id, spec)
         try:
             child = self._clone(request.id, spec, group, dict(zip(request.numbers, descriptors, strict=True)))
@@ -145,24 +166,20 @@ class Server:
             self._attach(child, group)
 
     def _clone(self, id: int, spec: SandboxSpec, group: Group | None, descriptors: dict[int, int]) -> Child:
-        uid, gid = (spec.uid, spec.uid) if self._root else (os.geteuid(), os.getegid())
-        users: dict[str, int] = {}
+        uid, gid = ids(spec)
         ours, theirs = protocol.pair()
         try:
-            for bind in spec.binds:
-                if (shift := self._shift(bind, uid, gid)) >= 0:
-                    users[bind.source] = shift
             entry = Entry(
                 spec=spec,
                 plan=plan.make(spec, self._host, uid, gid),
                 uid=uid,
                 gid=gid,
-                outside=self._outside,
                 change_ids=self._root,
                 filter=self._filter,
                 status=theirs,
                 descriptors=descriptors,
-                users=users,
+                # Only where the user is the sandbox's own: a person's other processes would count too.
+                rlimit_pids=spec.pids if self._root and "pids" in self._not_held() else 0,
             )
             pid, pidfd = linux.clone(NAMESPACES, group.directory_fd() if group and self._born_in_group else -1)
             if pid == 0:
@@ -172,29 +189,22 @@ class Server:
             raise
         finally:
             theirs.close()
-            for descriptor in users.values():
-                os.close(descriptor)
-        return Child(id, pid, pidfd, group, ours)
+        return Child(id, pid, pidfd, (uid, gid), group, ours)
 
     def _group(self, id: int, spec: SandboxSpec) -> Group | None:
+        asked: dict[str, int] = {name: getattr(spec, field) for name, field in LIMITS.items()}
+        lacking = {name: why for name, why in self._not_held().items() if asked[name]}
+        if lacking and "cgroup" not in spec.optional_layers:
+            limits = ", ".join(f"{LIMITS[name]} = {asked[name]}" for name in lacking)
+            whys = " ".join(dict.fromkeys(lacking.values()))
+            raise SandboxError(f"nothing here can hold {limits}: {whys}", step="cgroup", errno=errno.ENOTSUP, hint=WITHOUT_HINT)
         if self._cgroups.backend == "none":
-            if "cgroup" not in spec.optional_layers:
-                raise SandboxError(self._cgroups.reason, step="cgroup", hint="See: agentctl doctor")
             return None
-        asked = {"memory_bytes": spec.memory_bytes, "pids": spec.pids, "cpu_percent": spec.cpu_percent}
-        if "cgroup" in spec.optional_layers:
-            enforced = self._cgroups.layers()
-            asked = {name: value for name, value in asked.items() if enforced[name.split("_")[0]] == self._cgroups.backend}
-        return self._cgroups.create(f"sandbox-{id}", **asked)
+        return self._cgroups.create(f"sandbox-{id}", **{LIMITS[name]: 0 if name in lacking else asked[name] for name in asked})
 
-    def _shift(self, bind: Bind, uid: int, gid: int) -> int:
-        """A user namespace for a writable bind that does not belong to the worker; -1: none is needed."""
-        if not bind.writable or not self._root:
-            return -1
-        owner = os.stat(bind.source)
-        if (owner.st_uid, owner.st_gid) == (uid, gid):
-            return -1
-        return idmap.namespace((owner.st_uid, owner.st_gid), (uid, gid))
+    def _not_held(self) -> dict[str, str]:
+        """The resources that no cgroup limits here, each with the reason."""
+        return {name: how for name, how in self._cgroups.layers().items() if how != self._cgroups.backend}
 
     def _attach(self, child: Child, group: Group) -> None:
         try:
@@ -220,9 +230,28 @@ class Server:
             with contextlib.suppress(OSError):
                 child.status.send(GO)
         elif packet:
-            child.failure = child.failure or _failure_decoder.decode(packet)
+            said = _decoder.decode(packet)
+            if isinstance(said, Owners):
+                self._shift(child, said.owners)
+            else:
+                child.failure = child.failure or said
         else:
             self._on_status_closed(child)
+
+    def _shift(self, child: Child, owners: tuple[Owner, ...]) -> None:
+        """Give a child the user namespaces that it asks for. It has looked at the owners itself: a dead disk hangs it alone."""
+        users: list[int] = []
+        try:
+            users.extend(idmap.namespace(owner, child.worker) for owner in owners)
+            socket.send_fds(child.status, [GO], users)
+        except SandboxError as error:
+            child.failure = Failure(error.message, error.step, error.errno, error.hint)
+            child.kill()
+        except OSError:
+            child.kill()
+        finally:
+            for descriptor in users:
+                os.close(descriptor)
 
     def _on_status_closed(self, child: Child) -> None:
         """The exec has closed it, or a death, whose failure the exit will tell."""
@@ -230,7 +259,7 @@ class Server:
         child.status.close()
         if child.failure is None and child.ready:
             child.running = True
-            self._send(protocol.Spawned(child.id, child.pid), [child.pidfd, *child.listeners])
+            self._send(protocol.Spawned(child.id, linux.pid_in_proc(child.pidfd)), [child.pidfd, *child.listeners])
         for descriptor in child.listeners:
             os.close(descriptor)
         child.listeners = []
@@ -294,16 +323,47 @@ def _exited(child: Child, ended: os.waitid_result) -> protocol.Exited:
 
 def main(arguments: list[str]) -> int:
     """Serve the socket whose descriptor is the first argument: `control cgroup_name orphan_grace_s`."""
+    linux.fill_standard_descriptors()
     settings = Settings(int(arguments[0]), arguments[1], float(arguments[2]))
     os.set_inheritable(settings.control, False)
     control = socket.socket(fileno=settings.control)
     try:
+        _raise_open_files()
         server = Server(control, settings)
+        _become_first()
     except SandboxError as error:
         control.send(protocol.encode(protocol.NotStarted(error.message, error.step, error.errno, error.hint)))
         return 1
     server.run()
     return 0
+
+
+def _raise_open_files() -> None:
+    """Every sandbox costs descriptors here; what it may have itself is said in its specification."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _become_first() -> None:
+    """Return in a child that is PID 1 of a PID namespace; this process becomes its keeper and never returns.
+
+    The keeper holds the control socket and the client's lock open until the kernel has ended everything in the namespace, and so
+    their end means what it should. If the keeper itself is killed, the server is, by PDEATHSIG.
+    """
+    linux.unshare(linux.CLONE_NEWPID)
+    kept, keeper = os.pipe()
+    server = os.fork()
+    if server:
+        os.close(kept)
+        code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
+        os._exit(code if code >= 0 else 128 - code)
+    os.close(keeper)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    poll = select.poll()
+    poll.register(kept, 0)
+    if poll.poll(0):
+        os._exit(1)
+    os.close(kept)
 
 
 if __name__ == "__main__":

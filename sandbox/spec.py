@@ -16,10 +16,16 @@ HOME = "/home/worker"
 WORKSPACE = "/workspace"
 OPTIONAL_LAYERS = frozenset({"cgroup"})
 """What a specification may name as optional; every other layer is demanded."""
-MAX_UID = 2**32 - 2
-"""The number above means "leave it as it is" to setresuid(2): the worker would stay root."""
+MAX_UID = 2**31 - 1
+"""Above, programs that take ids for signed numbers go wrong, and 2³² − 1 means "stay as you are" to setresuid(2): stay root."""
 LIMITS = ("tmp_bytes", "open_files", "file_size_bytes", "memory_bytes", "pids", "cpu_percent")
+ANY_ID = 2**32 - 1
 MAX_LIMIT = 2**63 - 1
+MAX_PIDS = 4 * MIB
+"""PID_MAX_LIMIT of the kernel."""
+MIN_TMP_BYTES = 4096
+"""A tmpfs of size 0 would have no limit at all (tmpfs(5))."""
+MAX_DESCRIPTOR = 65_535
 _HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 
 
@@ -27,12 +33,14 @@ class Bind(NamedTuple):
     """A directory or file of the host that is seen inside, with everything mounted below it.
 
     `target` is where; empty: at the same path. A writable bind is used with the rights of the source's owner: files made in it
-    belong to that owner, and it must not be reached through a symbolic link.
+    belong to that owner, and it must not be reached through a symbolic link. `owner` is the (uid, gid) that the source must have
+    when it is bound; None: any. Give it where somebody else could put another directory in its place.
     """
 
     source: str
     target: str = ""
     writable: bool = False
+    owner: tuple[int, int] | None = None
 
     @property
     def place(self) -> str:
@@ -40,7 +48,7 @@ class Bind(NamedTuple):
 
 
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One sandbox. A limit of 0 is none; sizes are bytes; `cpu_percent` is of one CPU."""
+    """One sandbox. A limit of 0 is none, but for `tmp_bytes`; sizes are bytes; `cpu_percent` is of one CPU."""
 
     argv: tuple[str, ...]
     """A program without a slash is looked up in the PATH of `env`, inside."""
@@ -62,12 +70,22 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """TCP ports of 127.0.0.1 inside, whose listening sockets are handed to the caller."""
     init: bool = False
     """Run `argv` below a small PID 1 that reaps and passes signals on. Without, `argv` is PID 1 itself (pid_namespaces(7))."""
+    terminal: bool = False
+    """Descriptor 0 is a terminal made for the sandbox alone, which its program is to control. Needs `init`."""
     optional_layers: tuple[str, ...] = ()
+    """`cgroup`: go on without those of memory_bytes, pids and cpu_percent that this host cannot hold."""
+
+
+def ids(spec: SandboxSpec) -> tuple[int, int]:
+    """The user and group that the program has inside."""
+    return (spec.uid, spec.uid) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
 def check(spec: SandboxSpec) -> None:
     """Raise SandboxError, naming the field, for a specification that cannot be meant."""
     _check_program(spec)
+    if spec.terminal and not spec.init:
+        raise _refused("terminal", "needs `init`.")
     _check_paths(spec)
     _check_numbers(spec)
     if not _HOSTNAME.fullmatch(spec.hostname):
@@ -92,6 +110,8 @@ def _check_paths(spec: SandboxSpec) -> None:
             raise _refused(field, f"{path!r} is no absolute, normal path.")
     if any(bind.place == "/" for bind in spec.binds):
         raise _refused("binds", "the root itself cannot be bound.")
+    if any(not 0 <= id < ANY_ID for bind in spec.binds for id in bind.owner or ()):
+        raise _refused("binds", f"an owner's ids must be from 0 to {ANY_ID - 1}.")
 
 
 def _check_numbers(spec: SandboxSpec) -> None:
@@ -100,6 +120,10 @@ def _check_numbers(spec: SandboxSpec) -> None:
     for name in LIMITS:
         if not 0 <= getattr(spec, name) <= MAX_LIMIT:
             raise _refused(name, f"must be from 0, which is no limit, to {MAX_LIMIT}.")
+    if spec.tmp_bytes < MIN_TMP_BYTES:
+        raise _refused("tmp_bytes", f"must be at least {MIN_TMP_BYTES}.")
+    if spec.pids > MAX_PIDS:
+        raise _refused("pids", f"must be at most {MAX_PIDS}.")
     ports = spec.loopback_listen
     if len(set(ports)) < len(ports) or not all(0 < port < 65536 for port in ports):
         raise _refused("loopback_listen", "must be different ports from 1 to 65535.")

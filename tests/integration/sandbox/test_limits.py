@@ -94,10 +94,11 @@ async def test_a_limit_that_cannot_be_enforced_is_no_limit_but_a_refusal(spawner
 def test_the_command_line_tells_what_memory_was_lacking(by: Maker) -> None:
     """With cgroups; without, and with no leave to go on without, there is no sandbox."""
     profile = by.profile(f"memory_bytes = {48 * MIB}\noptional_layers = []\ntmp_bytes = {16 * MIB}")
-    done = by.run(*PYTHON, "held = bytearray(200 << 20)", options=("--profile", profile))
+    done = by.call("run", "--profile", profile, "--", *PYTHON, "held = bytearray(200 << 20)", optional=False)
     if done.returncode == 125:
         assert by.uid, done.stderr
-        assert done.stderr.startswith("sandbox: cgroup: ")
+        assert done.stderr.startswith(f"sandbox: cgroup: nothing here can hold memory_bytes = {48 * MIB}: ")
+        assert "--optional cgroup" in done.stderr
     else:
         assert done.returncode == 128 + signal.SIGKILL
         assert done.stderr == f"sandbox: killed: more than {48 * MIB} bytes of memory were needed.\n"

@@ -14,14 +14,13 @@ from sandbox import probe as module
 from sandbox.cgroup import Cgroups
 from sandbox.probe import probe, report
 
-SCRIPT = Path(module.__file__).with_name("probe_child.py")
+PACKAGE = Path(module.__file__).parent
 LOAD = f"""
-import importlib.util, json, os, signal
-spec = importlib.util.spec_from_file_location("probe_child", {str(SCRIPT)!r})
-child = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(child)
+import json, os, signal, sys
+sys.path.insert(0, {str(PACKAGE.parent)!r})
+from sandbox import linux, probe_child as child
 """
-"""The script as a module, in an interpreter of its own: it forks."""
+"""In an interpreter of its own: it forks."""
 
 
 def mounts() -> str:
@@ -51,9 +50,8 @@ def test_mounting_is_refused_in_the_mount_namespace_of_the_parent() -> None:
     before = mounts()
     # It is loaded in a namespace of its own, so that this machine keeps its mounts even if the guard is broken.
     leave = "import ctypes; ctypes.CDLL(None).unshare(0x20000)"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{leave}{LOAD}child.PrivateMounts()"], capture_output=True, text=True, timeout=60
-    )
+    code = f"{leave}{LOAD}from sandbox.mounts import PrivateMounts; PrivateMounts()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "refused to mount" in done.stderr
     assert mounts() == before
 
@@ -78,7 +76,7 @@ platform.machine()
 os.setgroups([])
 os.setresgid(12345, 12345, 12345)
 os.setresuid(12345, 12345, 12345)
-child.prctl("PR_SET_DUMPABLE", child.PR_SET_DUMPABLE, 1)  # or /proc/self stays root's
+linux.prctl(linux.PR_SET_DUMPABLE, 1)  # or /proc/self stays root's
 print(json.dumps([child.attempt(child.TRIALS[name]) for name in ("id-mapped mounts", "pivot_root", "user namespace")]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -15,6 +15,7 @@ from sandbox import protocol
 from sandbox.spec import Bind, SandboxSpec
 
 Ends = tuple[socket, socket]
+IDS = st.integers(0, 2**32 - 2)
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_an_answer_arrives_as_it_was_sent(ends: Ends, answer: protocol.Message) 
         SandboxSpec,
         argv=st.lists(st.text(), min_size=1).map(tuple),
         env=st.dictionaries(st.text(), st.text()),
-        binds=st.lists(st.builds(Bind, st.text(), st.text(), st.booleans())).map(tuple),
+        binds=st.lists(st.builds(Bind, st.text(), st.text(), st.booleans(), st.none() | st.tuples(IDS, IDS))).map(tuple),
         memory_bytes=st.integers(0, 2**63 - 1),
         init=st.booleans(),
     )
