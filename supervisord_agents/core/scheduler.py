@@ -149,9 +149,9 @@ class Scheduler:
         exact = [task for task in meant if task.short_id == short]
         return [task.id for task in exact or meant]
 
-    def snapshot(self) -> bytes:
-        """The whole state; `restore` of it behaves the same from here on."""
-        return encode_table(self.table)
+    def snapshot(self, now: float = 0.0) -> bytes:
+        """The whole state; `restore` of it behaves the same from here on. core.snapshot.taken_at gives `now` back."""
+        return encode_table(self.table, now)
 
     @classmethod
     def restore(cls, snapshot: bytes) -> Scheduler:

@@ -44,18 +44,35 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     version: int
     graphs: list[tuple[str, list[TaskRecord]]]
     keys: dict[str, str]
+    now: float = 0.0
+    """The supervisor's clock when it was taken; 0.0 where that was not kept."""
+
+
+class _Outline(msgspec.Struct, frozen=True, array_like=True):
+    """A Snapshot of which only the time is looked at."""
+
+    version: int
+    graphs: msgspec.Raw
+    keys: msgspec.Raw
+    now: float = 0.0
 
 
 _FIELDS = TaskRecord.__struct_fields__[1:]
 _spec_decoder = msgspec.msgpack.Decoder(TaskSpec)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Snapshot)
+_outline_decoder = msgspec.msgpack.Decoder(_Outline)
 
 
-def encode_table(table: TaskTable) -> bytes:
-    """The snapshot of the table. Equal states have equal snapshots."""
+def encode_table(table: TaskTable, now: float = 0.0) -> bytes:
+    """The snapshot of the table. Equal states at the same time have equal snapshots."""
     graphs = [(graph, [_record(task) for task in tasks]) for graph, tasks in table.graphs.items()]
-    return _encoder.encode(Snapshot(VERSION, graphs, table.keys))
+    return _encoder.encode(Snapshot(VERSION, graphs, table.keys, now))
+
+
+def taken_at(data: bytes) -> float:
+    """The time of a snapshot that `decode_table` takes, in seconds; 0.0 if it was not kept."""
+    return _outline_decoder.decode(data).now
 
 
 def decode_table(data: bytes) -> TaskTable:

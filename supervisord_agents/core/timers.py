@@ -76,7 +76,8 @@ class Timers:
         heapq.heappush(self._heap, entry)
         if len(self._heap) > self._limit:
             # Attempts mostly end long before their timeout: without this the heap would hold them all until then.
-            self._heap = [kept for kept in self._heap if _live(kept)]
+            # In place: `due` may be walking through it.
+            self._heap[:] = [kept for kept in self._heap if _live(kept)]
             heapq.heapify(self._heap)
             self._limit = 2 * len(self._heap) + _SLACK
 
