@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import fcntl
 import gc
 import os
+import resource
 import secrets
 import signal
 import time
@@ -32,14 +34,15 @@ from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.daemon.ends import Ends
-from supervisord_agents.daemon.engine import Engine
+from supervisord_agents.daemon.engine import Engine, Growth
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.handlers import Facts, Handlers
 from supervisord_agents.daemon.upkeep import Upkeep, in_words
 from supervisord_agents.daemon.waiters import Waiters
-from supervisord_agents.errors import ConfigError, SupervisorError, Unavailable
+from supervisord_agents.errors import ConfigError, DiskFull, SupervisorError, Unavailable
 from supervisord_agents.gateway.server import Gateway
 from supervisord_agents.journal.committer import Committer
+from supervisord_agents.journal.files import REAL_FILES, Files, make_directory
 from supervisord_agents.journal.journal import Journal
 from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.observe import logging, notify
@@ -52,20 +55,22 @@ from supervisord_agents.workers.pool import Pools
 
 ORPHAN_WAIT_S = 30.0
 """How long a new daemon waits for the workers of the one before to be gone."""
+ROOM_RETRY_S = 5.0
+"""How often a daemon that cannot start on a full disk tries again."""
 COLLECT_RARELY = (20_000, 20, 20)
 """A task is some ten objects that live long: with the default thresholds the collector takes as long as scheduling does."""
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 log = structlog.get_logger()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the daemon until SIGTERM or SIGINT; the exit code is 0 after an orderly stop."""
+def main(argv: Sequence[str] | None = None, *, files: Files = REAL_FILES) -> int:
+    """Run the daemon until SIGTERM or SIGINT; the exit code is 0 after an orderly stop. The journal uses `files`."""
     arguments = _arguments(argv)
     try:
         config = _configured(arguments)
         logging.configure(config.daemon.log_level, config.daemon.log_format)
         notify.adopt()
-        return _run(config)
+        return _run(config, files)
     except (SupervisorError, SandboxError) as error:
         logging.last_words(f"agent-supervisor: {error}")
         return 2 if isinstance(error, ConfigError) else 1
@@ -89,18 +94,16 @@ def _configured(arguments: argparse.Namespace) -> Config:
     return configuration.with_daemon(config, **{key: value for key, value in overrides.items() if value})
 
 
-def _run(config: Config) -> int:
+def _run(config: Config, files: Files) -> int:
     gc.set_threshold(*COLLECT_RARELY)
-    state_dir = configuration.state_dir(config)
-    state_dir.mkdir(parents=True, exist_ok=True)
-    state_dir.chmod(0o750)
+    _allow_descriptors()
+    state_dir = _state_dir(config)
     watch = recovery.Stopwatch()
-    journal, recovered = Journal.open(
-        state_dir / "journal",
-        segment_bytes=config.journal.segment_bytes,
-        reserve_bytes=config.journal.reserve_bytes,
-        max_record_bytes=MAX_RECORD_BYTES,
-    )
+    opened = _opened(config, state_dir, files)
+    if opened is None:
+        log.info("stopped", clean=True)
+        return 0
+    journal, recovered = opened
     # The probe and the spawner fork: both come before the first thread of this process.
     enforcement = {layer.name: "on" if layer.enforced else layer.remedy for layer in _tried_layers()}
     lock = _orphans_gone(state_dir)
@@ -110,8 +113,62 @@ def _run(config: Config) -> int:
         orphan_grace_s=config.daemon.orphan_grace_s,
     )
     os.close(lock)
+    feed = Feed(recovered.snapshot_sequence)
+    replayed = recovery.replay(recovered, feed.changed)
+    # The bytes of the snapshot and of all records take as much memory as the state that they led to.
+    del opened, recovered
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, state_dir, journal, recovered, spawner, enforcement, watch))
+        return runner.run(_serve(config, state_dir, journal, replayed, feed, spawner, enforcement, watch))
+
+
+def _allow_descriptors() -> None:
+    """The soft limit is low for the sake of select(2), which is not used here."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _state_dir(config: Config) -> Path:
+    """The state directory, made if it is absent; one that was there keeps its mode. Raises SupervisorError."""
+    path = configuration.state_dir(config)
+    try:
+        if make_directory(path, 0o750):
+            path.chmod(0o750)
+    except OSError as error:
+        raise SupervisorError(
+            f"the state directory cannot be made: {error.strerror}.",
+            field=str(path),
+            hint="Name another: --state-dir, or daemon.state_dir in the configuration.",
+        ) from error
+    return path
+
+
+def _opened(config: Config, state_dir: Path, files: Files) -> tuple[Journal, Recovered] | None:
+    """The journal and what it holds. On a full disk, wait for room to begin; None: told to stop meanwhile.
+
+    Ending instead would use up the service manager's attempts, and leave the daemon down when there is room again.
+    """
+    stops = {signal.SIGTERM, signal.SIGINT}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        while True:
+            try:
+                return Journal.open(
+                    state_dir / "journal",
+                    segment_bytes=config.journal.segment_bytes,
+                    reserve_bytes=config.journal.reserve_bytes,
+                    max_record_bytes=MAX_RECORD_BYTES,
+                    files=files,
+                )
+            except DiskFull as error:
+                log.error("no_room_to_start", error=str(error), retry_s=ROOM_RETRY_S)
+                notify.starting("waiting for room on the disk of the journal", 60 + ROOM_RETRY_S)
+            # A signal that comes while the journal is being opened again waits until it is asked for.
+            signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+            if signal.sigtimedwait(stops, ROOM_RETRY_S) is not None:
+                return None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _tried_layers() -> list[Layer]:
@@ -153,7 +210,8 @@ async def _serve(
     config: Config,
     state_dir: Path,
     journal: Journal,
-    recovered: Recovered,
+    replayed: recovery.Replayed,
+    feed: Feed,
     spawner: Spawner,
     enforcement: dict[str, str],
     watch: recovery.Stopwatch,
@@ -165,11 +223,7 @@ async def _serve(
     epoch = secrets.token_hex(4)
     results = ResultStore(state_dir / "results")
     logs = LogStore(state_dir / "logs", config.tasks.log_limit_bytes)
-    replayed = recovery.replay(recovered)
-    committer = Committer(journal)
-    feed, waiters = Feed(recovered.sequence), Waiters()
-    for sequence, change in replayed.changes:
-        feed.changed(sequence, change)
+    committer, waiters = Committer(journal), Waiters()
     agents = AgentRegistry(config)
     gateway = Gateway(
         config.gateway, lambda task, usage: attempts.used(task, usage), lambda task, text: attempts.refused(task, text)
@@ -178,7 +232,8 @@ async def _serve(
     accounts = Accounts()
     ends = Ends(results, accounts)
     attempts = Attempts(config, agents, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting)
-    engine = Engine(replayed.scheduler, committer, Clock(replayed.last_at), attempts.released)
+    grown = Growth(replayed.records, replayed.bytes)
+    engine = Engine(replayed.scheduler, committer, Clock(replayed.last_at), attempts.released, grown)
     facts = Facts(
         epoch=epoch,
         started_at=engine.clock.now(),
@@ -189,7 +244,7 @@ async def _serve(
         journal_accepting=lambda: journal.accepting,
         notes=[],
     )
-    upkeep = Upkeep(config, engine, committer, journal, results, facts)
+    upkeep = Upkeep(config, engine, committer, journal, results, facts, on_space=attempts.slots_changed)
     handlers = Handlers(
         engine,
         Admission(config, agents, state_dir),
@@ -212,7 +267,7 @@ async def _serve(
         allowed_gids=config.daemon.allowed_gids,
     )
     async with _background([engine.run(), upkeep.run(), _spawner_lives(spawner)], stop) as failed:
-        facts.recovery = await _recover(engine, attempts, ends, recovered, replayed, state_dir, watch)
+        facts.recovery = await _recover(engine, attempts, ends, replayed, state_dir, watch)
         await gateway.start()
         gc.freeze()
         attempts.start()
@@ -229,8 +284,7 @@ async def _serve(
         await pools.aclose()
         await ends.recorded()
         await gateway.aclose()
-        if not failed:
-            await upkeep.snapshot()
+        await upkeep.finish(in_order=not failed)
     await spawner.aclose()
     logs.close_all()
     await committer.aclose()
@@ -276,7 +330,6 @@ async def _recover(
     engine: Engine,
     attempts: Attempts,
     ends: Ends,
-    recovered: Recovered,
     replayed: recovery.Replayed,
     state_dir: Path,
     watch: recovery.Stopwatch,
@@ -285,21 +338,22 @@ async def _recover(
     attempts.attach(engine)
     ends.attach(engine)
     ends.restore({*replayed.finished, *replayed.ended}, replayed.finished)
+    replayed.finished.clear()
     adopted = recovery.adopt_outboxes(engine.scheduler, state_dir / "workers", attempts.attempt_ended)
     await ends.recorded()
     requeued = engine.scheduler.counts.get(State.RUNNING, 0)
     if requeued:
-        engine.feed(Restarted(clean=recovered.clean))
+        engine.feed(Restarted(clean=replayed.clean))
     await engine.settled()
     recovery.clear(state_dir / "workers")
     report = Recovery(
         at=engine.clock.now(),
-        clean=recovered.clean,
+        clean=replayed.clean,
         records=replayed.records,
         tasks=len(engine.scheduler.tasks),
         requeued=requeued,
         adopted=adopted,
-        torn_bytes=recovered.torn_bytes,
+        torn_bytes=replayed.torn_bytes,
         seconds=watch.seconds(),
     )
     log.info(

@@ -2,6 +2,8 @@
 
 An event changes the state in memory at once, in the same turn as its record is appended. What follows from it (answers, launches,
 notifications) is released in order when its record is on disk, so nothing observable ever runs ahead of the journal.
+
+An engine that has failed, because the journal broke or an event could not be applied, stays so: it takes and releases no more.
 """
 
 from __future__ import annotations
@@ -11,11 +13,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+import structlog
+
 from supervisord_agents.core.events import AnyEvent, Decision, encode_event
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.daemon.clock import Clock
+from supervisord_agents.errors import DiskFull, JournalError
 from supervisord_agents.journal.committer import Committer
+from supervisord_agents.journal.journal import again
 
+log = structlog.get_logger()
 Release = Callable[[int, Decision], None]
 
 
@@ -26,13 +33,24 @@ class Fed(NamedTuple):
     decisions: list[Decision]
 
 
-class Engine:
-    """Feeds the scheduler and gates its decisions. All methods belong to the loop's thread."""
+class Growth(NamedTuple):
+    """How much the journal has grown: records, and the bytes of their payloads."""
 
-    def __init__(self, scheduler: Scheduler, committer: Committer, clock: Clock, release: Release) -> None:
+    records: int = 0
+    bytes: int = 0
+
+
+class Engine:
+    """Feeds the scheduler and gates its decisions. All methods belong to the loop's thread.
+
+    `release` carries out one decision; if it raises, that is logged and the others follow all the same. `grown` is how much a
+    start had to replay.
+    """
+
+    def __init__(self, scheduler: Scheduler, committer: Committer, clock: Clock, release: Release, grown: Growth) -> None:
         self.scheduler = scheduler
         self.clock = clock
-        self.records_since_snapshot = 0
+        self._grown = grown
         self._committer = committer
         self._release = release
         self._held: deque[tuple[int, list[Decision]]] = deque()
@@ -40,23 +58,39 @@ class Engine:
         self._appended = committer.durable
         self._released = committer.durable
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._failure: JournalError | None = None
 
     @property
     def sequence(self) -> int:
         """Of the last record appended."""
         return self._appended
 
+    @property
+    def grown(self) -> Growth:
+        """Since the last snapshot."""
+        return self._grown
+
+    def covered(self, growth: Growth) -> None:
+        """A snapshot holds that much of what `grown` said."""
+        self._grown = Growth(self._grown.records - growth.records, self._grown.bytes - growth.bytes)
+
     def feed(self, event: AnyEvent, *, urgent: bool = True) -> Fed:
         """Record an event and apply it; gives its sequence number, for `released`, and what it decided.
 
-        Raises DiskFull for an event that is not urgent while space is short, JournalError when the journal is broken; in both
-        cases nothing has changed.
+        Raises DiskFull for an event that is not urgent while space is short, JournalError when the engine has failed; in both
+        cases nothing has changed. Raises JournalError also if the event cannot be applied, and then the engine has failed.
         """
+        if self._failure is not None:
+            raise again(self._failure)
         now = self.clock.now()
-        sequence = self._committer.append(encode_event(event, now), urgent=urgent)
+        record = encode_event(event, now)
+        sequence = self._committer.append(record, urgent=urgent)
         self._appended = sequence
-        self.records_since_snapshot += 1
-        decisions = self.scheduler.handle(event, now)
+        self._grown = Growth(self._grown.records + 1, self._grown.bytes + len(record))
+        try:
+            decisions = self.scheduler.handle(event, now)
+        except Exception as error:
+            raise self._fail(_not_applied(event, sequence, error)) from error
         self._held.append((sequence, decisions))
         self._wake.set()
         return Fed(sequence, decisions)
@@ -64,10 +98,12 @@ class Engine:
     async def released(self, sequence: int) -> None:
         """Return when the record is durable and all that follows from it has been carried out.
 
-        Raises JournalError if the journal broke before that.
+        Raises JournalError if the engine failed before that.
         """
         if self._released >= sequence:
             return
+        if self._failure is not None:
+            raise again(self._failure)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((sequence, future))
         await future
@@ -77,35 +113,67 @@ class Engine:
         await self.released(self._appended)
 
     async def run(self) -> None:
-        """Release decisions as they become durable, until cancelled; raises JournalError when the journal breaks."""
+        """Release decisions as they become durable, until cancelled; raises JournalError when the engine has failed."""
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
+                self._check()
                 while self._held:
                     await self._committer.wait(self._held[0][0])
+                    self._check()
                     self._release_durable()
         except BaseException as error:
-            self._fail_waiting(error)
+            self._fail(error if isinstance(error, JournalError) else _ended(error))
             raise
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise again(self._failure)
 
     def _release_durable(self) -> None:
         durable = self._committer.durable
         while self._held and self._held[0][0] <= durable:
             sequence, decisions = self._held.popleft()
             for decision in decisions:
-                self._release(sequence, decision)
+                self._carry_out(sequence, decision)
             self._released = sequence
         while self._waiting and self._waiting[0][0] <= self._released:
             _, future = self._waiting.popleft()
             if not future.done():
                 future.set_result(None)
 
-    def _fail_waiting(self, error: BaseException) -> None:
-        for _, future in self._waiting:
+    def _carry_out(self, sequence: int, decision: Decision) -> None:
+        try:
+            self._release(sequence, decision)
+        except Exception as error:
+            if isinstance(error, JournalError) and not isinstance(error, DiskFull):
+                raise
+            # One decision that fails must not take all others with it: the task that it is about is stuck, and the log says so.
+            log.critical("decision_not_carried_out", sequence=sequence, decision=repr(decision)[:500], exc_info=error)
+
+    def _fail(self, error: JournalError) -> JournalError:
+        """Keep why, tell all who wait, and have `run` end; gives the first failure."""
+        if self._failure is None:
+            self._failure = error
+        while self._waiting:
+            _, future = self._waiting.popleft()
             if not future.done():
-                if isinstance(error, Exception):
-                    future.set_exception(error)
-                else:
-                    future.cancel()
-        self._waiting.clear()
+                future.set_exception(again(self._failure))
+        self._wake.set()
+        return self._failure
+
+
+def _not_applied(event: AnyEvent, sequence: int, error: Exception) -> JournalError:
+    return JournalError(
+        f"record {sequence}, {type(event).__name__}, could not be applied: {error!r}.",
+        kept="Nothing that was acknowledged is lost.",
+        hint="This is a bug: please report it with the log.",
+    )
+
+
+def _ended(error: BaseException) -> JournalError:
+    """For who waits for an engine that was cancelled, or stopped at a bug."""
+    if isinstance(error, asyncio.CancelledError):
+        return JournalError("the supervisor is stopping.", kept="Nothing that was acknowledged is lost.")
+    return JournalError(f"the supervisor stops at a bug: {error!r}.", kept="Nothing that was acknowledged is lost.")

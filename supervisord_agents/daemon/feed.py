@@ -1,7 +1,8 @@
 """The event stream: a ring of what happened lately, and a bounded queue a subscriber.
 
-Tokens are `<journal sequence>.<index>`: they order all items, survive a restart of the daemon, and name the place to resume from.
-Progress and log items carry the token of the last durable item before them.
+Tokens are `<journal sequence>.<index>`: they order all items, and name the place to resume from. They survive a restart of the
+daemon as long as the records since the last snapshot do: replaying these fills the ring again. Progress and log items carry the
+token of the last durable item before them.
 """
 
 from __future__ import annotations
@@ -31,13 +32,18 @@ def _parse(token: str) -> Token:
 
 
 class Feed:
-    """All subscribers, and the items that a late one may still catch up on."""
+    """All subscribers, and the items that a late one may still catch up on.
 
-    def __init__(self, sequence: int) -> None:
+    The first change to be told is that of the record after `snapshot_sequence`; 0 stands for the beginning of the journal.
+    """
+
+    def __init__(self, snapshot_sequence: int) -> None:
         self._ring: deque[tuple[Token, Item]] = deque()
-        self._forgotten: Token = (sequence, 0)
+        # A token of the snapshot's own record may have been followed by more items of it, which are gone.
+        start: Token = (snapshot_sequence + 1, 0) if snapshot_sequence else (0, 0)
+        self._forgotten = start
         """No item up to here is in the ring."""
-        self._last: Token = (sequence, 0)
+        self._last = start
         self._subscribers: set[_Subscriber] = set()
 
     def changed(self, sequence: int, change: Changed) -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from supervisord_agents.core.events import AnyEvent, Changed, Finished, decode_event
+from supervisord_agents.core.events import AnyEvent, Changed, Decision, Finished, decode_event
 from supervisord_agents.core.model import END_STATES
 from supervisord_agents.core.scheduler import Scheduler
+from supervisord_agents.core.snapshot import taken_at
 from supervisord_agents.errors import JournalCorrupt, SupervisorError
 from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.wire import frames
@@ -33,22 +34,38 @@ class Replayed(msgspec.Struct, kw_only=True):
     """The state that the journal holds, and what of its tail the shell must look at again."""
 
     scheduler: Scheduler
-    changes: list[tuple[int, Changed]]
     finished: dict[str, Finished]
     """The last end of an attempt of each task that the tail tells of."""
     ended: set[str]
     """Tasks that ended in the tail."""
     last_at: float
+    """The last time that the journal tells of."""
     records: int
+    bytes: int
+    """Of the records' payloads."""
+    clean: bool
+    torn_bytes: int
 
 
-def replay(recovered: Recovered) -> Replayed:
+def replay(recovered: Recovered, changed: Callable[[int, Changed], None]) -> Replayed:
     """Rebuild the scheduler: snapshot, then every record after it through the same `handle` that made it.
 
-    Raises JournalCorrupt for a record that is no event.
+    `changed` is told of every change of state, with the sequence of its record. Raises JournalCorrupt for a record that is no
+    event, or that cannot be applied.
     """
-    scheduler = Scheduler() if recovered.snapshot is None else Scheduler.restore(recovered.snapshot)
-    replayed = Replayed(scheduler=scheduler, changes=[], finished={}, ended=set(), last_at=0.0, records=0)
+    scheduler, last_at = Scheduler(), 0.0
+    if recovered.snapshot is not None:
+        scheduler, last_at = Scheduler.restore(recovered.snapshot), taken_at(recovered.snapshot)
+    replayed = Replayed(
+        scheduler=scheduler,
+        finished={},
+        ended=set(),
+        last_at=last_at,
+        records=0,
+        bytes=0,
+        clean=recovered.clean,
+        torn_bytes=recovered.torn_bytes,
+    )
     for sequence, payload in recovered.records:
         try:
             now, event = decode_event(payload)
@@ -59,17 +76,28 @@ def replay(recovered: Recovered) -> Replayed:
             ) from error
         if recovered.holes and not _still_makes_sense(scheduler, event, now, sequence):
             continue
-        decisions = scheduler.handle(event, now)
-        for decision in decisions:
+        for decision in _applied(scheduler, event, now, sequence):
             if isinstance(decision, Changed):
-                replayed.changes.append((sequence, decision))
+                changed(sequence, decision)
                 if decision.after in END_STATES:
                     replayed.ended.add(decision.task)
         if isinstance(event, Finished):
             replayed.finished[event.task] = event
         replayed.last_at = max(replayed.last_at, now)
         replayed.records += 1
+        replayed.bytes += len(payload)
     return replayed
+
+
+def _applied(scheduler: Scheduler, event: AnyEvent, now: float, sequence: int) -> list[Decision]:
+    try:
+        return scheduler.handle(event, now)
+    except Exception as error:
+        raise JournalCorrupt(
+            f"record {sequence}, {type(event).__name__}, cannot be applied: {error!r}.",
+            kept="Nothing was changed.",
+            hint="This is a bug: please report it with the record, from agentctl journal dump.",
+        ) from error
 
 
 def _still_makes_sense(scheduler: Scheduler, event: AnyEvent, now: float, sequence: int) -> bool:

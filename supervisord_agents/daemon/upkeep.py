@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -13,6 +13,7 @@ from supervisord_agents.core.events import Ticked
 from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.handlers import Facts
+from supervisord_agents.errors import SupervisorError
 from supervisord_agents.journal.committer import Committer
 from supervisord_agents.journal.journal import Journal
 from supervisord_agents.observe import notify
@@ -21,6 +22,11 @@ from supervisord_agents.spool.results import ResultStore
 MAX_SLEEP_S = 0.25
 """Bounds how late a timer set meanwhile can fire."""
 DISK_CHECK_S = 5.0
+SNAPSHOT_BYTES = 256 * 1024 * 1024
+"""Records of this size are worth a snapshot, unless the snapshot is so large itself that twice its size is less trouble."""
+SNAPSHOT_RETRY_S = 60.0
+STOP_SNAPSHOT_RECORDS = 10_000
+"""Fewer are left as they are at an orderly stop: replaying them is quick, and resume tokens of subscribers point into them."""
 log = structlog.get_logger()
 
 
@@ -31,10 +37,17 @@ def in_words(counts: Mapping[State, int]) -> str:
 
 
 class Upkeep:
-    """One loop that wakes at least every MAX_SLEEP_S."""
+    """One loop that wakes at least every MAX_SLEEP_S. `on_space` is called when the journal accepts new work again."""
 
     def __init__(
-        self, config: Config, engine: Engine, committer: Committer, journal: Journal, results: ResultStore, facts: Facts
+        self,
+        config: Config,
+        engine: Engine,
+        committer: Committer,
+        journal: Journal,
+        results: ResultStore,
+        facts: Facts,
+        on_space: Callable[[], None],
     ) -> None:
         self._config = config
         self._engine = engine
@@ -42,11 +55,16 @@ class Upkeep:
         self._journal = journal
         self._results = results
         self._facts = facts
+        self._on_space = on_space
         self._started = asyncio.Event()
-        self._disk_checked = 0.0
+        self._accepting = journal.accepting
+        self._look_again_at = 0.0
         self._watchdog_s = notify.watchdog_interval_s()
         self._watchdog_fed = 0.0
-        self._snapshot_running: asyncio.Task[None] | None = None
+        self._snapshot: asyncio.Task[None] | None = None
+        self._snapshot_not_before = 0.0
+        self._snapshot_note = ""
+        self._finishing = False
 
     def start(self) -> None:
         """Recovery is over: timers may fire."""
@@ -62,48 +80,94 @@ class Upkeep:
                 self._engine.feed(Ticked())
                 due = self._engine.scheduler.next_due()
             self._feed_watchdog(now)
-            self._check_disk(now)
-            self._snapshot_if_due()
+            self._look_at_space()
+            self._take_notes(now)
+            self._snapshot_if_due(now)
             until_due = MAX_SLEEP_S if due is None else due - now
             await asyncio.sleep(min(MAX_SLEEP_S, max(until_due, 0.001)))
+
+    async def finish(self, *, in_order: bool) -> None:
+        """Return when no snapshot is being written, nor will be. At an end in order a last one is, if many records came.
+
+        One that fails is logged and no more: the records that led to the state are all there.
+        """
+        self._finishing = True
+        if self._snapshot is not None:
+            await self._snapshot
+        if in_order and self._engine.grown.records > STOP_SNAPSHOT_RECORDS:
+            await self._try_snapshot()
 
     def _feed_watchdog(self, now: float) -> None:
         if self._watchdog_s and now - self._watchdog_fed >= self._watchdog_s / 2:
             self._watchdog_fed = now
             notify.watchdog(in_words(self._engine.scheduler.counts))
 
-    def _check_disk(self, now: float) -> None:
-        if now - self._disk_checked < DISK_CHECK_S:
+    # The disk
+
+    def _look_at_space(self) -> None:
+        accepting = self._journal.accepting
+        if accepting == self._accepting:
             return
-        self._disk_checked = now
-        usage = shutil.disk_usage(self._facts.state_dir)
-        percent = 100 * (usage.total - usage.free) // usage.total
-        notes = []
-        if percent >= self._config.journal.disk_warning_percent:
-            notes.append(f"the disk of {self._facts.state_dir} is {percent} % full")
+        self._accepting = accepting
+        self._look_again_at = 0.0
+        if accepting:
+            log.info("space_again", note="new tasks are taken and started again")
+            self._on_space()
+
+    def _take_notes(self, now: float) -> None:
+        """What `status` warns of; each is logged when it comes up."""
+        if now < self._look_again_at:
+            return
+        self._look_again_at = now + DISK_CHECK_S
+        notes = [note for note in (self._disk_note(), self._snapshot_note) if note]
         if not self._journal.accepting:
-            self._journal.try_reclaim()
-        if not self._journal.accepting:
-            notes.append("new tasks are refused: no space for the journal; running ones go on")
-        if notes != self._facts.notes:
-            for note in notes:
-                log.warning("disk", note=note)
+            self._committer.reclaim()
+            notes.append("new tasks are refused, and none is started: no space for the journal; running ones go on")
+        for note in notes:
+            if note not in self._facts.notes:
+                log.warning("note", note=note)
         self._facts.notes[:] = notes
 
-    def _snapshot_if_due(self) -> None:
-        busy = self._snapshot_running is not None and not self._snapshot_running.done()
-        if not busy and self._engine.records_since_snapshot >= self._config.journal.snapshot_every_records:
-            self._snapshot_running = asyncio.get_running_loop().create_task(self.snapshot())
+    def _disk_note(self) -> str:
+        try:
+            usage = shutil.disk_usage(self._facts.state_dir)
+        except OSError as error:
+            return f"the disk of {self._facts.state_dir} cannot be looked at: {error.strerror}"
+        # Some file systems do not tell their size.
+        percent = 100 * (usage.total - usage.free) // usage.total if usage.total else 0
+        if percent < self._config.journal.disk_warning_percent:
+            return ""
+        return f"the disk of {self._facts.state_dir} is {percent} % full"
 
-    async def snapshot(self) -> None:
-        """Put the state on disk so that recovery need not replay what led to it."""
-        if self._snapshot_running is not None and self._snapshot_running is not asyncio.current_task():
-            await self._snapshot_running
-        sequence = self._engine.sequence
-        state = self._engine.scheduler.snapshot()
-        self._engine.records_since_snapshot = 0
+    # Snapshots
+
+    def _snapshot_if_due(self, now: float) -> None:
+        if self._snapshot is not None or self._finishing or now < self._snapshot_not_before:
+            return
+        grown = self._engine.grown
+        worth = max(SNAPSHOT_BYTES, 2 * self._journal.snapshot_bytes)
+        if grown.records >= self._config.journal.snapshot_every_records or grown.bytes >= worth:
+            self._snapshot = asyncio.get_running_loop().create_task(self._try_snapshot())
+
+    async def _try_snapshot(self) -> None:
+        """Put the state on disk so that recovery need not replay what led to it; if that fails, say so and try again later."""
+        try:
+            await self._write_snapshot()
+            self._snapshot_note = ""
+        except Exception as error:
+            log.error("snapshot_failed", error=str(error), exc_info=None if isinstance(error, SupervisorError) else error)
+            self._snapshot_note = f"no snapshot could be written, the next start will take longer: {error}"
+            self._snapshot_not_before = self._engine.clock.now() + SNAPSHOT_RETRY_S
+        finally:
+            self._snapshot = None
+            self._look_again_at = 0.0
+
+    async def _write_snapshot(self) -> None:
+        sequence, grown = self._engine.sequence, self._engine.grown
+        state = self._engine.scheduler.snapshot(self._engine.clock.now())
         await self._engine.released(sequence)
         await asyncio.to_thread(self._write, state, sequence)
+        self._engine.covered(grown)
         log.info("snapshot_written", sequence=sequence, bytes=len(state))
 
     def _write(self, state: bytes, sequence: int) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import threading
 from collections.abc import Callable
 from enum import Enum
-from itertools import count
 from queue import SimpleQueue
 
 from supervisord_agents.errors import JournalError
@@ -19,6 +17,7 @@ class Order(Enum):
     """What the loop tells the thread."""
 
     FLUSH = "flush"
+    RECLAIM = "reclaim"
     STOP = "stop"
 
 
@@ -32,8 +31,8 @@ class Committer:
         self._journal = journal
         self._loop = asyncio.get_running_loop()
         self._durable = journal.durable
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._order = count()
+        self._news = asyncio.Event()
+        """Set when `durable` has moved or the journal has broken."""
         self._failure: JournalError | None = None
         self._busy = False
         self._stopping = False
@@ -54,14 +53,16 @@ class Committer:
         return sequence
 
     async def wait(self, sequence: int) -> None:
-        """Return when that record is on disk; raises JournalError if the journal broke before."""
-        if sequence <= self._durable:
-            return
-        if self._failure is not None:
-            raise again(self._failure)
-        future: asyncio.Future[None] = self._loop.create_future()
-        heapq.heappush(self._waiting, (sequence, next(self._order), future))
-        await future
+        """Return when that record is on disk; raises JournalError if the journal broke before. For one caller at a time."""
+        while sequence > self._durable:
+            if self._failure is not None:
+                raise again(self._failure)
+            self._news.clear()
+            await self._news.wait()
+
+    def reclaim(self) -> None:
+        """Have the thread see whether the disk has room again (Journal.try_reclaim); `accepting` of the journal tells."""
+        self._orders.put(Order.RECLAIM)
 
     async def aclose(self) -> None:
         """Flush, mark an orderly end and close the journal; one that is broken is only closed.
@@ -81,21 +82,14 @@ class Committer:
 
     def _flushed(self, durable: int) -> None:
         self._durable = durable
-        waiting = self._waiting
-        while waiting and waiting[0][0] <= durable:
-            future = heapq.heappop(waiting)[2]
-            if not future.done():
-                future.set_result(None)
+        self._news.set()
         self._busy = False
         if self._journal.sequence > durable and not self._stopping:
             self._start_flush()
 
     def _failed(self, error: JournalError) -> None:
         self._failure = error
-        for _, _, future in self._waiting:
-            if not future.done():
-                future.set_exception(again(error))
-        self._waiting.clear()
+        self._news.set()
 
     def _closed(self, durable: int, failure: JournalError | None) -> None:
         self._flushed(durable)
@@ -119,7 +113,10 @@ class Committer:
 
     def _flush_until_stopped(self) -> bool:
         try:
-            while self._orders.get() is not Order.STOP:
+            while (order := self._orders.get()) is not Order.STOP:
+                if order is Order.RECLAIM:
+                    self._journal.try_reclaim()
+                    continue
                 self._tell(self._flushed, self._journal.flush())
                 self._journal.prepare()
         except Exception as error:

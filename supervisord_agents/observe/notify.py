@@ -53,6 +53,11 @@ def ready(status: str) -> None:
     _send(f"READY=1\n{_status(status)}")
 
 
+def starting(status: str, within_s: float) -> None:
+    """Start-up takes its time; the next word comes within that time (EXTEND_TIMEOUT_USEC in sd_notify(3))."""
+    _send(f"EXTEND_TIMEOUT_USEC={round(within_s * 1_000_000)}\n{_status(status)}")
+
+
 def stopping() -> None:
     """An orderly stop has begun."""
     _send("STOPPING=1")

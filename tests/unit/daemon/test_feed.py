@@ -31,7 +31,7 @@ async def test_a_late_reader_resumes_after_its_token_without_a_gap() -> None:
     feed = Feed(10)
     for sequence, task in ((11, "a"), (11, "b"), (12, "c")):
         feed.changed(sequence, change(task))
-    everything = await take(feed, 3, after="10.0")
+    everything = await take(feed, 3, after="11.0")
     assert [item.task for item in everything] == ["a", "b", "c"]
     rest = await take(feed, 2, after=everything[0].token)
     assert [item.task for item in rest] == ["b", "c"]
@@ -44,6 +44,27 @@ async def test_a_token_older_than_the_ring_is_answered_with_a_gap(monkeypatch: p
         feed.changed(sequence, change(f"t{sequence}"))
     assert [item.kind for item in await take(feed, 3, after="1.1")] == ["gap", "state", "state"]
     assert [item.task for item in await take(feed, 2, after="2.1")] == ["t3", "t4"]
+
+
+@pytest.mark.parametrize("token", ["0.0", "9.2", "10.0", "10.1"])
+async def test_a_token_of_what_only_the_snapshot_tells_of_is_answered_with_a_gap(token: str) -> None:
+    feed = Feed(10)
+    feed.changed(11, change("a"))
+    items = await take(feed, 2, after=token)
+    assert [(item.kind, item.task) for item in items] == [("gap", ""), ("state", "a")]
+
+
+async def test_without_a_snapshot_the_stream_can_be_read_from_its_beginning() -> None:
+    feed = Feed(0)
+    feed.changed(1, change("a"))
+    assert [item.task for item in await take(feed, 1, after="0.0")] == ["a"]
+
+
+async def test_the_token_of_a_stream_that_has_no_item_yet_can_be_resumed_after() -> None:
+    feed = Feed(10)
+    token = feed.token
+    feed.changed(11, change("a"))
+    assert [item.task for item in await take(feed, 1, after=token)] == ["a"]
 
 
 async def test_a_token_from_the_future_is_answered_with_a_gap() -> None:

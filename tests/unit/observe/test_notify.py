@@ -52,6 +52,14 @@ def test_a_manager_at_an_abstract_address_is_told(monkeypatch: pytest.MonkeyPatc
         assert listener.recv(4096) == b"STOPPING=1"
 
 
+def test_a_start_that_takes_its_time_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with manager_at(str(tmp_path / "notify")) as listener:
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notify.adopt()
+        notify.starting("no room", 10.0)
+        assert listener.recv(4096) == b"EXTEND_TIMEOUT_USEC=10000000\nSTATUS=no room"
+
+
 def test_a_status_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with manager_at(str(tmp_path / "notify")) as listener:
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))

@@ -1,0 +1,96 @@
+"""The engine over a real journal: order, durability, and what happens when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from supervisord_agents.core.events import AnyEvent, CancelRequested, Decision
+from supervisord_agents.errors import DiskFull, JournalError
+from tests.support.engine import Machine
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    await machine.aclose()
+
+
+async def test_decisions_are_released_in_order_once_they_are_durable(machine: Machine) -> None:
+    last = 0
+    for number in range(50):
+        last = machine.submit(f"g{number}")
+    assert machine.told == []
+    await machine.engine.released(last)
+    assert machine.told == [f"g{number}.t0" for number in range(50)]
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.ENOSPC, "No space left"), DiskFull("no room for a file")])
+async def test_a_decision_that_cannot_be_carried_out_takes_no_other_with_it(machine: Machine, error: Exception) -> None:
+    machine.raises["g.t1"] = error
+    await machine.engine.released(machine.submit("g", tasks=3))
+    assert machine.told == ["g.t0", "g.t2"]
+    await machine.engine.released(machine.submit("h"))
+    assert machine.told[-1] == "h.t0"
+    assert not machine.running.done()
+
+
+async def test_a_broken_journal_ends_the_engine_and_everybody_hears_of_it(machine: Machine) -> None:
+    await machine.engine.released(machine.submit("g"))
+    machine.steps.fail = lambda _, name: OSError(errno.EIO, "Input/output error") if name == "sync_data" else None
+    sequence = machine.submit("h")
+    waiting = [asyncio.create_task(machine.engine.released(sequence)) for _ in range(3)]
+    errors = await asyncio.gather(*waiting, machine.running, return_exceptions=True)
+    assert all(isinstance(error, JournalError) for error in errors)
+    assert len({id(error) for error in errors}) == 4, "one exception must not be raised in two places"
+    assert machine.told == ["g.t0"]
+
+
+async def test_who_asks_after_the_failure_is_told_at_once(machine: Machine) -> None:
+    machine.steps.fail = lambda _, name: OSError(errno.EIO, "Input/output error") if name == "sync_data" else None
+    sequence = machine.submit("g")
+    await asyncio.wait([machine.running])
+    for _ in range(2):
+        with pytest.raises(JournalError, match="Input/output error"):
+            await machine.engine.released(sequence)
+        with pytest.raises(JournalError, match="Input/output error"):
+            await machine.engine.settled()
+        with pytest.raises(JournalError, match="Input/output error"):
+            machine.submit("h")
+
+
+async def test_an_event_that_cannot_be_applied_ends_the_engine(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state in memory is half changed: nothing may be built on it."""
+    await machine.engine.released(machine.submit("g"))
+    handle = machine.scheduler.handle
+
+    def failing(event: AnyEvent, now: float) -> list[Decision]:
+        if isinstance(event, CancelRequested):
+            raise KeyError("a bug")
+        return handle(event, now)
+
+    monkeypatch.setattr(machine.scheduler, "handle", failing)
+    waiting = asyncio.create_task(machine.engine.released(machine.submit("h")))
+    with pytest.raises(JournalError, match="record 3, CancelRequested, could not be applied: KeyError"):
+        machine.engine.feed(CancelRequested(task="g"))
+    with pytest.raises(JournalError, match="could not be applied"):
+        machine.submit("i")
+    errors = await asyncio.gather(machine.running, waiting, return_exceptions=True)
+    assert all("could not be applied" in str(error) for error in errors)
+    assert machine.told == ["g.t0"]
+
+
+async def test_growth_is_counted_and_given_back_by_a_snapshot(machine: Machine) -> None:
+    machine.submit("g")
+    before = machine.engine.grown
+    assert before.records == 1
+    assert before.bytes > 0
+    machine.submit("h")
+    machine.engine.covered(before)
+    assert machine.engine.grown.records == 1
+    assert 0 < machine.engine.grown.bytes <= before.bytes
