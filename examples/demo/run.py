@@ -2,7 +2,7 @@
 
 Starts a private supervisor, delegates a graph to it over MCP as a coding agent would, kills the daemon in the middle, starts it
 again, and checks that nothing acknowledged was lost and that a worker cannot read what it was not given. Exit code 0 only if all
-of it held.
+of it held. What is worth a look is kept under build/demo; everything else is removed again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ BIN = Path(sys.executable).parent
 LOG_LINES = 30
 LIVE_S = 1.0
 """Between two looks at how it goes."""
+PATIENCE_S = 60.0
+"""For each step, on a machine that does other things too."""
+INTERRUPTED = 130
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
+"""Of the user's environment; all else, such as a configuration of theirs, is none of this supervisor's business."""
 
 
 class Failed(Exception):
@@ -43,23 +48,38 @@ class Supervisor:
         self.socket = base / "supervisor.sock"
         self.state = base / "state"
         self.log = base / "daemon.log"
-        self.environment = {**os.environ, "HOME": str(base / "home")}
+        self.config = base / "config.toml"
+        self.home = base / "home"
+        own = {"HOME": str(self.home), "AGENT_SUPERVISOR_CONFIG": str(self.config)}
+        self.environment = {**{name: os.environ[name] for name in PASSED_ON if name in os.environ}, **own}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         argv = [str(BIN / "agent-supervisor"), "--socket", str(self.socket), "--state-dir", str(self.state)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(argv, stdout=log, stderr=log, env=self.environment, stdin=subprocess.DEVNULL)
-        until = time.monotonic() + 30
+            # In a session of its own: Ctrl-C is for the demo, which then stops it.
+            self._process = subprocess.Popen(
+                argv, stdout=log, stderr=log, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        until = time.monotonic() + PATIENCE_S
         while self.agentctl("status", check=False).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > until:
-                raise Failed(f"the daemon did not start; its log:\n{self.log_end()}")
+                raise Failed("the daemon did not start")
             time.sleep(0.05)
 
     def end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(timeout=30)
+        return self._process.wait(timeout=PATIENCE_S)
+
+    def stop(self) -> None:
+        """End it if it still runs, whatever it takes."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        try:
+            self.end(signal.SIGTERM)
+        except subprocess.TimeoutExpired:
+            self.end(signal.SIGKILL)
 
     @property
     def pid(self) -> int:
@@ -67,6 +87,9 @@ class Supervisor:
         return self._process.pid
 
     def log_end(self) -> str:
+        """The last lines that it wrote."""
+        if not self.log.exists():
+            return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
 
     def agentctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -75,35 +98,55 @@ class Supervisor:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that this, too, stops the daemon on the way out
     base = Path(tempfile.mkdtemp(prefix="agent-supervisor-demo-"))
     supervisor = Supervisor(base)
-    began = time.monotonic()
     try:
-        _prepare(base)
-        supervisor.start()
-        say(f"supervisor up, pid {supervisor.pid}; everything of it lies in {base}")
-        asyncio.run(_job(supervisor, base / "workspace"))
-        code = supervisor.end(signal.SIGTERM)
-        if code != 0:
-            raise Failed(f"the daemon stopped with exit code {code}; its log:\n{supervisor.log_end()}")
-        _keep(base)
-        say(f"all of it held, in {time.monotonic() - began:.1f} s; {base} is removed again")
-        return 0
-    except Failed as error:
-        say(f"FAILED: {error}")
-        _stop_quietly(supervisor)
+        return _demo(base, supervisor)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        say(f"FAILED: {_told(error)}")
+        if log := supervisor.log_end():
+            print(f"\nthe end of the daemon's log:\n{log}\n")
         return 1
     finally:
+        supervisor.stop()
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _prepare(base: Path) -> None:
-    """A workspace with a copy of this repository's sources, and a home with a secret."""
+def _demo(base: Path, supervisor: Supervisor) -> int:
+    workspace = base / "workspace"
+    _prepare(base, supervisor)
+    supervisor.start()
+    say(f"supervisor up, pid {supervisor.pid}; everything of it lies in {base}")
+    asyncio.run(_job(supervisor, workspace))
+    code = supervisor.end(signal.SIGTERM)
+    if code != 0:
+        raise Failed(f"the daemon stopped with exit code {code}")
+    _keep(supervisor, workspace)
+    shutil.rmtree(base)
+    say(f"all of it held; {base} is removed again")
+    return 0
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, Failed):
+        return str(error)
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{error}: {error.stderr}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _prepare(base: Path, supervisor: Supervisor) -> None:
+    """A workspace with a copy of this repository's sources, a configuration without a word, and a home with a secret."""
     workspace = base / "workspace"
     for name in SOURCES:
         shutil.copytree(ROOT / name, workspace / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "examples" / "demo" / "survey.py", workspace / "survey.py")
-    ssh = base / "home" / ".ssh"
+    supervisor.config.write_text("")
+    ssh = supervisor.home / ".ssh"
     ssh.mkdir(parents=True)
     (ssh / "id_ed25519").write_text(SECRET)
 
@@ -130,28 +173,58 @@ async def _job(supervisor: Supervisor, workspace: Path) -> None:
     bridge = StdioServerParameters(
         command=str(BIN / "agentctl"), args=["--socket", str(supervisor.socket), "mcp"], env=supervisor.environment
     )
-    async with Client(stdio_client(bridge)) as client:
-        tasks = _graph(workspace, Path(supervisor.environment["HOME"]))
-        accepted = await _call(client, "delegate", {"tasks": tasks})
-        graph, ids = accepted["graph"], accepted["tasks"]
-        say(f"delegated over MCP: graph {graph}, A → [B1 … B4] → C, and a thief")
-        await _until_shares_run(client, graph)
-        waiting = asyncio.create_task(_call(client, "wait", {"ids": [graph], "timeout_s": 50}))
-        await asyncio.to_thread(_kill_and_restart, supervisor)
+    try:
+        async with Client(stdio_client(bridge)) as client:
+            await _delegate_and_watch(client, supervisor, workspace)
+    except BaseExceptionGroup as group:
+        raise _cause(group) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong, without the groups that the client's task groups wrap it in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = (error.subgroup(Failed) or error).exceptions[0]
+    return error
+
+
+async def _delegate_and_watch(client: Client, supervisor: Supervisor, workspace: Path) -> None:
+    accepted = await _call(client, "delegate", {"tasks": _graph(workspace, supervisor.home)})
+    graph, ids = accepted["graph"], accepted["tasks"]
+    say(f"delegated over MCP: graph {graph}, A → [B1 … B4] → C, and a thief")
+    await _until_shares_run(client, graph)
+    waiting = asyncio.create_task(_until_ended(client, graph))
+    try:
+        await asyncio.to_thread(_kill_and_restart, supervisor, len(ids))
         await _show_until(waiting, client, graph)
-        end = await waiting
-        _check(end, ids)
-        for task in end["tasks"]:
-            if task["id"].endswith(".thief"):
-                await _show_thief(client, task)
-        report = await _call(client, "result", {"id": f"{graph}.C"})
-        print(f"\n{report['output']}")
-        _table(supervisor, graph)
+        tasks = await waiting
+    finally:
+        waiting.cancel()
+    _check(tasks, ids)
+    await _show_thief(client, f"{graph}.thief")
+    await _show_report(client, f"{graph}.C", workspace)
+    _table(tasks)
 
 
-async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+async def _until_ended(client: Client, graph: str) -> list[dict[str, Any]]:
+    """The tasks at their end. The wait outlives the daemon; what it is told of progress is shown."""
+    told: list[str] = []
+    until = time.monotonic() + 2 * PATIENCE_S
+    while time.monotonic() < until:
+        end = await _call(client, "wait", {"ids": [graph], "timeout_s": 50}, told)
+        if end["done"]:
+            if not told:
+                raise Failed("the wait told of no progress")
+            return list(end["tasks"])
+    raise Failed("the graph did not end in time")
+
+
+async def _call(client: Client, tool: str, arguments: dict[str, Any], told: list[str] | None = None) -> dict[str, Any]:
+    """The answer of a tool; `told` collects what it tells of its progress."""
+
     async def progress(progress: float, total: float | None, message: str | None) -> None:
         say(f"  … {message or progress}")
+        if told is not None:
+            told.append(message or "")
 
     answer = await client.call_tool(tool, arguments, progress_callback=progress)
     if answer.is_error or not isinstance(answer.structured_content, dict):
@@ -162,7 +235,7 @@ async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[st
 async def _until_shares_run(client: Client, graph: str) -> None:
     await _call(client, "wait", {"ids": [f"{graph}.A"], "timeout_s": 30})
     say("A is done, its dependents may run")
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         running = (await _call(client, "status", {"graph": graph})).get("running", [])
         if sum(bool(task.get("progress")) for task in running) > 1:
@@ -172,7 +245,7 @@ async def _until_shares_run(client: Client, graph: str) -> None:
     raise Failed("the dependents of A did not start in time")
 
 
-def _kill_and_restart(supervisor: Supervisor) -> None:
+def _kill_and_restart(supervisor: Supervisor, acknowledged: int) -> None:
     supervisor.end(signal.SIGKILL)
     say(f"killed the daemon (pid {supervisor.pid}) with SIGKILL, in the middle of its work")
     supervisor.start()
@@ -181,9 +254,13 @@ def _kill_and_restart(supervisor: Supervisor) -> None:
         f"started it again, pid {supervisor.pid}: {recovery['tasks']} tasks recovered, {recovery['requeued']} running ones"
         f" queued again, {recovery['adopted']} unseen ends adopted, in {recovery['seconds']:.2f} s"
     )
+    if recovery["tasks"] != acknowledged:
+        raise Failed(f"{acknowledged} tasks were acknowledged, {recovery['tasks']} recovered")
+    if recovery["requeued"] + recovery["adopted"] == 0:
+        raise Failed("nothing ran when the daemon was killed")
 
 
-async def _show_until(waiting: asyncio.Task[dict[str, Any]], client: Client, graph: str) -> None:
+async def _show_until(waiting: asyncio.Task[Any], client: Client, graph: str) -> None:
     """Say how it goes until the wait, which has outlived the daemon, returns."""
     while not waiting.done():
         now = await _call(client, "status", {"graph": graph})
@@ -192,47 +269,58 @@ async def _show_until(waiting: asyncio.Task[dict[str, Any]], client: Client, gra
         await asyncio.wait([waiting], timeout=LIVE_S)
 
 
-def _check(end: dict[str, Any], ids: list[str]) -> None:
-    if not end["done"]:
-        raise Failed("the graph did not end in time")
-    states = {task["id"]: task["state"] for task in end["tasks"]}
+def _check(tasks: list[dict[str, Any]], ids: list[str]) -> None:
+    states = {task["id"]: task["state"] for task in tasks}
     if set(states) != set(ids):
         raise Failed(f"acknowledged {sorted(ids)}, but found {sorted(states)}")
     wrong = {name: state for name, state in states.items() if state != ("failed" if name.endswith(".thief") else "succeeded")}
     if wrong:
         raise Failed(f"unexpected ends: {wrong}")
+    again = [task["id"] for task in tasks if task["id"].endswith(".A") and task["attempt"] != 1]
+    if again:
+        raise Failed(f"{again[0]} had ended before the crash, and ran again")
 
 
-async def _show_thief(client: Client, task: dict[str, Any]) -> None:
-    result = await _call(client, "result", {"id": task["id"]})
-    if SECRET in json.dumps(result):
-        raise Failed("a worker read a private key")
+async def _show_thief(client: Client, name: str) -> None:
+    result = await _call(client, "result", {"id": name})
+    if SECRET in json.dumps(result) or result["output"]["stdout"]:
+        raise Failed(f"a worker read a private key: {result['output']}")
     say("a worker that tried to read ~/.ssh was refused:")
     for line in str(result["output"]["stderr"]).strip().splitlines():
         print(f"      {line}")
 
 
-def _table(supervisor: Supervisor, graph: str) -> None:
-    listing = supervisor.agentctl("--json", "list", "--graph", graph).stdout
-    rows = sorted(json.loads(listing)["tasks"], key=lambda row: str(row["id"]))
-    print(f"{'task':<16}{'agent':<10}{'state':<12}{'seconds':>8}{'attempts':>10}")
-    for row in rows:
-        seconds = row["ended_at"] - row["started_at"]
-        print(f"{row['id']:<16}{row['agent']:<10}{row['state']:<12}{seconds:>8.2f}{row['attempt']:>10}")
-    print(f"\nresults  {supervisor.state}/results\nlogs     {supervisor.state}/logs\njournal  {supervisor.state}/journal\n")
+async def _show_report(client: Client, name: str, workspace: Path) -> None:
+    report = (await _call(client, "result", {"id": name}))["output"]
+    say("the report that C wrote:")
+    print(f"\n{report}")
+    modules = len(list(workspace.rglob("*.py")))
+    if f"{modules} modules" not in report or report != (workspace / "report.md").read_text():
+        raise Failed(f"the report is wrong, there are {modules} modules")
 
 
-def _keep(base: Path) -> None:
-    KEPT.mkdir(parents=True, exist_ok=True)
-    shutil.copy(base / "workspace" / "report.md", KEPT / "report.md")
-    say(f"the report is kept: {KEPT / 'report.md'}")
+def _table(tasks: list[dict[str, Any]]) -> None:
+    print(f"{'task':<18}{'agent':<10}{'state':<12}{'seconds':>8}{'attempts':>10}")
+    for task in sorted(tasks, key=lambda task: str(task["id"])):
+        print(f"{task['id']:<18}{task['agent']:<10}{task['state']:<12}{task.get('seconds', 0.0):>8.1f}{task['attempt']:>10}")
+    print()
 
 
-def _stop_quietly(supervisor: Supervisor) -> None:
-    try:
-        supervisor.end(signal.SIGTERM)
-    except (AssertionError, OSError, subprocess.TimeoutExpired):
-        say(f"the daemon could not be stopped in order; its log:\n{supervisor.log_end()}")
+def _keep(supervisor: Supervisor, workspace: Path) -> None:
+    """What is worth a look, in place of what the run before had left; and nobody's secret in it."""
+    shutil.rmtree(KEPT, ignore_errors=True)
+    KEPT.mkdir(parents=True)
+    for name in ("results", "logs"):
+        shutil.copytree(supervisor.state / name, KEPT / name)
+    shutil.copy(supervisor.log, KEPT / "daemon.log")
+    shutil.copy(workspace / "report.md", KEPT / "report.md")
+    for path in KEPT.rglob("*"):
+        if path.is_file() and SECRET.encode() in path.read_bytes():
+            raise Failed(f"a private key is in {path}")
+    say("where everything lies:")
+    print(
+        f"      results  {KEPT}/results\n      logs     {KEPT}/logs\n      daemon   {KEPT}/daemon.log\n      report   {KEPT}/report.md"
+    )
 
 
 _start = time.monotonic()
