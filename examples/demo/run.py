@@ -311,16 +311,15 @@ def _keep(supervisor: Supervisor, workspace: Path) -> None:
     shutil.rmtree(KEPT, ignore_errors=True)
     KEPT.mkdir(parents=True)
     for name in ("results", "logs"):
-        shutil.copytree(supervisor.state / name, KEPT / name)
+        shutil.copytree(supervisor.state / name, KEPT / name, ignore=shutil.ignore_patterns(".*"))
     shutil.copy(supervisor.log, KEPT / "daemon.log")
     shutil.copy(workspace / "report.md", KEPT / "report.md")
     for path in KEPT.rglob("*"):
         if path.is_file() and SECRET.encode() in path.read_bytes():
             raise Failed(f"a private key is in {path}")
     say("where everything lies:")
-    print(
-        f"      results  {KEPT}/results\n      logs     {KEPT}/logs\n      daemon   {KEPT}/daemon.log\n      report   {KEPT}/report.md"
-    )
+    for name in ("results", "logs", "daemon.log", "report.md"):
+        print(f"      {KEPT / name}")
 
 
 _start = time.monotonic()

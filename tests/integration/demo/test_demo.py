@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -54,8 +53,8 @@ class Demo:
 
 
 @pytest.fixture
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    yield Demo(tmp_path_factory.mktemp("d"))  # the path of a socket in it must stay short
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    return Demo(tmp_path_factory.mktemp("d"))  # the path of a socket in it must stay short
 
 
 def pids_in(said: str) -> list[int]:
@@ -66,7 +65,7 @@ def test_all_of_it_holds_and_what_it_names_is_there(demo: Demo) -> None:
     process = demo.start()
     said, _ = process.communicate()
     assert process.returncode == 0, said
-    named = [Path(line.split()[1]) for line in said.splitlines() if f" {demo.kept}/" in line]
+    named = [Path(line.strip()) for line in said.splitlines() if f" {demo.kept}/" in line]
     assert {path.name for path in named} == {"results", "logs", "daemon.log", "report.md"}
     assert all(path.exists() for path in named)
     assert (demo.kept / "report.md").read_text() in said
