@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from supervisord_agents.errors import Unavailable
+from supervisord_agents.errors import QueueFull, Unavailable
 from supervisord_agents.rpc.client import Client
 
 PATIENCE_S = 20.0
@@ -49,13 +49,15 @@ class Link:
     ) -> T:
         """What `ask` gives; repeated while the daemon is away, for up to `patience_s` and the link's own patience.
 
-        Raises Unavailable when the patience is used up, and every other SupervisorError at once.
+        Raises Unavailable when the patience is used up, and what a daemon that is there answers (also QueueFull) at once.
         """
         until = asyncio.get_running_loop().time() + min(self.patience_s, patience_s)
         pause = FIRST_PAUSE_S
         while True:
             try:
                 return await self._once(ask, answer_within_s)
+            except QueueFull:
+                raise
             except Unavailable as error:
                 if asyncio.get_running_loop().time() + pause > until:
                     raise

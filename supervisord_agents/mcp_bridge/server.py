@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from supervisord_agents import __version__
 from supervisord_agents.errors import SupervisorError
+from supervisord_agents.mcp_bridge.arguments import refusal
 from supervisord_agents.mcp_bridge.link import Link
 from supervisord_agents.mcp_bridge.schema import lean
 from supervisord_agents.mcp_bridge.specs import in_tool_words, project_of
@@ -66,7 +68,30 @@ def server_of(tools: Tools) -> MCPServer[Any]:
             _tool(tools.result, READ_ONLY, {"task": "id"}),
             _tool(tools.cancel, ENDING, {"task": "id"}),
         ],
+        subscriptions=False,
+        middleware=[_announce_only_tools],
     )
+
+
+async def _announce_only_tools(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """The SDK's server announces prompts and resources even if it has none, and clients then ask for them."""
+    answer = await call_next(ctx)
+    if ctx.method in ("initialize", "server/discover") and isinstance(answer, dict):
+        answer["capabilities"] = {"tools": answer["capabilities"]["tools"]}
+    return answer
+
+
+class _Tool(Tool):
+    """A tool that says in its own words what is wrong with its arguments."""
+
+    async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
+        try:
+            return await super().run(arguments, context, convert_result)
+        except ToolError as error:
+            # The SDK's words for this are pydantic's, with addresses of its documentation.
+            if isinstance(error.__cause__, ValidationError) and not isinstance(error, UnexpectedToolError):
+                raise ToolError(refusal(error.__cause__, self.parameters)) from error.__cause__
+            raise
 
 
 def _tool(method: Callable[..., Awaitable[BaseModel]], annotations: ToolAnnotations, names: dict[str, str]) -> Tool:
@@ -79,7 +104,7 @@ def _tool(method: Callable[..., Awaitable[BaseModel]], annotations: ToolAnnotati
         except SupervisorError as error:
             raise ToolError(in_tool_words(error, names)) from error
 
-    tool = Tool.from_function(answer, annotations=annotations)
+    tool = _Tool.from_function(answer, annotations=annotations)
     arguments_model = tool.fn_metadata.arg_model
     arguments_model.model_config["extra"] = "forbid"
     arguments_model.model_rebuild(force=True)

@@ -53,6 +53,7 @@ class TaskLine(BaseModel):
     agent: str
     seconds: float = 0.0
     attempt: int = 0
+    waits_for: str = ""
     progress: str = ""
     error: str = ""
     output: Any = None

@@ -13,8 +13,10 @@ from supervisord_agents.mcp_bridge.shapes import Task
 PRIVATE = ("", "none")
 """What `workspace` says for a private empty directory."""
 UNKNOWN_HINT = "Use an id that `delegate` returned; `status` shows what runs."
+UNFINISHED_HINT = "Call wait with its id first."
 _AGENT_OF = {"argv": "command", "function": "python"}
 _OWN_FIELDS = ("prompt", "argv", "function")
+_FIELD = re.compile(r"(\w*)(.*)", re.DOTALL)
 
 
 def specs_of(tasks: list[Task], project: Path | None) -> list[TaskSpec]:
@@ -40,10 +42,13 @@ def project_of(directory: Path, home: Path) -> Path | None:
 
 def in_tool_words(error: SupervisorError, names: dict[str, str]) -> str:
     """What the agent is told; fields are called as the tool calls them, `names` gives its words for fields of the request."""
-    field = names.get(error.field, error.field)
+    head, rest = _FIELD.fullmatch(error.field).groups()  # type: ignore[union-attr]  # it matches everything
+    field = names.get(head, head) + rest
     field = re.sub(r"^(tasks\[\d+\])\.dependencies\b", r"\1.depends_on", field)
     field = re.sub(rf"^(tasks\[\d+\])\.input\.({'|'.join(_OWN_FIELDS)})\b", r"\1.\2", field)
-    hint = UNKNOWN_HINT if isinstance(error, NotFound) else error.hint
+    hint = error.hint
+    if isinstance(error, NotFound):
+        hint = UNFINISHED_HINT if "agentctl wait" in error.hint else UNKNOWN_HINT
     return str(SupervisorError(error.message, field=field, kept=error.kept, hint=hint))
 
 

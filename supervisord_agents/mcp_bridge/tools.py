@@ -12,7 +12,7 @@ from mcp.server.mcpserver import Context
 from pydantic import Field
 
 from supervisord_agents.core.model import Result, State
-from supervisord_agents.errors import InvalidInput, Unavailable
+from supervisord_agents.errors import NotFound, Unavailable
 from supervisord_agents.mcp_bridge import answers, specs
 from supervisord_agents.mcp_bridge.link import Link
 from supervisord_agents.mcp_bridge.progress import Progress
@@ -27,8 +27,9 @@ from supervisord_agents.mcp_bridge.shapes import (
     Waited,
     WaitSeconds,
 )
+from supervisord_agents.rpc.channel import LOST
 from supervisord_agents.rpc.client import Client
-from supervisord_agents.wire.messages import ListReply, ShowReply, StatusReply, TaskView, WaitReply
+from supervisord_agents.wire.messages import ListReply, StatusReply, TaskView, WaitReply
 
 AnyContext = Context[Any, Any]
 RUNNING_SHOWN = 20
@@ -55,16 +56,23 @@ class Tools:
         """Give tasks (one, or a graph by depends_on) to sandboxed worker agents. Returns their ids at once; then call wait."""
         specifications = specs.specs_of(tasks, self._project)
         used_key = key or f"mcp-{uuid.uuid4().hex}"
+        asked = False
 
         async def submit(client: Client) -> Delegated:
+            nonlocal asked
+            asked = True
             reply = await client.submit(specifications, key=used_key)
-            return Delegated(graph=reply.graph, tasks=reply.tasks, note=self._workspace_note(tasks))
+            return answers.delegated(reply, self._workspace_note(tasks))
 
         try:
             return await self._link.call(submit, away=Progress(context, self._link.patience_s).say)
         except Unavailable as error:
+            if error.kept and error.kept != LOST:
+                raise
             kept = f"It is not known whether the tasks were accepted: call delegate again with them and key={used_key}."
-            raise Unavailable(error.message, field=error.field, kept=kept, hint=error.hint) from error
+            raise Unavailable(
+                error.message, field=error.field, kept=kept if asked else "None of the tasks was accepted.", hint=error.hint
+            ) from error
 
     async def wait(
         self,
@@ -100,10 +108,8 @@ class Tools:
         """Output, error, tokens and cost of a task that ended."""
 
         async def ask(client: Client) -> TaskResult:
-            shown = await client.show(id)
-            _refuse_unfinished(shown)
-            reply = await client.result(shown.task.id)
-            return answers.result(shown.task, reply.result, reply.path)
+            reply = await client.result(id)
+            return answers.result(reply.result, reply.path)
 
         return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
 
@@ -142,17 +148,18 @@ class Tools:
         ended = [view.id for view in views if view.ended][: answers.MAX_PREVIEWS]
 
         async def ask(client: Client) -> dict[str, Result]:
-            replies = await asyncio.gather(*(client.result(name) for name in ended))
-            return {name: reply.result for name, reply in zip(ended, replies, strict=True)}
+            results = await asyncio.gather(*(_result_of(client, name) for name in ended))
+            return {name: result for name, result in zip(ended, results, strict=True) if result is not None}
 
         return await self._link.call(ask, away=progress.say, patience_s=LEAST_PATIENCE_S) if ended else {}
 
 
-def _refuse_unfinished(shown: ShowReply) -> None:
-    if not shown.task.ended:
-        raise InvalidInput(
-            f"task {shown.task.id} has not ended, it is {shown.task.state}.", field="task", hint="Call wait with its id first."
-        )
+async def _result_of(client: Client, task: str) -> Result | None:
+    """None if there is none after all, since somebody has just had the task run again."""
+    try:
+        return (await client.result(task)).result
+    except NotFound:
+        return None
 
 
 async def _counts(client: Client, graph: str) -> dict[str, int]:
@@ -167,10 +174,11 @@ def _notes(status: StatusReply) -> list[str]:
 
 def _status(counts: dict[str, int], running: ListReply, failed: ListReply, notes: list[str]) -> StatusNow:
     now = time.time()
-    first = answers.root_causes_first(failed.tasks)[:FAILED_SHOWN]
+    runs = [answers.line(view, now) for view in running.tasks]
+    fails = [answers.line(view, now) for view in answers.root_causes_first(failed.tasks)[:FAILED_SHOWN]]
     return StatusNow(
         counts={state: count for state, count in counts.items() if count},
-        running=[answers.line(view, now) for view in running.tasks],
-        failed=[answers.line(view, now) for view in first],
-        notes=notes,
+        running=runs,
+        failed=fails,
+        notes=[*notes, *([answers.DATA_NOTE] if answers.has_words_of_workers([*runs, *fails]) else [])],
     )

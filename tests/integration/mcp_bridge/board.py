@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from supervisord_agents.core.model import Failure, Result, State, TaskSpec
-from supervisord_agents.errors import InvalidInput, NotFound
+from supervisord_agents.errors import InvalidInput, NotFound, SupervisorError
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
@@ -30,6 +30,8 @@ class Board:
         self.changed = asyncio.Condition()
         self.hold_answers: asyncio.Event | None = None
         """While it is set to an unset event: requests take effect, but their answers wait for it."""
+        self.refusal: SupervisorError | None = None
+        """The answer to every submit, if set."""
 
     async def handle(self, request: m.Request, peer: Peer) -> m.Reply:
         async with self.changed:
@@ -62,6 +64,8 @@ class Board:
         return [request for request in self.received if isinstance(request, m.Submit)]
 
     async def _submit(self, request: m.Submit) -> m.SubmitReply:
+        if self.refusal is not None:
+            raise self.refusal
         if any(not spec.input for spec in request.tasks):
             raise InvalidInput("names no program.", field="tasks[0].input.argv", hint="Give a list.")
         graph = self.keys.get(request.key) or f"g{len(self.keys) + 1}"
@@ -94,7 +98,13 @@ class Board:
         )
 
     async def _getresult(self, request: m.GetResult) -> m.ResultReply:
-        result = Result(task_id=request.task, output=self.outputs[request.task], tokens_used=7, cost_usd=0.5)
+        (name,) = self._named(request.task)
+        view = self.views[name]
+        if not view.ended:
+            raise NotFound(f"task {name} has no result yet, it is {view.state}.", field="task", hint=f"agentctl wait {name}")
+        result = Result(
+            task_id=name, status=view.state, attempt=1, output=self.outputs[name], error=view.failure, tokens_used=7, cost_usd=0.5
+        )
         return m.ResultReply(result=result, path=f"/state/results/task_{request.task}.json")
 
     async def _cancel(self, request: m.Cancel) -> m.CancelReply:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from mcp.client.client import Client as McpClient
 
-from supervisord_agents.errors import Unavailable
+from supervisord_agents.errors import QueueFull, Unavailable
 from supervisord_agents.mcp_bridge.link import Link
 from supervisord_agents.mcp_bridge.server import server_of
 from supervisord_agents.mcp_bridge.tools import Tools
+from supervisord_agents.rpc.channel import LOST
 from supervisord_agents.wire.messages import Submit, Wait
 from tests.integration.mcp_bridge.board import Board, serving
 from tests.support.mcp_session import McpSession, ToolFailed, mcp_session
@@ -73,8 +74,51 @@ async def test_when_patience_ends_the_agent_is_told_how_to_go_on(socket: Path, t
         session = McpSession(client)
         with pytest.raises(ToolFailed, match=r"no supervisor listens here.*agent-supervisor"):
             await session.call("wait", ids=["g1"])
-        with pytest.raises(ToolFailed, match=r"key=mine.*agent-supervisor"):
+        with pytest.raises(ToolFailed, match=r"None of the tasks was accepted.*agent-supervisor"):
             await session.call("delegate", tasks=[{"argv": ["a"]}], key="mine")
+
+
+async def refused(socket: Path, tmp_path: Path, patience_s: float = 600.0) -> str:
+    """What the agent is told when it delegates; a patience that no test has, unless one is given."""
+    async with Link(socket, patience_s) as link, McpClient(server_of(Tools(link, tmp_path))) as client:
+        with pytest.raises(ToolFailed) as caught:
+            await McpSession(client).call("delegate", tasks=[{"argv": ["a"]}], key="mine")
+        return str(caught.value)
+
+
+async def test_a_full_queue_is_told_at_once_in_the_daemon_s_words(socket: Path, tmp_path: Path) -> None:
+    board = Board()
+    board.refusal = QueueFull("too many.", kept="Nothing of this graph was accepted.", hint="Wait for some to end.")
+    async with serving(board, socket):
+        said = await refused(socket, tmp_path)
+    assert said.endswith("too many. Nothing of this graph was accepted. Wait for some to end.")
+    assert len(board.submitted()) == 1
+
+
+async def test_a_user_who_is_not_let_in_is_told_so_at_once(socket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(Board(), socket) as server:
+        monkeypatch.setattr(server, "_uids", frozenset[int]())
+        said = await refused(socket, tmp_path)
+    assert "may not use this supervisor" in said
+    assert "not known" not in said
+
+
+async def test_a_daemon_that_stops_is_waited_for_and_what_it_said_is_kept(socket: Path, tmp_path: Path) -> None:
+    board = Board()
+    board.refusal = Unavailable("the supervisor is stopping.", kept="Nothing of this graph was accepted.")
+    async with serving(board, socket):
+        said = await refused(socket, tmp_path, patience_s=0.2)
+    assert len(board.submitted()) > 1
+    assert "Nothing of this graph was accepted." in said
+    assert "not known" not in said
+
+
+async def test_whether_tasks_may_have_been_accepted_is_told_as_it_is(socket: Path, tmp_path: Path) -> None:
+    assert "None of the tasks was accepted." in await refused(socket, tmp_path, patience_s=0.1)
+    board = Board()
+    board.refusal = Unavailable("the connection to the supervisor was lost.", kept=LOST)
+    async with serving(board, socket):
+        assert "not known whether the tasks were accepted" in await refused(socket, tmp_path, patience_s=0.1)
 
 
 async def test_a_daemon_that_does_not_answer_counts_as_away(socket: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_agents.core.model import Failure, State
+from supervisord_agents.mcp_bridge.answers import DATA_NOTE, MAX_LINES
 from supervisord_agents.wire.messages import Cancel, Submit, Wait
 from tests.integration.mcp_bridge.board import Board, serving
 from tests.support.mcp_session import ToolFailed, mcp_session
@@ -146,8 +147,25 @@ async def test_status_says_what_runs_and_what_failed(board: Board, socket: Path,
         assert whole["counts"] == {"running": 2, "dead": 1}
         assert [(task["id"], task.get("progress")) for task in whole["running"]] == [("g1.t2", "25%"), ("g2.t1", None)]
         assert [(task["id"], task["error"]) for task in whole["failed"]] == [("g1.t1", "MAX_RETRIES: 4 attempts failed.")]
-        assert whole["notes"] == ["New tasks are refused at the moment.", "The disk is full."]
-        assert (await session.call("status", graph="g2"))["counts"] == {"running": 1}
+        assert whole["notes"] == ["New tasks are refused at the moment.", "The disk is full.", DATA_NOTE]
+        quiet = await session.call("status", graph="g2")
+        assert (quiet["counts"], "notes" in quiet) == ({"running": 1}, False)
+
+
+async def test_a_large_graph_is_delegated_in_a_short_answer(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        answer = await session.call("delegate", tasks=[{"argv": ["a"]}] * 1_000)
+        assert (answer["graph"], answer["tasks"]) == ("g1", [f"g1.t{number}" for number in range(1, MAX_LINES + 1)])
+        assert "of 1000 ids" in answer["note"]
+        assert "`graph`" in answer["note"]
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_only_tools_are_announced(socket: Path, project: Path, mode: str) -> None:
+    async with mcp_session(socket, project, mode=mode) as session:
+        capabilities = session.client.server_capabilities
+        assert capabilities is not None
+        assert capabilities.model_dump(exclude_none=True) == {"tools": {"list_changed": False}}
 
 
 async def test_the_same_key_is_handed_on(board: Board, socket: Path, project: Path) -> None:
@@ -167,18 +185,24 @@ async def test_a_home_directory_is_not_given_to_workers_by_default(board: Board,
 @pytest.mark.parametrize(
     ("tool", "arguments", "words"),
     [
-        ("delegate", {"tasks": [{"argv": ["a"]}, {"argvv": ["b"]}]}, ["tasks.1.argvv"]),
-        ("delegate", {"tasks": [{"argv": "a b"}]}, ["tasks.0.argv", "list"]),
-        ("delegate", {"tasks": [{"argv": ["a"], "priority": 10}]}, ["tasks.0.priority", "9"]),
+        (
+            "delegate",
+            {"tasks": [{"argv": ["a"]}, {"argvv": ["b"]}]},
+            ["tasks[1].argvv: there is no such field. Known: id,"],
+        ),
+        ("delegate", {"tasks": [{"argv": "a b"}]}, ["tasks[0].argv: must be a list."]),
+        ("delegate", {"tasks": [{"argv": ["a", 1]}]}, ["tasks[0].argv[1]: must be a string."]),
+        ("delegate", {"tasks": [{"argv": ["a"], "priority": 10}]}, ["tasks[0].priority: must be at most 9."]),
+        ("delegate", {"tasks": ["a"]}, ["tasks[0]: must be an object."]),
         ("delegate", {"tasks": [{"prompt": "Do it"}]}, ["tasks[0].agent", "Name the agent"]),
         ("delegate", {"tasks": [{"agent": "command"}]}, ["tasks[0].argv: names no program. Give a list."]),
-        ("delegate", {}, ["tasks", "required"]),
+        ("delegate", {}, ["tasks: is missing."]),
         ("wait", {"ids": ["g9"]}, ["ids: no task is called `g9`.", "`delegate` returned"]),
-        ("wait", {"ids": ["g1"], "timeout": 5}, ["timeout", "not permitted"]),
-        ("wait", {"ids": ["g1"], "timeout_s": 601}, ["timeout_s", "600"]),
-        ("wait", {"ids": ["g1"], "mode": "some"}, ["mode", "'all' or 'any'"]),
+        ("wait", {"ids": ["g1"], "timeout": 5}, ["timeout: there is no such field. Known: ids, mode, timeout_s."]),
+        ("wait", {"ids": ["g1"], "timeout_s": 601}, ["timeout_s: must be at most 600."]),
+        ("wait", {"ids": ["g1"], "mode": "some"}, ["mode: must be 'all' or 'any'."]),
         ("result", {"id": "g9.A"}, ["id: no task is called `g9.A`."]),
-        ("result", {"id": "g1.t1"}, ["task g1.t1 has not ended, it is running.", "Call wait"]),
+        ("result", {"id": "g1.t1"}, ["id: task g1.t1 has no result yet, it is running. Call wait with its id first."]),
         ("cancel", {"id": "g9"}, ["id: no task is called `g9`."]),
     ],
 )
@@ -191,5 +215,5 @@ async def test_bad_input_is_a_tool_error_that_names_the_field(
             await session.call(tool, **arguments)  # type: ignore[arg-type]
         said = str(caught.value)
         assert all(word in said for word in words), said
-        assert "Traceback" not in said
+        assert not any(word in said for word in ("Traceback", "pydantic", "http"))
         assert sum(isinstance(request, Submit) for request in board.received) <= 2

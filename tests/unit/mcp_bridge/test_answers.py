@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisord_agents.core.model import Failure, Result, State
 from supervisord_agents.mcp_bridge import answers
-from supervisord_agents.wire.messages import TaskView
+from supervisord_agents.wire.messages import SubmitReply, TaskView
 
 NOW = 1_000.0
 
@@ -77,6 +78,20 @@ def test_of_many_tasks_the_failed_and_running_are_listed() -> None:
     assert "150 more tasks" in answer.note
 
 
+def test_a_task_that_is_blocked_says_by_what() -> None:
+    blocked = view("g1.B", State.BLOCKED, waits_for=["g1.A", "g1.C"], waits_for_count=2)
+    assert answers.line(blocked, NOW).waits_for == "g1.A, g1.C"
+    assert answers.waits_for_text(msgspec.structs.replace(blocked, waits_for_count=9)) == "g1.A, g1.C and 7 more"
+
+
+@pytest.mark.parametrize(("count", "note"), [(50, "Look."), (51, "Look. The first 50 of 51 ids are listed; `graph` stands for")])
+def test_a_delegate_lists_the_first_ids(count: int, note: str) -> None:
+    names = [f"g1.t{number}" for number in range(count)]
+    answer = answers.delegated(SubmitReply(graph="g1", tasks=names), "Look.")
+    assert (answer.graph, answer.tasks) == ("g1", names[:50])
+    assert answer.note.startswith(note)
+
+
 def test_causes_come_before_consequences() -> None:
     consequence = view("g1.B", State.FAILED, failure=Failure(code="DEPENDENCY_FAILED"))
     cause = view("g1.A", State.DEAD, failure=Failure(code="MAX_RETRIES"))
@@ -91,14 +106,29 @@ def test_progress_in_a_line() -> None:
 
 
 def test_a_result() -> None:
-    found = Result(task_id="g1.A", output="short", tokens_used=7, cost_usd=0.25)
-    answer = answers.result(view("g1.A"), found, "/state/results/task_g1.A.json")
-    assert (answer.output, answer.tokens, answer.cost_usd, answer.seconds) == ("short", 7, 0.25, 3.0)
+    found = Result(
+        task_id="g1.A",
+        status="failed",
+        attempt=2,
+        started_at="2026-11-25T10:06:18.639Z",
+        completed_at="2026-11-25T10:06:21.639Z",
+        output="short",
+        error=Failure(code="TIMEOUT", message="too long."),
+        tokens_used=7,
+        cost_usd=0.25,
+    )
+    answer = answers.result(found, "/state/results/task_g1.A.json")
+    assert (answer.id, answer.state, answer.attempt, answer.seconds) == ("g1.A", "failed", 2, 3.0)
+    assert (answer.output, answer.error, answer.tokens, answer.cost_usd) == ("short", "TIMEOUT: too long.", 7, 0.25)
     assert answer.note == answers.DATA_NOTE
 
 
+def test_a_result_of_a_task_that_never_ran_took_no_time() -> None:
+    assert answers.result(Result(task_id="g1.A", status="cancelled", completed_at="2026-11-25T10:06:21.639Z"), "/p").seconds == 0
+
+
 def test_a_result_that_is_cut_names_the_whole_file() -> None:
-    answer = answers.result(view("g1.A"), Result(task_id="g1.A", output="x" * 50_000), "/p")
+    answer = answers.result(Result(task_id="g1.A", output="x" * 50_000), "/p")
     assert "`path` holds all of it" in answer.note
     assert len(answer.output) < answers.OUTPUT_CHARACTERS + 100
 

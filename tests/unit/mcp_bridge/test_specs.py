@@ -96,11 +96,17 @@ def test_a_directory_in_a_home_is_a_project() -> None:
         ({}, "tasks[0].input.env.PATH", "tasks[0].input.env.PATH"),
         ({"task": "id"}, "task", "id"),
         ({"tasks": "ids"}, "tasks", "ids"),
+        ({"tasks": "ids"}, "tasks[2]", "ids[2]"),
         ({}, "", ""),
     ],
 )
 def test_errors_call_fields_as_the_tool_does(names: dict[str, str], field: str, words: str) -> None:
     assert in_tool_words(InvalidInput("wrong.", field=field), names) == (f"{words}: wrong." if words else "wrong.")
+
+
+def test_a_task_that_has_not_ended_leads_to_wait() -> None:
+    error = NotFound("task g1.A has no result yet.", field="task", hint="Wait for it: agentctl wait g1.A")
+    assert in_tool_words(error, {"task": "id"}) == "id: task g1.A has no result yet. Call wait with its id first."
 
 
 def test_an_unknown_task_leads_to_the_tools() -> None:
