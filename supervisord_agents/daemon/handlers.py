@@ -25,7 +25,7 @@ from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.waiters import Waiters
-from supervisord_agents.errors import InvalidInput, Unavailable
+from supervisord_agents.errors import InvalidInput, QueueFull, Unavailable
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.results import ResultStore
@@ -122,12 +122,14 @@ class Handlers:
 
     def _refuse_if_full(self, count: int) -> None:
         if self._facts.stopping:
-            raise Unavailable("the supervisor is stopping.", hint="Try again when it is back.")
+            raise Unavailable(
+                "the supervisor is stopping.", kept="Nothing of this graph was accepted.", hint="Try again when it is back."
+            )
         counts = self._scheduler.counts
         pending = sum(number for state, number in counts.items() if state not in END_STATES)
         if pending + count > self._max_pending:
-            raise Unavailable(
-                f"{pending} tasks are pending, the limit is {self._max_pending}.",
+            raise QueueFull(
+                f"this graph of {count} would make {pending + count} pending tasks, the limit is {self._max_pending}.",
                 kept="Nothing of this graph was accepted.",
                 hint="Wait for some to end, or raise daemon.max_pending_tasks.",
             )

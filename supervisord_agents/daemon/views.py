@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from supervisord_agents.core.model import State
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import Task
 from supervisord_agents.errors import InvalidInput, NotFound
 from supervisord_agents.wire.messages import ListReply, ListTasks, TaskView
 
 MAX_PAGE = 1_000
+MAX_WAITS_FOR = 5
+"""Dependencies named in a view: all of a dense graph would make an answer about it larger than a frame."""
 SHOWN_CHARACTERS = 80
 Progress = dict[str, tuple[float, str]]
 
@@ -34,12 +37,23 @@ def view(task: Task, progress: Progress) -> TaskView:
         retry_at=task.retry_at,
         worker=task.worker,
         pool=spec.pool,
-        waits_for=[edge.before.id for edge in task.dependencies if not edge.before.ended],
+        waits_for=_waits_for(task),
+        waits_for_count=_waits_for_count(task),
         failure=task.failure,
         usage=task.usage,
         progress=fraction,
         progress_message=message,
     )
+
+
+def _waits_for(task: Task) -> list[str]:
+    if task.state is not State.BLOCKED:
+        return []
+    return list(islice((edge.before.id for edge in task.dependencies if not edge.before.ended), MAX_WAITS_FOR))
+
+
+def _waits_for_count(task: Task) -> int:
+    return task.unmet if task.state is State.BLOCKED else 0
 
 
 def page(scheduler: Scheduler, request: ListTasks, progress: Progress) -> ListReply:
