@@ -189,8 +189,8 @@ class Handlers:
         names = list(dict.fromkeys(name for some in found for name in some))
         done = await self._wait_for(names, request.mode, request.timeout_s)
         await self._engine.settled()
-        rows = [views.view(self._scheduler.tasks[name], self._attempts.progress) for name in names]
-        return m.WaitReply(done=done, tasks=rows)
+        tasks = [self._scheduler.tasks[name] for name in names]
+        return m.WaitReply(done=done, tasks=views.rows(tasks, self._attempts.progress))
 
     async def _wait_for(self, names: list[str], mode: str, timeout_s: float) -> bool:
         tasks = self._scheduler.tasks

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
-from supervisord_agents.core.model import State
+import msgspec
+
+from supervisord_agents.core.model import Failure, State
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import Task
 from supervisord_agents.errors import InvalidInput, NotFound
@@ -14,11 +16,20 @@ from supervisord_agents.wire.messages import ListReply, ListTasks, TaskView
 MAX_PAGE = 1_000
 MAX_WAITS_FOR = 5
 """Dependencies named in a view: all of a dense graph would make an answer about it larger than a frame."""
+MAX_ROWS_IN_FULL = 200
+BRIEF_CHARACTERS = 200
+"""Of why a task failed, in an answer about more tasks than that: thousands of long messages would not fit into a frame."""
 SHOWN_CHARACTERS = 80
 Progress = dict[str, tuple[float, str]]
 
 
-def view(task: Task, progress: Progress) -> TaskView:
+def rows(tasks: Collection[Task], progress: Progress) -> list[TaskView]:
+    """Tasks as clients see them, in brief if they are many."""
+    brief = len(tasks) > MAX_ROWS_IN_FULL
+    return [view(task, progress, brief) for task in tasks]
+
+
+def view(task: Task, progress: Progress, brief: bool = False) -> TaskView:
     """A task as clients see it."""
     spec = task.spec
     fraction, message = progress.get(task.id, (-1.0, ""))
@@ -39,11 +50,18 @@ def view(task: Task, progress: Progress) -> TaskView:
         pool=spec.pool,
         waits_for=_waits_for(task),
         waits_for_count=_waits_for_count(task),
-        failure=task.failure,
+        failure=_in_brief(task.failure) if brief and task.failure is not None else task.failure,
         usage=task.usage,
         progress=fraction,
         progress_message=message,
     )
+
+
+def _in_brief(failure: Failure) -> Failure:
+    message = failure.message
+    if len(message) > BRIEF_CHARACTERS:
+        message = message[: BRIEF_CHARACTERS - 1] + "…"
+    return msgspec.structs.replace(failure, message=message, hint="")
 
 
 def _waits_for(task: Task) -> list[str]:
@@ -67,13 +85,13 @@ def page(scheduler: Scheduler, request: ListTasks, progress: Progress) -> ListRe
                 break
         else:
             raise InvalidInput("names no task of this list.", field="after", hint="Use the `next` of the page before.")
-    rows = list(islice(matching, request.limit + 1))
-    more = len(rows) > request.limit
-    rows = rows[: request.limit]
+    found = list(islice(matching, request.limit + 1))
+    more = len(found) > request.limit
+    found = found[: request.limit]
     return ListReply(
-        tasks=[view(task, progress) for task in rows],
+        tasks=rows(found, progress),
         total=_total(scheduler, request),
-        next=rows[-1].id if more else "",
+        next=found[-1].id if more else "",
     )
 
 
