@@ -19,11 +19,14 @@ def by(request: pytest.FixtureRequest) -> Iterator[Maker]:
 
 @pytest.fixture(scope="package")
 def seen(by: Maker) -> dict[str, Any]:
-    """What a program sees whose caller has descriptors that any child would inherit, and a variable that is his own business."""
+    """What a program sees whose caller has groups, descriptors that any child would inherit, and a variable that is his alone."""
     leaked = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
     environment = {**by.environment(), "SECRET": "of the caller", "LANG": "C.UTF-8", "TERM": "dumb"}
     try:
-        found: dict[str, Any] = by.python(LOOK, options=("--env", "GIVEN=a=b"), env=environment, pass_fds=leaked)
+        groups = [4, 27] if os.geteuid() == 0 else None
+        found: dict[str, Any] = by.python(
+            LOOK, options=("--env", "GIVEN=a=b"), env=environment, pass_fds=leaked, extra_groups=groups
+        )
     finally:
         for descriptor in leaked:
             os.close(descriptor)

@@ -57,6 +57,19 @@ async def test_descriptors_have_the_numbers_that_were_asked_for(spawner: Spawner
             os.close(reader)
 
 
+async def test_what_the_fork_server_itself_inherits_ends_with_it(tmp_path: Path) -> None:
+    """It gets the lock as a descriptor that any child inherits: a sandbox that held it would hold up the next daemon."""
+    with (tmp_path / "lock").open("w") as lock:
+        spawner = Spawner.start(cgroup_name=f"test-lock-{os.getpid()}", lock_fd=lock.fileno())
+        try:
+            code = "import os; print([n for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)])"
+            for init in (False, True):
+                spec = SandboxSpec(argv=("python3", "-I", "-S", "-c", code), env=ENV, init=init)
+                assert await said(spawner, spec) == "['0', '1', '2']\n"
+        finally:
+            await spawner.aclose()
+
+
 async def test_standard_descriptors_that_are_not_given_are_dev_null(spawner: Spawner) -> None:
     code = "import os; os.write(9, ' '.join(os.readlink(f'/proc/self/fd/{number}') for number in range(3)).encode())"
     with pipe() as (reader, writer):
