@@ -31,11 +31,7 @@ class Agentctl:
 
     def __init__(self, socket: Path, directory: Path) -> None:
         self.directory = directory
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("XDG_", "AGENT", "PYTHONUNBUFFERED", "NO_COLOR"))
-        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "AGENT", "PYTHON", "NO_COLOR"))}
         self.environment = {**kept, "AGENT_SUPERVISOR_SOCKET": str(socket), "HOME": str(directory), "TERM": "xterm"}
 
     def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
@@ -71,9 +67,9 @@ class Agentctl:
 
     def ended(self, *arguments: str) -> str:
         """The id of a task that was submitted and has ended."""
-        (task,) = self.submit(*arguments)
-        self("wait", task)
-        return task
+        done = self("--json", "submit", "--wait", *arguments)
+        (task,) = json.loads(done.out)["tasks"]
+        return str(task["id"])
 
     def terminal(self, *arguments: str, columns: int = 100, **environment: str) -> Terminal:
         return Terminal(self, arguments, columns, environment)

@@ -83,6 +83,9 @@ def test_the_doctor_judges_the_host_and_finds_the_supervisor(agentctl: Agentctl,
     assert done.code == (0 if report["ok"] else 1)
     assert report["ok"] == all(finding["mark"] != "missing" for finding in report["findings"])
     assert {"configuration", "sandbox", "agents", "directories", "supervisor"} <= {item["area"] for item in report["findings"]}
+    layers = {finding["name"]: finding for finding in report["findings"] if finding["area"] == "sandbox"}
+    assert layers["pid namespace"]["what"] == "on, says the running supervisor"  # its rights count, not ours
+    assert layers["landlock"]["mark"] == "off"  # whatever the kernel can: nothing applies it
     (running,) = [finding for finding in report["findings"] if finding["area"] == "supervisor"]
     assert (running["mark"], str(supervisor.socket) in running["what"]) == ("ok", True)
 
@@ -94,6 +97,7 @@ def test_the_doctor_works_without_a_supervisor_and_names_what_is_missing(tmp_pat
     (qwen,) = [line for line in done.out.splitlines() if line.startswith("  MISSING  qwen")]
     assert "/nowhere/qwen" in qwen
     assert "no supervisor listens here" in done.out
+    assert "was made, and a program ran in it" in done.out
     assert (done.code, done.err) == (1, "")
     assert "missing." in done.out.splitlines()[-1]
 

@@ -57,7 +57,6 @@ def test_a_list_is_filtered_by_states(agentctl: Agentctl) -> None:
         (["--graph", "gnowhere"], 4, "graph: no graph is called `gnowhere`."),
         (["--limit", "0"], 2, "limit: must be from 1 to 1000."),
         (["--after", "gnowhere.t1"], 2, "after: names no task of this list."),
-        (["--state", "gone"], 2, "invalid choice: 'gone'"),
     ],
 )
 def test_a_list_that_cannot_be_made(agentctl: Agentctl, arguments: list[str], code: int, says: str) -> None:
@@ -96,8 +95,11 @@ def test_a_task_that_is_not_there(agentctl: Agentctl, command: str) -> None:
     done = agentctl(command, "gnowhere")
     assert (done.code, done.out) == (4, "")
     assert done.err.endswith(": no task is called `gnowhere`. See: agentctl list\n")
-    machine = agentctl(command, "gnowhere", "--json")
-    assert (machine.code, machine.out, json.loads(machine.err)["code"]) == (4, "", "NOT_FOUND")
+
+
+def test_a_task_that_is_not_there_for_programs(agentctl: Agentctl) -> None:
+    done = agentctl("show", "gnowhere", "--json")
+    assert (done.code, done.out, json.loads(done.err)["code"]) == (4, "", "NOT_FOUND")
 
 
 def test_the_beginning_of_an_id_will_do_if_only_one_fits(agentctl: Agentctl) -> None:

@@ -12,6 +12,7 @@ import unicodedata
 import pytest
 
 from tests.integration.cli.agentctl import CTRL_C, PROGRAM, Agentctl, Gate, read_until
+from tests.support.daemon import DaemonProcess
 
 EVIL = r"printf 'a\033[2J\033]0;owned\007b\r\302\233m\342\200\256c\n'"
 SHOWN = r"a\x1b[2J\x1b]0;owned\x07b\x0d\x9bm\u202ec"
@@ -26,14 +27,22 @@ def harmful(text: str) -> set[str]:
     }
 
 
-def evil(agentctl: Agentctl) -> str:
+@pytest.fixture(scope="module")
+def evil(supervisor: DaemonProcess) -> str:
+    """A task that has written what it should not, and failed with it."""
+    agentctl = Agentctl(supervisor.socket, supervisor.directory)
     return agentctl.ended("--retries", "0", "--", "sh", "-c", f"{EVIL}; {EVIL} >&2; exit 1")
 
 
+@pytest.fixture(scope="module")
+def long(supervisor: DaemonProcess) -> str:
+    """A task with more output than a pipe holds."""
+    return Agentctl(supervisor.socket, supervisor.directory).ended("--", "seq", "1", "100000")
+
+
 @pytest.mark.parametrize("command", ["result", "logs", "show", "wait", "list", "status"])
-def test_control_characters_of_a_worker_never_reach_a_terminal(agentctl: Agentctl, command: str) -> None:
-    task = evil(agentctl)
-    arguments = {"list": ["--graph", task.partition(".")[0]], "status": []}.get(command, [task])
+def test_control_characters_of_a_worker_never_reach_a_terminal(agentctl: Agentctl, evil: str, command: str) -> None:
+    arguments = {"list": ["--graph", evil.partition(".")[0]], "status": []}.get(command, [evil])
     _, text = agentctl.terminal(command, *arguments, columns=400).finish()
     assert not harmful(text)
     if command in ("result", "logs"):
@@ -43,8 +52,8 @@ def test_control_characters_of_a_worker_never_reach_a_terminal(agentctl: Agentct
 @pytest.mark.parametrize(
     "arguments", [["logs", "-f"], ["events", "--graph"], ["show", "--json"], ["result", "--json"], ["logs", "--json"]]
 )
-def test_nor_by_other_ways(agentctl: Agentctl, arguments: list[str]) -> None:
-    assert not harmful(agentctl.terminal(*arguments, evil(agentctl)).finish()[1])
+def test_nor_by_other_ways(agentctl: Agentctl, evil: str, arguments: list[str]) -> None:
+    assert not harmful(agentctl.terminal(*arguments, evil).finish()[1])
 
 
 @pytest.mark.parametrize("how", ["--wait", "--follow"])
@@ -65,9 +74,8 @@ def test_a_log_shows_bytes_that_are_not_utf_8(agentctl: Agentctl) -> None:
     assert r"a\x9b[2J\xff" in agentctl.terminal("logs", task).finish()[1]
 
 
-def test_raw_is_what_it_says(agentctl: Agentctl) -> None:
-    task = evil(agentctl)
-    assert "\x1b[2J\x1b]0;owned\x07" in agentctl.terminal("logs", "--raw", task).finish()[1]
+def test_raw_is_what_it_says(agentctl: Agentctl, evil: str) -> None:
+    assert "\x1b[2J\x1b]0;owned\x07" in agentctl.terminal("logs", "--raw", evil).finish()[1]
 
 
 def test_a_terminal_has_colours(agentctl: Agentctl) -> None:
@@ -165,9 +173,8 @@ def shell(agentctl: Agentctl, script: str) -> subprocess.CompletedProcess[str]:
         "agentctl events --json | head -1",
     ],
 )
-def test_a_reader_that_goes_away_is_not_a_failure_to_talk_about(agentctl: Agentctl, line: str) -> None:
-    task = agentctl.ended("--", "seq", "1", "100000")
-    done = shell(agentctl, line.replace("TASK", task))
+def test_a_reader_that_goes_away_is_not_a_failure_to_talk_about(agentctl: Agentctl, long: str, line: str) -> None:
+    done = shell(agentctl, line.replace("TASK", long))
     assert done.stderr == ""
     assert done.returncode in (0, 141), "0 if all was written before the reader went"
 
