@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from sandbox import protocol
+from sandbox import linux, protocol
 from sandbox.errors import SandboxError
-from sandbox.spec import SandboxSpec, check
+from sandbox.spec import MAX_DESCRIPTOR, SandboxSpec, check
 
 START_TIMEOUT_S = 30.0
 
@@ -79,7 +80,8 @@ class Spawner:
         self._control = control
         self._last_id = 0
         self._to_send: deque[tuple[bytes, list[int]]] = deque()
-        self._spawning: dict[int, asyncio.Future[Sandbox]] = {}
+        self._spawning: dict[int, tuple[asyncio.Future[Sandbox], int]] = {}
+        """With the number of listeners that are to come."""
         self._running: dict[int, asyncio.Future[Exit]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gone = asyncio.Event()
@@ -93,7 +95,9 @@ class Spawner:
         Raises SandboxError if the host cannot make sandboxes.
         """
         ours, theirs = protocol.pair()
-        passed = [theirs.fileno(), *([lock_fd] if lock_fd >= 0 else [])]
+        # Below 3 it would be closed in favour of /dev/null.
+        lock = linux.above_standard(lock_fd) if lock_fd >= 0 else -1
+        passed = [theirs.fileno(), *([lock] if lock >= 0 else [])]
         argv = [sys.executable, "-I", "-c", _SERVE, str(Path(__file__).parent.parent)]
         try:
             process = subprocess.Popen(
@@ -109,6 +113,8 @@ class Spawner:
             raise SandboxError(f"{sys.executable}: {error.strerror}.", step="spawner", errno=error.errno or 0) from error
         finally:
             theirs.close()
+            if lock >= 0:
+                os.close(lock)
         try:
             started = _await_start(ours)
         except BaseException:
@@ -126,21 +132,37 @@ class Spawner:
         specification cannot be enforced.
         """
         check(spec)
-        if len(descriptors) > protocol.MAX_DESCRIPTORS:
-            raise SandboxError(f"{len(descriptors)} descriptors, the limit is {protocol.MAX_DESCRIPTORS}.", step="spec")
         if self._gone.is_set():
             raise _server_gone()
+        self._check_descriptors(descriptors)
         self._attach_to_loop()
         self._last_id += 1
         request = protocol.Spawn(self._last_id, spec, tuple(descriptors))
         packet = protocol.encode(request)
         if len(packet) > protocol.MAX_PACKET_BYTES:
             raise SandboxError(f"it is {len(packet)} bytes, the limit is {protocol.MAX_PACKET_BYTES}.", step="spec")
+        copies = _copies(descriptors.values())
         future: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
-        self._spawning[request.id] = future
-        # Copies: the caller may close his while they wait in the queue.
-        self._send(packet, [os.dup(descriptor) for descriptor in descriptors.values()])
+        self._spawning[request.id] = (future, len(spec.loopback_listen))
+        self._send(packet, copies)
         return await future
+
+    def _check_descriptors(self, descriptors: Mapping[int, int]) -> None:
+        if len(descriptors) > protocol.MAX_DESCRIPTORS:
+            raise SandboxError(f"{len(descriptors)} descriptors, the limit is {protocol.MAX_DESCRIPTORS}.", step="spec")
+        control = os.fstat(self._control.fileno())
+        for number, descriptor in descriptors.items():
+            if not 0 <= number <= MAX_DESCRIPTOR:
+                raise SandboxError(f"descriptor {number}: must be from 0 to {MAX_DESCRIPTOR}.", step="spec")
+            try:
+                given = os.fstat(descriptor)
+            except OSError as error:
+                raise SandboxError(
+                    f"descriptor {descriptor}, for {number}: {error.strerror}.", step="spec", errno=error.errno or 0
+                ) from error
+            # Whoever holds it commands the fork server, which may be root's.
+            if os.path.samestat(given, control):
+                raise SandboxError(f"descriptor {number} would be the way to the fork server itself.", step="spec")
 
     async def aclose(self) -> None:
         """Kill all sandboxes and end the server; returns when both are gone."""
@@ -149,6 +171,11 @@ class Spawner:
             self._send(protocol.encode(protocol.Stop()), [])
             await self._gone.wait()
         await asyncio.to_thread(self._process.wait)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server has ended, and all its sandboxes with it."""
+        return self._gone.is_set()
 
     async def gone(self) -> None:
         """Return when the server has ended, whatever the reason: no sandbox of it runs on, and no new one can be made."""
@@ -197,7 +224,7 @@ class Spawner:
         if isinstance(answer, protocol.Spawned):
             self._on_spawned(answer, descriptors)
         elif isinstance(answer, protocol.Refused):
-            future = self._spawning.pop(answer.id)
+            future, _ = self._spawning.pop(answer.id)
             if not future.done():
                 future.set_exception(SandboxError(answer.message, step=answer.step, errno=answer.errno, hint=answer.hint))
         elif isinstance(answer, protocol.Exited):
@@ -216,15 +243,29 @@ class Spawner:
         assert self._loop is not None
         exit: asyncio.Future[Exit] = self._loop.create_future()
         self._running[answer.id] = exit
+        future, expected = self._spawning.pop(answer.id)
+        if len(descriptors) != 1 + expected:
+            self._end_unheld(answer, descriptors, future)
+            return
         pidfd, *listeners = descriptors
         sandbox = Sandbox(answer.pid, pidfd, [socket.socket(fileno=listener) for listener in listeners], exit)
-        future = self._spawning.pop(answer.id)
         if future.done():  # the caller has been cancelled meanwhile
             sandbox.kill()
             for listener in sandbox.listeners:
                 listener.close()
         else:
             future.set_result(sandbox)
+
+    def _end_unheld(self, answer: protocol.Spawned, descriptors: list[int], future: asyncio.Future[Sandbox]) -> None:
+        """The kernel drops what a process has no room for (unix(7)): without its descriptors a sandbox cannot be kept."""
+        # By its number, which is its own until the server, whose child it is, has told of its end.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(answer.pid, signal.SIGKILL)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if not future.done():
+            message = "there was no room for its descriptors, so it was ended."
+            future.set_exception(SandboxError(message, step="spawner", errno=errno.EMFILE, hint="Raise the limit of open files."))
 
     def _lose_server(self) -> None:
         assert self._loop is not None
@@ -234,7 +275,7 @@ class Spawner:
         self._gone.set()
         while self._to_send:
             self._drop_sent()
-        for future in self._spawning.values():
+        for future, _ in self._spawning.values():
             if not future.done():
                 future.set_exception(_server_gone())
         for exit in self._running.values():
@@ -260,6 +301,21 @@ def _await_start(control: socket.socket) -> protocol.Started:
         raise SandboxError(answer.message, step=answer.step, errno=answer.errno, hint=answer.hint)
     assert isinstance(answer, protocol.Started)
     return answer
+
+
+def _copies(descriptors: Iterable[int]) -> list[int]:
+    """All or none; ours, for the caller may close his while they wait to be sent."""
+    with contextlib.ExitStack() as on_failure:
+        copies = []
+        try:
+            for descriptor in descriptors:
+                copy = os.dup(descriptor)
+                on_failure.callback(os.close, copy)
+                copies.append(copy)
+        except OSError as error:
+            raise SandboxError(f"no copy of a descriptor: {error.strerror}.", step="spawner", errno=error.errno or 0) from error
+        on_failure.pop_all()
+        return copies
 
 
 def _server_gone() -> SandboxError:

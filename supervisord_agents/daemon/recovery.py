@@ -6,13 +6,8 @@ still marked running are queued again. The other way round an attempt could run 
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import stat
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -25,8 +20,11 @@ from supervisord_agents.core.snapshot import taken_at
 from supervisord_agents.errors import JournalCorrupt, SupervisorError
 from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.wire import frames
+from supervisord_agents.workers.emptying import empty
+from supervisord_agents.workers.nest import end_left
 
-OUTBOX_LIMIT_BYTES = 64 * 1024 * 1024
+CLEAR_S = 10.0
+"""For the directory of one worker: those of older versions had one inside that a task could fill."""
 log = structlog.get_logger()
 
 
@@ -116,35 +114,25 @@ Adopt = Callable[[str, frames.TaskResult | frames.TaskError], None]
 def adopt_outboxes(scheduler: Scheduler, workers: Path, adopt: Adopt) -> int:
     """Hand over the ends that workers left behind for attempts still marked running; gives their number.
 
-    A worker may only speak for the attempt it was given: any other file is ignored.
+    A worker may only speak for the attempt it was given: anything else is ignored.
     """
     adopted = 0
     for task in scheduler.running_tasks():
-        frame = _read_outbox(workers / task.worker / "outbox", f"{task.id}.{task.attempt}")
-        if frame is not None and frame.task == task.id and frame.attempt == task.attempt:
-            adopt(task.worker, frame)
+        end = end_left(workers / task.worker, task.id, task.attempt) if task.worker else None
+        if end is not None:
+            adopt(task.worker, end)
             adopted += 1
     return adopted
 
 
-def _read_outbox(directory: Path, name: str) -> frames.TaskResult | frames.TaskError | None:
-    """The frame in a file that an untrusted process wrote: no links, no devices, bounded."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with contextlib.suppress(OSError, msgspec.MsgspecError, RecursionError), ExitStack() as stack:
-        outbox = os.open(directory, flags | os.O_DIRECTORY)
-        stack.callback(os.close, outbox)
-        file = stack.enter_context(open(os.open(name, flags, dir_fd=outbox), "rb"))
-        info = os.fstat(file.fileno())
-        if stat.S_ISREG(info.st_mode) and info.st_size <= OUTBOX_LIMIT_BYTES:
-            frame: frames.TaskResult | frames.TaskError = frames.outbox_decoder.decode(file.read(OUTBOX_LIMIT_BYTES))
-            return frame
-    return None
-
-
 def clear(workers: Path) -> None:
-    """Remove the directories of workers that are gone."""
+    """Remove the directories of workers that are gone; what cannot be removed is logged, and no reason not to start."""
     for directory in workers.glob("w-*"):
-        shutil.rmtree(directory, ignore_errors=True)
+        try:
+            empty(str(directory), within_s=CLEAR_S)
+            directory.rmdir()
+        except OSError as error:
+            log.warning("worker_files_left", directory=str(directory), reason=str(error))
 
 
 class Stopwatch:

@@ -2,7 +2,7 @@
 
 The worker says `hello` first. The daemon sends one `task` at a time; the worker answers with any number of `progress`, `log` and
 `usage` and exactly one `result` or `error`. `heartbeat` goes out every 5 s, also between tasks. Every frame that belongs to an
-attempt names it; a frame for another attempt is ignored and logged.
+attempt names it; a frame for another attempt is ignored, and a worker that sends many is ended.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import msgspec
 
 from supervisord_agents.core.model import Failure, TaskSpec, Usage
 
-WORKER_PROTOCOL_VERSION = 1
+WORKER_PROTOCOL_VERSION = 2
 CHANNEL_FD = 3
+OUTBOX_FD = 4
+"""A file of the daemon's. Before `result` or `error` is sent, the same frame is written into it (workers/outbox.py), so that work
+done is known even if the daemon has just died. Only the worker's runtime has it: nothing that a task runs does."""
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+"""In both directions, whatever `daemon.max_frame_bytes` is for clients."""
 HEARTBEAT_S = 5.0
-WORKER_DIR = "/run/worker"
-"""Inside the sandbox: the directory shared with the daemon. Before `result` or `error` is sent, the same frame is written to
-`outbox/<task>.<attempt>` in it (temporary file, then rename), so that work done is known even if the daemon has just died."""
+STOP_GRACE_S = 2.0
+"""Between the SIGTERM and the SIGKILL that a worker answers `cancel` with."""
 WORKSPACE_DIR = "/workspace"
 """Inside the sandbox a private workspace lies here; a workspace of the host keeps its own path."""
 
@@ -28,7 +32,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
 
 
 class WorkerHello(Frame, tag="hello", frozen=True):
-    version: int = WORKER_PROTOCOL_VERSION
+    version: int
     pid: int = 0
 
 
@@ -58,14 +62,10 @@ class RunTask(Frame, tag="task", frozen=True):
 
 
 class CancelTask(Frame, tag="cancel", frozen=True):
-    """Stop it; the sandbox is killed soon after if this does not help."""
+    """Stop it; the sandbox is killed if this does not help."""
 
     task: str
     attempt: int
-
-
-class Shutdown(Frame, tag="shutdown", frozen=True):
-    """No more tasks: exit."""
 
 
 class Progress(Frame, tag="progress", frozen=True):
@@ -85,9 +85,7 @@ class Log(Frame, tag="log", frozen=True):
 
 
 class Heartbeat(Frame, tag="heartbeat", frozen=True):
-    rss_bytes: int = 0
-    work: int = 0
-    """Grows with output and progress: a worker that beats but whose `work` stands still may hang."""
+    """Still there."""
 
 
 class UsageReport(Frame, tag="usage", frozen=True):
@@ -102,6 +100,8 @@ class TaskResult(Frame, tag="result", frozen=True):
     output: Any = None
     usage: Usage = Usage()
     truncated: bool = False
+    last: bool = False
+    """The worker cannot clear up behind the attempt: it takes no other task."""
 
 
 class TaskError(Frame, tag="error", frozen=True):
@@ -112,12 +112,13 @@ class TaskError(Frame, tag="error", frozen=True):
     """What was there of it."""
     usage: Usage = Usage()
     truncated: bool = False
+    last: bool = False
 
 
-ToWorker = RunTask | CancelTask | Shutdown
+ToWorker = RunTask | CancelTask
 FromWorker = WorkerHello | Progress | Log | Heartbeat | UsageReport | TaskResult | TaskError
 
 encoder = msgspec.msgpack.Encoder()
 to_worker_decoder = msgspec.msgpack.Decoder(ToWorker)
 from_worker_decoder = msgspec.msgpack.Decoder(FromWorker)
-outbox_decoder = msgspec.msgpack.Decoder(TaskResult | TaskError)
+end_decoder = msgspec.msgpack.Decoder(TaskResult | TaskError)

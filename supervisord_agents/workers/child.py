@@ -1,4 +1,4 @@
-"""A process of an attempt, in a session of its own: its output is read as it comes, its end noticed once, and it can be stopped."""
+"""A process of an attempt, in a session of its own: its output is read as it comes, its end noticed, and it can be stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frame that ends an attempt: its output cut to what the daemon accepts."""
+"""The frame that ends an attempt: its output checked, and cut to what the daemon accepts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from supervisord_agents.core.model import Failure
+from supervisord_agents.core.model import MAX_COST_USD, MAX_TOKENS, Failure, Usage
+from supervisord_agents.core.nesting import MAX_NESTING, too_deep
 from supervisord_agents.errors import ErrorCode
 from supervisord_agents.wire import frames
-from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES
 from supervisord_agents.workers.agents.base import Outcome
 
 FRAME_ROOM_BYTES = 64 * 1024
@@ -17,41 +17,61 @@ FRAME_ROOM_BYTES = 64 * 1024
 MESSAGE_CHARACTERS = 4096
 
 
-class TooLarge(Exception):
-    """The output is over the limit, and not of the kind that can be cut."""
+class Refused(Exception):
+    """The output cannot be sent, and is not of the kind that can be cut; the text goes into a failure."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def ending(task: frames.RunTask, outcome: Outcome) -> frames.TaskResult | frames.TaskError:
-    """The outcome as a frame that fits."""
-    limit = min(task.output_limit_bytes, DEFAULT_MAX_FRAME_BYTES - FRAME_ROOM_BYTES)
+    """The outcome as a frame that fits, whatever an agent, or a function itself, has put into it."""
+    limit = min(task.output_limit_bytes, frames.MAX_FRAME_BYTES - FRAME_ROOM_BYTES)
     failure = outcome.failure
     try:
-        output, cut = shorten(outcome.output, limit)
-    except TooLarge as error:
+        output, cut = shorten(plain(outcome.output), limit)
+    except Refused as error:
         output, cut = None, True
-        failure = failure or Failure(
-            code=ErrorCode.WORKER_FAILED,
-            message=f"{error}; the limit is {limit}.",
-            hint="Write large data to a file in the workspace and return its name, or raise tasks.output_limit_bytes.",
-            retriable=False,
-        )
-    truncated = outcome.truncated or cut
+        failure = failure or Failure(code=ErrorCode.WORKER_FAILED, message=str(error), hint=error.hint, retriable=False)
+    truncated = bool(outcome.truncated) or cut
+    usage = sane(outcome.usage)
     if failure is None:
-        return frames.TaskResult(task=task.task, attempt=task.attempt, output=output, usage=outcome.usage, truncated=truncated)
+        return frames.TaskResult(task=task.task, attempt=task.attempt, output=output, usage=usage, truncated=truncated)
     return frames.TaskError(
         task=task.task,
         attempt=task.attempt,
-        failure=msgspec.structs.replace(failure, message=_clean(failure.message), hint=_clean(failure.hint)),
+        failure=Failure(
+            code=_clean(failure.code)[:64],
+            message=_clean(failure.message),
+            hint=_clean(failure.hint),
+            retriable=bool(failure.retriable),
+        ),
         output=output,
-        usage=outcome.usage,
+        usage=usage,
         truncated=truncated,
     )
+
+
+def plain(output: Any) -> Any:
+    """The output as values of JSON; raises Refused if it is not made of such."""
+    try:
+        found = msgspec.to_builtins(output, str_keys=True)
+        frames.encoder.encode(found)
+    except Exception as error:  # also what a third party's own types raise
+        raise Refused(
+            f"the output, a {type(output).__qualname__}, cannot be stored: {type(error).__qualname__}: {error}.",
+            "Return None, numbers, text, lists and dictionaries of them, or a dataclass.",
+        ) from error
+    if too_deep(found):
+        raise Refused(f"the output cannot be stored: it is nested deeper than {MAX_NESTING} levels.", "Return something flatter.")
+    return found
 
 
 def shorten(output: Any, limit: int) -> tuple[Any, bool]:
     """The output within `limit` bytes of msgpack, and whether something was cut: a text, or the longest texts of a dictionary.
 
-    Raises TooLarge if cutting texts does not help.
+    Raises Refused if cutting texts does not help.
     """
     size = _size(output)
     if size <= limit:
@@ -67,7 +87,25 @@ def shorten(output: Any, limit: int) -> tuple[Any, bool]:
             size = _size(shorter)
             if size <= limit:
                 return shorter, True
-    raise TooLarge(f"the output is {_size(output)} bytes")
+    raise Refused(
+        f"the output is {_size(output)} bytes; the limit is {limit}.",
+        "Write large data to a file in the workspace and return its name, or raise tasks.output_limit_bytes.",
+    )
+
+
+def clean_message(text: str) -> str:
+    """Of a length for a message, and encodable whatever an exception said."""
+    return text[:MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+
+
+def sane(usage: Usage) -> Usage:
+    """Counts within their bounds; what an agent read, or a function claims, beyond them counts as nothing."""
+    try:
+        asked, answered = (int(count) if 0 <= count <= MAX_TOKENS else 0 for count in (usage.input_tokens, usage.output_tokens))
+        cost = float(usage.cost_usd)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return Usage()
+    return Usage(asked, answered, cost if 0 <= cost <= MAX_COST_USD else 0.0)
 
 
 def _size(value: Any) -> int:
@@ -78,6 +116,5 @@ def _cut(text: str, limit: int) -> str:
     return text.encode()[: max(0, limit)].decode("utf-8", "ignore")
 
 
-def _clean(text: str) -> str:
-    """Of a length for a message, and encodable whatever an exception said."""
-    return text[:MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+def _clean(text: object) -> str:
+    return clean_message(text if isinstance(text, str) else repr(text))

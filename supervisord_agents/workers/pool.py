@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import socket
 import time
 from collections.abc import Coroutine
@@ -19,7 +17,6 @@ from typing import Protocol
 
 import structlog
 
-from sandbox.errors import SandboxError
 from sandbox.spawner import Exit, Spawner
 from supervisord_agents.config import Config
 from supervisord_agents.core.model import Failure, TaskSpec
@@ -27,16 +24,25 @@ from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.messages import PoolView
 from supervisord_agents.workers.agents.registry import AgentRegistry
-from supervisord_agents.workers.shape import Shape, Shaper
-from supervisord_agents.workers.worker import Channel, Gate, Phase, Worker, death_of
+from supervisord_agents.workers.nest import Nest
+from supervisord_agents.workers.shape import Shape, Shaper, still_there
+from supervisord_agents.workers.worker import PROGRESS_S, Channel, Gate, Phase, Progress, Worker, death_of, refusal_of
 
 MISSED_HEARTBEATS = 3
-STOP_GRACE_S = 2.0
-"""Between asking an attempt to stop and killing its sandbox."""
+HELLO_S = 30.0
+"""For a sandbox that runs to say hello; a busy machine needs a few seconds to start an interpreter."""
+STOP_ANSWER_S = 4.0
+"""Between asking an attempt to stop and killing its sandbox: for the worker's own grace, and for what it has to clear up."""
+MAX_STRAYS = 100
+"""Frames of attempts that a worker does not have; one that sends more is ended."""
+LARGE_BYTES = 64 * 1024
+"""Of an end: above, its worker takes no other task before it is durable, which would overwrite it in the outbox."""
 DRAIN_S = 1.0
 """For the frames that a dead worker still had in its channel."""
 WARM_RETRY_S = 30.0
-LAST_WORDS_BYTES = 2_000
+HOLD_S = 2.0
+"""After a failure to make a sandbox that is not the task's fault."""
+CLOSE_S = 10.0
 log = structlog.get_logger()
 
 
@@ -47,8 +53,8 @@ class Listener(Protocol):
     def attempt_died(self, task: str, attempt: int, failure: Failure) -> None: ...
     def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport) -> None: ...
     def slots_changed(self) -> None: ...
-    async def settled(self) -> None:
-        """Return when everything told so far is durable."""
+    async def settled(self) -> bool:
+        """Return when everything told so far is durable, or False if that cannot be."""
 
 
 class Gateway(Protocol):
@@ -78,9 +84,11 @@ class Pools:
         self._epoch = epoch
         self._born = 0
         self._workers: dict[str, Worker] = {}
-        self._recent: dict[str, tuple[Shape, bool]] = {}
-        self._warm_not_before = 0.0
+        self._recent: dict[str, Shape] = {}
+        self._held_until: dict[str, float] = {}
+        self._warm_not_before: dict[str, float] = {}
         self._jobs: set[asyncio.Task[None]] = set()
+        self._watcher: asyncio.Task[None] | None = None
         self._closing = False
         self._listener: Listener
 
@@ -88,27 +96,30 @@ class Pools:
         """Begin to warm workers and to watch them."""
         self._listener = listener
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._spawn_job(self._watch())
+        self._watcher = self._spawn_job(self._watch())
         self._top_up()
 
     def free(self) -> dict[str, int]:
         """How many more tasks each pool may take now."""
-        occupied = dict.fromkeys(self._config.pools, 0)
+        room = {name: pool.max_workers for name, pool in self._config.pools.items()}
         for worker in self._workers.values():
-            if worker.task or worker.phase is Phase.DYING:
-                occupied[worker.pool] += 1
-        return {name: pool.max_workers - occupied[name] for name, pool in self._config.pools.items()}
+            room[worker.pool] -= worker.occupied
+        now = time.monotonic()
+        shut = self._closing or self._spawner.ended  # then a restart queues the tasks again
+        return {name: 0 if shut or now < self._held_until.get(name, 0.0) else max(0, count) for name, count in room.items()}
 
     def claim(self, pool: str, task: str, attempt: int, spec: TaskSpec) -> str:
         """Set a worker aside for an attempt and give its id. Raises SupervisorError if no worker can be made for it."""
-        shape = self._shaper.of(spec)
+        try:
+            shape = self._shaper.of(spec)
+        except SupervisorError:
+            raise
+        except Exception as error:  # an agent of a third party
+            raise SupervisorError(f"the agent `{spec.agent}` is broken: {type(error).__qualname__}: {error}") from error
         reusable = self._agents.get(spec.agent).reusable
-        self._recent[pool] = (shape, reusable)
-        worker = self._idle_worker(pool, shape)
-        if worker is None:
-            self._evict_for(pool)
-            worker = self._new_worker(pool, shape)
-        else:
+        self._recent[pool] = shape
+        worker = self._unclaimed(pool, shape) or self._new_worker(pool, shape, self._evict_for(pool))
+        if worker.phase is Phase.IDLE:
             worker.phase = Phase.BUSY
         worker.task, worker.attempt, worker.reusable = task, attempt, reusable
         return worker.id
@@ -117,24 +128,33 @@ class Pools:
         """Give the claimed worker its task, as soon as it is up."""
         worker = self._workers.get(worker_id)
         if worker is not None and worker.busy_with(message.task, message.attempt):
-            self._spawn_job(self._deliver(worker, message))
+            worker.message = message
+            if worker.ready and worker.phase is Phase.BUSY:
+                self._deliver(worker, message)
 
     def gateway_port(self, worker_id: str) -> int:
         worker = self._workers.get(worker_id)
         return worker.shape.gateway_port if worker else 0
 
     def stop(self, task: str, attempt: int, code: str) -> None:
-        """End an attempt whose fate is decided: asked first, killed with its whole tree after STOP_GRACE_S."""
-        for worker in self._workers.values():
-            if worker.busy_with(task, attempt):
+        """End an attempt whose fate is decided: asked first, killed with its whole sandbox STOP_ANSWER_S later."""
+        for worker in list(self._workers.values()):
+            if not worker.busy_with(task, attempt):
+                continue
+            if worker.told and worker.channel is not None:
                 worker.stop_code = code
-                self._spawn_job(self._stop(worker))
+                worker.channel.send(frames.CancelTask(task=task, attempt=attempt))
+                asyncio.get_running_loop().call_later(STOP_ANSWER_S, self._kill_if_busy, worker, task, attempt)
+            else:
+                worker.forget_attempt()
+                self._rest(worker)
+                self._listener.slots_changed()
 
     def views(self, waiting: dict[str, int]) -> list[PoolView]:
         """The pools in numbers; `waiting` is the ready tasks of each."""
         rows = []
         for name, pool in self._config.pools.items():
-            workers = [worker for worker in self._workers.values() if worker.pool == name]
+            workers = self._of(name)
             rows.append(
                 PoolView(
                     name=name,
@@ -148,196 +168,307 @@ class Pools:
         return rows
 
     async def aclose(self) -> None:
-        """Kill every worker and wait until all are gone."""
+        """Kill every worker and wait until all are gone, CLOSE_S at most."""
         self._closing = True
-        for worker in list(self._workers.values()):
+        if self._watcher is not None:
+            self._watcher.cancel()
+        for worker in self._workers.values():
             worker.kill()
-        while self._workers:
-            await asyncio.wait(self._jobs, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-            for worker in list(self._workers.values()):
+        if self._jobs:
+            _, late = await asyncio.wait(self._jobs, timeout=CLOSE_S)
+            for job in late:
+                job.cancel()
+            if late:
+                log.error("pools_closed_early", jobs=len(late))
+                await asyncio.wait(late, timeout=1.0)
+
+    # Which workers there are
+
+    def _of(self, pool: str) -> list[Worker]:
+        return [worker for worker in self._workers.values() if worker.pool == pool]
+
+    def _unclaimed(self, pool: str, shape: Shape) -> Worker | None:
+        """A worker of this shape, rather one that is up; those that show a directory which is no longer there are ended."""
+        found = None
+        for worker in self._of(pool):
+            if not worker.unclaimed or worker.shape.workspace != shape.workspace:
+                continue
+            if worker.shape.workspace_id != shape.workspace_id:
                 worker.kill()
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+            elif worker.shape == shape and (found is None or (worker.phase is Phase.IDLE and found.phase is not Phase.IDLE)):
+                found = worker
+        return found
 
-    def _idle_worker(self, pool: str, shape: Shape) -> Worker | None:
-        return next(
-            (w for w in self._workers.values() if w.phase is Phase.IDLE and w.pool == pool and w.shape == shape),
-            None,
-        )
+    def _evict_for(self, pool: str) -> Worker | None:
+        """End a worker that nobody uses if the pool is at its ceiling; the new one is to wait for its end."""
+        members = self._of(pool)
+        if sum(not worker.replaced for worker in members) < self._config.pools[pool].max_workers:
+            return None
+        unused = [worker for worker in members if worker.unclaimed]
+        victim = next((worker for worker in unused if worker.phase is Phase.IDLE), unused[0] if unused else None)
+        if victim is not None:
+            victim.replaced = True
+            victim.kill()
+        return victim
 
-    def _evict_for(self, pool: str) -> None:
-        """Make room under the ceiling by ending one idle worker of another shape."""
-        alive = [w for w in self._workers.values() if w.pool == pool and w.phase is not Phase.DYING]
-        if len(alive) < self._config.pools[pool].max_workers:
-            return
-        idle = next((w for w in alive if not w.task and w.phase is Phase.IDLE), None)
-        if idle is not None:
-            idle.kill()
-
-    def _new_worker(self, pool: str, shape: Shape) -> Worker:
+    def _new_worker(self, pool: str, shape: Shape, after: Worker | None = None) -> Worker:
         self._born += 1
-        worker = Worker(f"w-{self._epoch}-{self._born}", pool, shape, reusable=True)
+        worker = Worker(f"w-{self._epoch}-{self._born}", pool, shape)
         self._workers[worker.id] = worker
-        self._spawn_job(self._live(worker, self._born))
+        self._spawn_job(self._live(worker, self._born, after))
         return worker
 
-    def _spawn_job(self, job: Coroutine[object, object, None]) -> None:
+    def _spawn_job(self, job: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(job)
         self._jobs.add(task)
         task.add_done_callback(self._job_done)
+        return task
 
     def _job_done(self, task: asyncio.Task[None]) -> None:
         self._jobs.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("pool_job_failed", exc_info=task.exception())
 
-    async def _live(self, worker: Worker, number: int) -> None:
-        """A worker from birth to burial."""
-        directory = self._directory / worker.id
+    def _top_up(self) -> None:
+        """Bring every pool to its floor with workers of the shape it last needed."""
+        if self._closing or self._spawner.ended:
+            return
+        now = time.monotonic()
+        for name, pool in self._config.pools.items():
+            if now < max(self._held_until.get(name, 0.0), self._warm_not_before.get(name, 0.0)):
+                continue
+            shape = self._recent.get(name)
+            if shape is None or not still_there(shape):
+                shape = self._shaper.warm()
+            members = self._of(name)
+            wanted = pool.min_workers - sum(worker.phase is not Phase.DYING for worker in members)
+            for _ in range(min(wanted, pool.max_workers - len(members))):
+                self._new_worker(name, shape)
+
+    # One worker, from birth to burial
+
+    async def _live(self, worker: Worker, number: int, after: Worker | None) -> None:
+        nest: Nest | None = None
         try:
-            exit = await self._spawn_and_wait(worker, number, directory)
-        except (SandboxError, SupervisorError, OSError) as error:
+            if after is not None:
+                await after.gone.wait()
+            if worker.phase is not Phase.DYING:
+                nest = Nest(self._directory / worker.id)
+                exit = await self._spawn_and_wait(worker, number, nest)
+                self._exited(worker, exit, nest)
+        except Exception as error:
             self._spawn_failed(worker, error)
-        else:
-            self._exited(worker, exit, directory)
+        finally:
+            if nest is not None:
+                nest.handed_over()
+            self._bury(worker)
+        # What lies in its outbox is all that tells of its work until that is in the journal.
+        if nest is not None and await self._listener.settled():
+            nest.remove()
+
+    async def _spawn_and_wait(self, worker: Worker, number: int, nest: Nest) -> Exit:
+        config = self._config.sandbox
+        spec = self._shaper.sandbox_spec(worker.shape, uid=config.uid_first + number % config.uid_count)
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as stack:
+            stack.callback(ours.close)
+            with theirs:
+                sandbox = await self._spawner.spawn(spec, {frames.CHANNEL_FD: theirs.fileno(), **nest.descriptors})
+            nest.handed_over()
+            worker.sandbox = sandbox
+            worker.last_sign = time.monotonic()
+            if worker.phase is Phase.DYING:
+                sandbox.kill()
+            try:
+                channel = await self._connect(worker, ours)
+                stack.pop_all()
+                exit = await sandbox.wait()
+                await channel.drained(DRAIN_S)
+            finally:
+                sandbox.kill()
+                await sandbox.wait()
+                if worker.gate is not None:
+                    await worker.gate.close()
+        return exit
+
+    async def _connect(self, worker: Worker, ours: socket.socket) -> Channel:
+        channel = Channel(
+            lambda frame, size: self._on_frame(worker, frame, size),
+            lambda error: self._give_up(worker, str(error)),
+            worker.kill,
+        )
+        assert worker.sandbox is not None
+        listeners = list(worker.sandbox.listeners)
+        try:
+            while listeners:
+                worker.gate = await self._gateway.attach(listeners[0], worker.id)
+                worker.gate.task = worker.task
+                del listeners[0]
+        finally:
+            for listener in listeners:
+                listener.close()
+        worker.channel = channel
+        await channel.serve(ours)
+        return channel
+
+    def _spawn_failed(self, worker: Worker, error: Exception) -> None:
+        if self._closing or self._spawner.ended:
+            return  # the attempt is still marked running, and queued again by the next start
+        log.error("worker_spawn_failed", worker=worker.id, pool=worker.pool, error=str(error))
+        failure = refusal_of(error)
+        self._warm_later(worker)
+        if failure.retriable:
+            self._held_until[worker.pool] = time.monotonic() + HOLD_S
+            asyncio.get_running_loop().call_later(HOLD_S, self._listener.slots_changed)
+        if worker.task and not worker.stop_code:
+            self._tell_died(worker, failure)
+
+    def _exited(self, worker: Worker, exit: Exit, nest: Nest) -> None:
+        log.debug("worker_exited", worker=worker.id, code=exit.code, signal=exit.signal, tasks=worker.tasks_run)
+        if not worker.ready and not self._closing and not worker.replaced:
+            self._warm_later(worker)
+            log.error("worker_never_ready", worker=worker.id, code=exit.code, signal=exit.signal, said=nest.last_words())
+        if not worker.task or worker.stop_code:
+            return
+        end = nest.end_of(worker.task, worker.attempt) if worker.told else None
+        if end is not None:  # it was killed between writing and sending it
+            self._listener.attempt_ended(worker.id, end)
+        elif not self._closing and not self._spawner.ended:
+            self._tell_died(worker, death_of(exit))
+
+    def _warm_later(self, worker: Worker) -> None:
+        """Sandboxes of this shape do not come up: try another one, and not at once."""
+        self._warm_not_before[worker.pool] = time.monotonic() + WARM_RETRY_S
+        if self._recent.get(worker.pool) == worker.shape:
+            del self._recent[worker.pool]
+
+    def _tell_died(self, worker: Worker, failure: Failure) -> None:
+        task, attempt = worker.task, worker.attempt
+        worker.forget_attempt()
+        self._listener.attempt_died(task, attempt, failure)
+
+    def _bury(self, worker: Worker) -> None:
         worker.phase = Phase.DYING
-        worker.task = ""
+        worker.forget_attempt()
         del self._workers[worker.id]
+        worker.gone.set()
         if not self._closing:
             self._listener.slots_changed()
             self._top_up()
-            await self._listener.settled()
-        shutil.rmtree(directory, ignore_errors=True)
 
-    async def _spawn_and_wait(self, worker: Worker, number: int, directory: Path) -> Exit:
-        config = self._config.sandbox
-        uid = config.uid_first + number % config.uid_count
-        _make_directory(directory, uid)
-        spec = self._shaper.sandbox_spec(worker.shape, uid=uid, worker_dir=directory)
-        ours, theirs = socket.socketpair()
-        try:
-            with (directory / "stderr").open("wb") as errors:
-                sandbox = await self._spawner.spawn(spec, {2: errors.fileno(), frames.CHANNEL_FD: theirs.fileno()})
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        worker.sandbox = sandbox
-        if worker.phase is Phase.DYING:
-            sandbox.kill()
-        worker.channel = await Channel.open(
-            ours,
-            lambda frame: self._on_frame(worker, frame),
-            lambda error: self._on_garbage(worker, error),
-            self._config.daemon.max_frame_bytes,
-        )
-        for listener in sandbox.listeners:
-            worker.gate = await self._gateway.attach(listener, worker.id)
-            worker.gate.task = worker.task
-        exit = await sandbox.wait()
-        await worker.channel.drained(DRAIN_S)
-        if worker.gate is not None:
-            await worker.gate.close()
-        return exit
+    # What it is told, and what it says
 
-    def _spawn_failed(self, worker: Worker, error: Exception) -> None:
-        log.error("worker_spawn_failed", worker=worker.id, pool=worker.pool, error=str(error))
-        self._warm_not_before = time.monotonic() + WARM_RETRY_S
-        if worker.task and not worker.stop_code:
-            failure = Failure(code=ErrorCode.SANDBOX_DENIED, message=f"no sandbox for it: {error}", retriable=False)
-            self._listener.attempt_died(worker.task, worker.attempt, failure)
-
-    def _exited(self, worker: Worker, exit: Exit, directory: Path) -> None:
-        log.debug("worker_exited", worker=worker.id, code=exit.code, signal=exit.signal, tasks=worker.tasks_run)
-        if not worker.ready.is_set() and not self._closing:
-            self._warm_not_before = time.monotonic() + WARM_RETRY_S
-            log.error("worker_never_ready", worker=worker.id, code=exit.code, signal=exit.signal, said=_last_words(directory))
-        if worker.task and not worker.stop_code and not self._closing:
-            code, message = death_of(exit)
-            self._listener.attempt_died(worker.task, worker.attempt, Failure(code=code, message=message))
-
-    async def _deliver(self, worker: Worker, message: frames.RunTask) -> None:
-        await worker.ready.wait()
-        if not worker.busy_with(message.task, message.attempt) or worker.stop_code or worker.channel is None:
-            return
+    def _deliver(self, worker: Worker, message: frames.RunTask) -> None:
+        assert worker.channel is not None
+        worker.message = None
         if worker.gate is not None:
             worker.gate.task = message.task
         try:
             worker.channel.send(message)
+            worker.told = True
         except ProtocolError as error:
-            failure = Failure(code=ErrorCode.INVALID, message=str(error), retriable=False)
-            task, attempt = worker.task, worker.attempt
-            self._release(worker)
-            self._listener.attempt_died(task, attempt, failure)
+            self._tell_died(worker, Failure(code=ErrorCode.INVALID, message=str(error), retriable=False))
+            self._rest(worker)
 
-    async def _stop(self, worker: Worker) -> None:
-        if worker.channel is None or not worker.ready.is_set():
-            worker.kill()
-            return
-        worker.channel.send(frames.CancelTask(task=worker.task, attempt=worker.attempt))
-        await asyncio.sleep(0 if worker.reusable else STOP_GRACE_S)
-        worker.kill()
-
-    def _on_frame(self, worker: Worker, frame: frames.FromWorker) -> None:
-        worker.last_beat = time.monotonic()
-        if isinstance(frame, frames.Heartbeat):
-            return
+    def _on_frame(self, worker: Worker, frame: frames.FromWorker, size: int) -> None:
+        """Handle a frame; whatever is raised ends the worker."""
+        worker.last_sign = time.monotonic()
         if isinstance(frame, frames.WorkerHello):
             self._arrived(worker, frame)
-        elif not worker.busy_with(frame.task, frame.attempt):
-            log.warning("frame_of_another_attempt", worker=worker.id, task=frame.task, attempt=frame.attempt)
+        elif not worker.ready:
+            raise ProtocolError(f"the worker sent {type(frame).__name__} before its hello.")
+        elif isinstance(frame, frames.Heartbeat):
+            return
+        elif not worker.told or not worker.busy_with(frame.task, frame.attempt):
+            self._stray(worker, frame.task, frame.attempt)
         elif isinstance(frame, frames.TaskResult | frames.TaskError):
-            if not worker.stop_code:
-                self._listener.attempt_ended(worker.id, frame)
-            self._release(worker)
+            self._finished(worker, frame, size)  # also of one that was killed meanwhile: the work is done
+        elif worker.phase is Phase.DYING:
+            return
+        elif isinstance(frame, frames.Progress):
+            self._progressed(worker, frame)
         else:
             self._listener.attempt_said(frame)
 
     def _arrived(self, worker: Worker, hello: frames.WorkerHello) -> None:
+        if worker.ready:
+            raise ProtocolError("the worker said hello again.")
         if hello.version != frames.WORKER_PROTOCOL_VERSION:
-            self._on_garbage(worker, ProtocolError(f"the worker speaks version {hello.version} of the worker protocol."))
+            raise ProtocolError(f"the worker speaks version {hello.version} of the worker protocol.")
+        worker.ready = True
+        if worker.phase is Phase.DYING:
             return
         worker.phase = Phase.BUSY if worker.task else Phase.IDLE
         worker.idle_since = time.monotonic()
-        worker.ready.set()
+        if worker.message is not None:
+            self._deliver(worker, worker.message)
 
-    def _on_garbage(self, worker: Worker, error: ProtocolError) -> None:
-        log.warning("worker_broke_protocol", worker=worker.id, error=str(error))
-        if worker.task and not worker.stop_code:
-            task, attempt = worker.task, worker.attempt
-            worker.task = ""
-            self._listener.attempt_died(task, attempt, Failure(code=ErrorCode.WORKER_DIED, message=str(error)))
-        worker.kill()
+    def _stray(self, worker: Worker, task: str, attempt: int) -> None:
+        if worker.phase is Phase.DYING:
+            return
+        worker.strays += 1
+        if worker.strays == 1:
+            log.warning("frame_of_another_attempt", worker=worker.id, task=task[:100], attempt=attempt)
+        if worker.strays > MAX_STRAYS:
+            raise ProtocolError(f"the worker sent more than {MAX_STRAYS} frames of attempts that it does not have.")
 
-    def _release(self, worker: Worker) -> None:
-        """Its attempt is over: back to the idle ones, or gone."""
+    def _progressed(self, worker: Worker, report: frames.Progress) -> None:
+        progress = worker.progress
+        waits = progress.held is not None
+        if progress.offer(report):
+            self._listener.attempt_said(report)
+        elif not waits:
+            asyncio.get_running_loop().call_later(PROGRESS_S, self._say_held, progress)
+
+    def _say_held(self, progress: Progress) -> None:
+        held = progress.take()
+        if held is not None:
+            self._listener.attempt_said(held)
+
+    def _finished(self, worker: Worker, end: frames.TaskResult | frames.TaskError, size: int) -> None:
+        if not worker.stop_code:
+            self._say_held(worker.progress)
+            self._listener.attempt_ended(worker.id, end)
         worker.tasks_run += 1
-        worker.task, worker.attempt = "", 0
-        if worker.gate is not None:
-            worker.gate.task = ""
+        worker.forget_attempt()
         pool = self._config.pools[worker.pool]
-        old = time.monotonic() - worker.born > pool.recycle_after_s
-        if not worker.reusable or worker.stop_code or old or worker.tasks_run >= pool.recycle_after_tasks:
+        old = time.monotonic() - worker.born > pool.recycle_after_s or worker.tasks_run >= pool.recycle_after_tasks
+        if worker.phase is Phase.DYING or end.last or old or not worker.reusable:
             worker.kill()
-            return
-        worker.phase = Phase.IDLE
-        worker.idle_since = time.monotonic()
-        self._listener.slots_changed()
+        elif size > LARGE_BYTES:
+            self._spawn_job(self._rest_when_settled(worker))
+        else:
+            self._rest(worker)
 
-    def _top_up(self) -> None:
-        """Bring every pool to its floor with workers of the shape it last needed."""
-        if self._closing or time.monotonic() < self._warm_not_before:
-            return
-        for name, pool in self._config.pools.items():
-            alive = sum(1 for w in self._workers.values() if w.pool == name and w.phase is not Phase.DYING)
-            for _ in range(pool.min_workers - alive):
-                shape, _ = self._recent.get(name) or (self._shaper.warm(), True)
-                self._new_worker(name, shape)
+    async def _rest_when_settled(self, worker: Worker) -> None:
+        if await self._listener.settled():
+            self._rest(worker)
+        else:
+            worker.kill()
+
+    def _rest(self, worker: Worker) -> None:
+        """Back to the idle ones."""
+        if worker.phase is Phase.BUSY:
+            worker.phase = Phase.IDLE
+            worker.idle_since = time.monotonic()
+            self._listener.slots_changed()
+
+    # When to end it
+
+    def _kill_if_busy(self, worker: Worker, task: str, attempt: int) -> None:
+        if worker.busy_with(task, attempt):
+            worker.kill()
+
+    def _give_up(self, worker: Worker, why: str) -> None:
+        """End a worker that is no good; its attempt may be made again by another."""
+        if worker.phase is not Phase.DYING:
+            log.warning("worker_given_up", worker=worker.id, task=worker.task, reason=why)
+        worker.kill()
+        if worker.task and not worker.stop_code:
+            self._tell_died(worker, Failure(code=ErrorCode.WORKER_DIED, message=why))
 
     async def _watch(self) -> None:
-        """Kill the silent, retire the idle, replace the missing; once a heartbeat."""
+        """End the silent, retire the idle, replace the missing; once a heartbeat."""
         while True:
             before = time.monotonic()
             await asyncio.sleep(frames.HEARTBEAT_S)
@@ -345,38 +476,19 @@ class Pools:
             stalled = now - before > 2 * frames.HEARTBEAT_S
             for worker in list(self._workers.values()):
                 if stalled:
-                    worker.last_beat = now
+                    worker.last_sign = now
                 self._check(worker, now)
             self._top_up()
 
     def _check(self, worker: Worker, now: float) -> None:
-        if worker.phase in (Phase.DYING, Phase.SPAWNING):
-            return
-        if now - worker.last_beat > MISSED_HEARTBEATS * frames.HEARTBEAT_S:
-            log.warning("worker_silent", worker=worker.id, task=worker.task)
-            if worker.task and not worker.stop_code:
-                message = f"the worker sent no heartbeat for {now - worker.last_beat:.0f} s and was killed."
-                self._listener.attempt_died(worker.task, worker.attempt, Failure(code=ErrorCode.WORKER_DIED, message=message))
-                worker.task = ""
-            worker.kill()
-            return
-        pool = self._config.pools[worker.pool]
-        alive = sum(1 for w in self._workers.values() if w.pool == worker.pool and w.phase is not Phase.DYING)
-        if worker.phase is Phase.IDLE and now - worker.idle_since > pool.idle_s and alive > pool.min_workers:
-            worker.kill()
-
-
-def _make_directory(directory: Path, uid: int) -> None:
-    """What a worker shares with the daemon: its outbox is its own, the directory is not."""
-    outbox = directory / "outbox"
-    outbox.mkdir(parents=True, mode=0o700)
-    if os.geteuid() == 0:
-        directory.chmod(0o711)
-        os.chown(outbox, uid, uid)
-
-
-def _last_words(directory: Path) -> str:
-    with contextlib.suppress(OSError), (directory / "stderr").open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-        return file.read().decode(errors="replace").strip()
-    return ""
+        silent_s = now - worker.last_sign
+        if worker.phase is Phase.SPAWNING:
+            if worker.sandbox is not None and silent_s > HELLO_S:
+                self._give_up(worker, f"the worker did not say hello within {HELLO_S:.0f} s.")
+        elif worker.phase is not Phase.DYING and silent_s > MISSED_HEARTBEATS * frames.HEARTBEAT_S:
+            self._give_up(worker, f"the worker sent no heartbeat for {silent_s:.0f} s and was killed.")
+        elif worker.phase is Phase.IDLE:
+            pool = self._config.pools[worker.pool]
+            alive = sum(other.phase is not Phase.DYING for other in self._of(worker.pool))
+            if not still_there(worker.shape) or (now - worker.idle_since > pool.idle_s and alive > pool.min_workers):
+                worker.kill()

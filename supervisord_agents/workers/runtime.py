@@ -1,20 +1,27 @@
 """The worker: PID 1 of its sandbox, which runs tasks one after the other and speaks wire/frames.py on descriptor 3.
 
-The main thread runs the tasks; a second one receives frames and sends heartbeats, a third passes on what functions print. If the
-daemon goes away, a running task has ORPHAN_GRACE_ENV seconds to end; its end then lies in the outbox only.
+    python -I -m supervisord_agents.workers.runtime ORPHAN_GRACE_S [DIRECTORY ...]
+
+One thread, one loop: it receives frames, sends heartbeats, and watches the one process that does the task. Between tasks it ends
+all other processes and empties the directories, which are private to the sandbox. If the daemon goes away, a running task has
+ORPHAN_GRACE_S seconds to end; its end then lies in the outbox only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
+import math
 import os
-import queue
+import selectors
+import signal
 import socket
 import sys
-import threading
+import time
 import traceback
-from pathlib import Path
+from collections import deque
+from collections.abc import Sequence
 from typing import NoReturn
 
 import msgspec
@@ -24,144 +31,164 @@ from supervisord_agents.core.model import Failure
 from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.agents.base import Agent, AgentFailure, FunctionAgent, Outcome, ProgramAgent
-from supervisord_agents.workers.agents.environment import TASK_FILE, task_file
-from supervisord_agents.workers.capture import Capture
-from supervisord_agents.workers.child import Child, Stop, lay_files
+from supervisord_agents.workers.call import FunctionJob
 from supervisord_agents.workers.ending import ending
-from supervisord_agents.workers.footprint import Footprint
 from supervisord_agents.workers.outbox import Outbox
-from supervisord_agents.workers.reaper import clear_out
-from supervisord_agents.workers.uplink import AttemptReporter, Uplink
+from supervisord_agents.workers.program import ProgramJob
+from supervisord_agents.workers.reaper import clear_out, is_init, reap_orphans
+from supervisord_agents.workers.rooms import Rooms
+from supervisord_agents.workers.uplink import Uplink
+from supervisord_agents.workers.warmth import Warmth
 
-WORKER_DIR_ENV = "AGENT_SUPERVISOR_WORKER_DIR"
-"""Overrides frames.WORKER_DIR."""
-ORPHAN_GRACE_ENV = "AGENT_SUPERVISOR_ORPHAN_GRACE_S"
-DEFAULT_ORPHAN_GRACE_S = 0.5
 EXIT_PROTOCOL = 65
 """The daemon sent what is no frame (EX_DATAERR of sysexits(3))."""
 EXIT_ORPHANED = 69
 """The daemon went away and the task did not end in time (EX_UNAVAILABLE)."""
+Job = ProgramJob | FunctionJob
 
 
 class Runtime:
     """One worker process."""
 
-    def __init__(self, sock: socket.socket, worker_dir: Path, orphan_grace_s: float) -> None:
-        self._uplink = Uplink(sock)
-        self._outbox = Outbox(worker_dir)
+    def __init__(self, uplink: Uplink, outbox: Outbox, rooms: Rooms, orphan_grace_s: float) -> None:
+        self._uplink = uplink
+        self._outbox = outbox
+        self._rooms = rooms
         self._orphan_grace_s = orphan_grace_s
-        self._queue: queue.SimpleQueue[frames.RunTask | None] = queue.SimpleQueue()
-        self._reporter: AttemptReporter | None = None
-        self._child: Child | None = None
-        self._stop = Stop()
-        self._console = os.dup(2)
-        self._capture = Capture(self._emit)
+        self._warmth = Warmth(uplink.beat)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(uplink, selectors.EVENT_READ, self._on_readable)
+        self._queue: deque[frames.RunTask] = deque()
+        self._job: Job | None = None
+        self._not_to_begin = ("", 0)
         self._leaving = False
+        self._die_at = math.inf
 
     def run(self) -> None:
-        """Say hello and work until told to leave."""
-        self._uplink.send(frames.WorkerHello(pid=os.getpid()))
-        threading.Thread(target=self._listen, name="uplink", daemon=True).start()
-        while not self._leaving:
-            task = self._queue.get()
-            if task is None:
-                return
-            self._perform(task)
+        """Say hello and work until the daemon has gone, or no other task can be taken."""
+        if is_init():
+            self._hear_of_the_dead()
+        gc.collect()
+        gc.freeze()  # what is there by now is shared with every fork as long as nobody writes to it
+        self._uplink.send(frames.WorkerHello(version=frames.WORKER_PROTOCOL_VERSION, pid=os.getpid()))
+        while self._job is not None or not self._leaving:
+            self._turn()
 
-    def _listen(self) -> None:
+    def _hear_of_the_dead(self) -> None:
+        """Be woken by every dying child: those whose parent has gone die unannounced otherwise."""
+        reading, writing = os.pipe()
+        for end in (reading, writing):
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+        def on_death() -> None:
+            os.read(reading, 4096)
+            reap_orphans(self._job.child.pid if self._job else 0)
+
+        self._selector.register(reading, selectors.EVENT_READ, on_death)
+
+    def _turn(self) -> None:
+        due = min(self._uplink.next_beat, self._die_at, self._job.child.deadline if self._job else math.inf)
+        for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
+            # An earlier one of this round may have closed it.
+            if key.fileobj in self._selector.get_map():
+                key.data()
+        now = time.monotonic()
+        if now >= self._uplink.next_beat:
+            self._uplink.beat()
+        if self._job is not None:
+            self._job.child.on_time(now)
+            if self._job.child.over:
+                self._finish(self._job)
+        if now >= self._die_at and self._job is not None:
+            self._die(EXIT_ORPHANED, "the daemon has gone")
+        if self._job is None and self._queue and not self._leaving:
+            self._begin(self._queue.popleft())
+
+    def _on_readable(self) -> None:
         try:
-            while (payloads := self._uplink.receive()) is not None:
-                for payload in payloads:
-                    self._on_frame(frames.to_worker_decoder.decode(payload))
+            payloads = self._uplink.receive()
+            for payload in payloads or ():
+                self._on_frame(frames.to_worker_decoder.decode(payload))
         except (ProtocolError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             self._die(EXIT_PROTOCOL, f"the daemon sent a frame that is not of the worker protocol: {error}")
-        self._on_orphaned()
+        if payloads is None:
+            self._selector.unregister(self._uplink)
+            self._leaving = True
+            self._die_at = time.monotonic() + self._orphan_grace_s
 
     def _on_frame(self, message: frames.ToWorker) -> None:
         if isinstance(message, frames.RunTask):
-            self._queue.put(message)
-        elif isinstance(message, frames.Shutdown):
-            self._queue.put(None)
+            self._queue.append(message)
+        elif self._job and (self._job.task.task, self._job.task.attempt) == (message.task, message.attempt):
+            self._job.child.stop()
         else:
-            reporter = self._reporter
-            if reporter is not None and (reporter.task, reporter.attempt) == (message.task, message.attempt):
-                self._stop.request()
-
-    def _on_orphaned(self) -> None:
-        self._queue.put(None)
-        timer = threading.Timer(self._orphan_grace_s, self._die, (EXIT_ORPHANED, "the daemon has gone"))
-        timer.daemon = True
-        timer.start()
+            self._not_to_begin = (message.task, message.attempt)
 
     def _die(self, code: int, message: str) -> NoReturn:
-        """Exit at once, whatever the main thread is in; as PID 1 this ends everything in the sandbox."""
+        """Exit at once; as PID 1 this ends everything in the sandbox."""
         with contextlib.suppress(OSError):
-            os.write(self._console, f"worker {os.getpid()}: {message}\n".encode("utf-8", "backslashreplace"))
-        if self._child is not None:
-            self._child.kill()
+            os.write(2, f"worker {os.getpid()}: {message}\n".encode("utf-8", "backslashreplace"))
+        if self._job is not None:
+            self._job.child.kill()
         os._exit(code)
 
-    def _emit(self, stream: str, data: bytes) -> None:
-        if self._reporter is not None:
-            self._reporter.output(stream, data)
-
-    def _perform(self, task: frames.RunTask) -> None:
-        self._stop.clear()
-        self._reporter = reporter = AttemptReporter(self._uplink, task.task, task.attempt)
+    def _begin(self, task: frames.RunTask) -> None:
+        if (task.task, task.attempt) == self._not_to_begin:
+            failure = Failure(code=ErrorCode.CANCELLED, message="cancelled before it began.", retriable=False)
+            self._end(task, Outcome(failure=failure))
+            return
         try:
-            outcome = self._outcome(task, reporter)
-        except AgentFailure as error:
-            outcome = Outcome(failure=error.failure)
-        except SupervisorError as error:
-            outcome = Outcome(failure=Failure(code=error.code, message=str(error), retriable=False))
+            self._job = self._start(task)
         except Exception as error:
-            reporter.log(traceback.format_exc())
-            message = f"the agent `{task.spec.agent}` is broken: {type(error).__qualname__}: {error}"
-            outcome = Outcome(failure=Failure(code=ErrorCode.INTERNAL, message=message, retriable=False))
-        clear_out()
-        self._capture.drain()
-        self._capture.reset()
-        self._reporter = None
-        frame = ending(task, outcome)
-        self._outbox.put(frame)
-        self._uplink.send(frame)
+            self._end(task, self._failed(task, error))
 
-    def _outcome(self, task: frames.RunTask, reporter: AttemptReporter) -> Outcome:
+    def _start(self, task: frames.RunTask) -> Job:
         agent = load_agent(task.agent_class)
-        if isinstance(agent, FunctionAgent):
-            return self._call(agent, task, reporter)
-        assert isinstance(agent, ProgramAgent)
-        return self._run_program(agent, task, reporter)
+        if isinstance(agent, ProgramAgent):
+            return ProgramJob(self._selector, self._uplink, agent, task)
+        assert isinstance(agent, FunctionAgent)
+        with self._warmth.of(agent.modules(task), task.workspace):
+            return FunctionJob(self._selector, self._uplink, agent, task)
 
-    def _call(self, agent: FunctionAgent, task: frames.RunTask, reporter: AttemptReporter) -> Outcome:
+    def _finish(self, job: Job) -> None:
         try:
-            footprint = Footprint(task.workspace)
+            clear_out()
+            job.child.drain()
+            outcome = job.outcome()
+        except Exception as error:
+            outcome = self._failed(job.task, error)
+        job.child.close()
+        self._job = None
+        self._end(job.task, outcome)
+
+    def _end(self, task: frames.RunTask, outcome: Outcome) -> None:
+        frame = ending(task, outcome)
+        payload = frames.encoder.encode(frame)
+        self._outbox.put(payload)
+        try:
+            clear_out()
+            self._rooms.clear_up()
+            self._warmth.check()
         except OSError as error:
-            message = f"the workspace {task.workspace} cannot be entered in the sandbox: {error.strerror}."
-            raise AgentFailure(Failure(code=ErrorCode.SANDBOX_DENIED, message=message, retriable=False)) from error
-        try:
-            return agent.call(task, reporter)
-        finally:
-            left = footprint.restore()
-            if left:
-                names = ", ".join(thread.name for thread in left)
-                reporter.log(f"the function left {len(left)} thread(s) running ({names}): this worker ends after the task.")
-                self._leaving = True
+            self._uplink.log(task, "worker", f"this worker ends, for it cannot clear up: {error}.\n".encode())
+            payload = frames.encoder.encode(msgspec.structs.replace(frame, last=True))
+            self._leaving = True
+        self._uplink.send_payload(payload)
 
-    def _run_program(self, agent: ProgramAgent, task: frames.RunTask, reporter: AttemptReporter) -> Outcome:
-        home = Path(os.environ.get("HOME", "/tmp"))
-        launch = agent.launch(task, home)
-        lay_files(home, {**launch.files, TASK_FILE: task_file(task)})
-        self._child = Child(launch, reporter.output, self._stop)
-        try:
-            exit = self._child.run()
-        finally:
-            self._child = None
-        outcome = agent.read(task, exit)
-        if not self._stop.requested:
-            return outcome
-        failure = Failure(code=ErrorCode.CANCELLED, message=f"cancelled: the program {exit.how}.", retriable=False)
-        return msgspec.structs.replace(outcome, failure=failure)
+    def _failed(self, task: frames.RunTask, error: Exception) -> Outcome:
+        """What an exception outside of the task's own code means."""
+        if isinstance(error, AgentFailure):
+            return Outcome(failure=error.failure)
+        if isinstance(error, SupervisorError):
+            return Outcome(failure=Failure(code=error.code, message=str(error), retriable=False))
+        if isinstance(error, OSError):
+            message = f"the sandbox has no room for its process: {error}."
+            return Outcome(failure=Failure(code=ErrorCode.INTERNAL, message=message))
+        self._uplink.log(task, "worker", traceback.format_exc().encode("utf-8", "backslashreplace"))
+        message = f"the agent `{task.spec.agent}` is broken: {type(error).__qualname__}: {error}"
+        return Outcome(failure=Failure(code=ErrorCode.INTERNAL, message=message, retriable=False))
 
 
 def load_agent(path: str) -> Agent:
@@ -180,21 +207,20 @@ def load_agent(path: str) -> Agent:
     return agent
 
 
-def main() -> None:
-    """Entry point of `python -I -m supervisord_agents.workers.runtime`."""
+def main(arguments: Sequence[str]) -> None:
+    """Entry point; the arguments are in the module's description."""
     # Children run under the same uid: without this they could read this process's memory and open its descriptors (prctl(2)).
     prctl.set_dumpable(0)
     os.set_inheritable(frames.CHANNEL_FD, False)
     sys.dont_write_bytecode = True  # no __pycache__ in the user's workspace
-    runtime = Runtime(
-        socket.socket(fileno=frames.CHANNEL_FD),
-        Path(os.environ.get(WORKER_DIR_ENV, frames.WORKER_DIR)),
-        float(os.environ.get(ORPHAN_GRACE_ENV, DEFAULT_ORPHAN_GRACE_S)),
-    )
-    runtime.run()
-    # Threads that a function left behind must not keep the process.
-    os._exit(0)
+    sys.argv = [""]
+    for stream in (sys.stdout, sys.stderr):  # as functions find them, which lead into pipes there
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    grace, *directories = arguments
+    uplink = Uplink(socket.socket(fileno=frames.CHANNEL_FD))
+    Runtime(uplink, Outbox(frames.OUTBOX_FD), Rooms(directories), float(grace)).run()
+    os._exit(0)  # whatever a module has left for the end of the interpreter
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

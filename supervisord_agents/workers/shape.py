@@ -9,14 +9,12 @@ from pathlib import Path
 import msgspec
 
 import supervisord_agents
+from sandbox.plan import PRIVATE
 from sandbox.spec import Bind, SandboxSpec
 from supervisord_agents.config import Config
 from supervisord_agents.core.model import TaskSpec
-from supervisord_agents.wire.frames import WORKER_DIR
 from supervisord_agents.workers.agents.registry import AgentRegistry
 
-ORPHAN_GRACE_ENV = "AGENT_SUPERVISOR_ORPHAN_GRACE_S"
-"""Read by workers.runtime."""
 RUNTIME_MODULE = "supervisord_agents.workers.runtime"
 
 
@@ -25,6 +23,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
     workspace: str
     """Host directory, writable inside at the same path; empty: a private one."""
+    workspace_id: tuple[int, int]
+    """Its device and inode: a sandbox shows the directory that it was made with, not one that has taken its place since."""
     read_only_paths: tuple[str, ...]
     gateway_port: int
     memory_bytes: int
@@ -53,6 +53,7 @@ class Shaper:
         limits, defaults = spec.limits, self._config.sandbox
         return Shape(
             workspace=spec.workspace,
+            workspace_id=identity(spec.workspace),
             read_only_paths=read_only_paths,
             gateway_port=self._config.gateway.port,
             memory_bytes=limits.memory_bytes or defaults.memory_bytes,
@@ -60,21 +61,18 @@ class Shaper:
             cpu_percent=limits.cpu_percent or defaults.cpu_percent,
         )
 
-    def sandbox_spec(self, shape: Shape, *, uid: int, worker_dir: Path) -> SandboxSpec:
-        """The sandbox of a worker of this shape. `worker_dir` holds its outbox, which it shares with the daemon."""
+    def sandbox_spec(self, shape: Shape, *, uid: int) -> SandboxSpec:
+        """The sandbox of a worker of this shape."""
         config = self._config.sandbox
         binds = [Bind(path) for path in (*self._runtime_paths, *config.read_only_paths, *shape.read_only_paths)]
         if shape.workspace:
             binds.append(Bind(shape.workspace, writable=True))
-        binds.append(Bind(f"{worker_dir}/outbox", f"{WORKER_DIR}/outbox", writable=True))
+        # What the runtime empties between tasks: never anything of the host.
+        private = [path for path in (*PRIVATE, "/var/tmp") if not any(_within(path, bind.place) for bind in binds)]
+        grace_s = self._config.daemon.orphan_grace_s
         return SandboxSpec(
-            argv=(sys.executable, "-I", "-m", RUNTIME_MODULE),
-            env={
-                "PATH": "/usr/local/bin:/usr/bin:/bin",
-                "LANG": "C.UTF-8",
-                "HOME": "/home/worker",
-                ORPHAN_GRACE_ENV: str(self._config.daemon.orphan_grace_s),
-            },
+            argv=(sys.executable, "-I", "-m", RUNTIME_MODULE, str(grace_s), *private),
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/home/worker"},
             cwd="/",
             binds=tuple(dict.fromkeys(binds)),
             tmp_bytes=config.tmp_bytes,
@@ -88,6 +86,22 @@ class Shaper:
             init=False,
             optional_layers=config.optional_layers,
         )
+
+
+def identity(workspace: str) -> tuple[int, int]:
+    """Which directory is at a path now; that there is none will be told by the sandbox."""
+    if not workspace:
+        return (0, 0)
+    try:
+        info = os.stat(workspace)
+    except OSError:
+        return (0, 0)
+    return (info.st_dev, info.st_ino)
+
+
+def still_there(shape: Shape) -> bool:
+    """Whether the workspace is still the directory that the shape was derived from."""
+    return identity(shape.workspace) == shape.workspace_id
 
 
 def runtime_paths() -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -12,11 +13,16 @@ from typing import Protocol, cast
 
 import msgspec
 
+from sandbox.errors import SandboxError
 from sandbox.spawner import Exit, Sandbox
-from supervisord_agents.errors import ProtocolError
+from supervisord_agents.core.model import Failure
+from supervisord_agents.errors import ErrorCode, ProtocolError
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import FrameReader, frame
 from supervisord_agents.workers.shape import Shape
+
+PROGRESS_S = 0.1
+"""At most one `progress` of an attempt is passed on in this time: the newest."""
 
 
 class Phase(Enum):
@@ -39,28 +45,45 @@ class Gate(Protocol):
 class Worker:
     """State of one worker. Only the pool changes it."""
 
-    def __init__(self, id: str, pool: str, shape: Shape, reusable: bool) -> None:
+    def __init__(self, id: str, pool: str, shape: Shape) -> None:
         self.id = id
         self.pool = pool
         self.shape = shape
-        self.reusable = reusable
+        self.reusable = True
         """May be given another task after this one."""
         self.phase = Phase.SPAWNING
         self.task = ""
         self.attempt = 0
+        self.message: frames.RunTask | None = None
+        """What it is to be told when it is ready."""
+        self.told = False
         self.stop_code = ""
         """Why its attempt was stopped by the daemon; its end is then already decided."""
-        self.ready = asyncio.Event()
-        self.last_beat = time.monotonic()
-        self.born = time.monotonic()
+        self.ready = False
+        self.born = self.last_sign = time.monotonic()
         self.idle_since = 0.0
         self.tasks_run = 0
+        self.strays = 0
+        self.progress = Progress()
         self.sandbox: Sandbox | None = None
         self.channel: Channel | None = None
         self.gate: Gate | None = None
+        self.gone = asyncio.Event()
+        self.replaced = False
+        """It dies, and another one waits for its place."""
+
+    @property
+    def unclaimed(self) -> bool:
+        """Free to be given a task of its shape, now or as soon as it is up."""
+        return not self.task and self.phase in (Phase.IDLE, Phase.SPAWNING)
+
+    @property
+    def occupied(self) -> bool:
+        """Not to be counted on for another task."""
+        return bool(self.task) or self.phase is Phase.BUSY or (self.phase is Phase.DYING and not self.replaced)
 
     def busy_with(self, task: str, attempt: int) -> bool:
-        return self.task == task and self.attempt == attempt
+        return bool(self.task) and (self.task, self.attempt) == (task, attempt)
 
     def kill(self) -> None:
         """End the whole tree; the exit is noticed by whoever waits for the sandbox."""
@@ -68,38 +91,65 @@ class Worker:
         if self.sandbox is not None:
             self.sandbox.kill()
 
+    def forget_attempt(self) -> None:
+        """Its attempt is over, whatever of it still comes."""
+        self.task, self.attempt, self.message, self.told, self.stop_code = "", 0, None, False, ""
+        self.progress.held = None
+        self.progress = Progress()
+        if self.gate is not None:
+            self.gate.task = ""
+
+
+class Progress:
+    """Lets the newest report of an attempt through, once in PROGRESS_S."""
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
+        self.held: frames.Progress | None = None
+        """What waits for its time."""
+
+    def offer(self, report: frames.Progress) -> bool:
+        """Whether it is time for one; else the report is held, in place of the one before."""
+        now = time.monotonic()
+        if now >= self._not_before:
+            self._not_before = now + PROGRESS_S
+            return True
+        self.held = report
+        return False
+
+    def take(self) -> frames.Progress | None:
+        """What was held."""
+        held, self.held = self.held, None
+        self._not_before = time.monotonic() + PROGRESS_S
+        return held
+
 
 class Channel(asyncio.Protocol):
-    """The daemon's end of a worker's socketpair. Frames go to `on_frame`; what is no frame of the protocol to `on_garbage`."""
+    """The daemon's end of a worker's socketpair. Frames go to `on_frame` with their size, what goes wrong to `on_garbage`."""
 
     def __init__(
-        self, on_frame: Callable[[frames.FromWorker], None], on_garbage: Callable[[ProtocolError], None], max_bytes: int
+        self,
+        on_frame: Callable[[frames.FromWorker, int], None],
+        on_garbage: Callable[[Exception], None],
+        on_closed: Callable[[], None],
     ) -> None:
         self._on_frame = on_frame
         self._on_garbage = on_garbage
-        self._reader = FrameReader(max_bytes)
-        self._max_bytes = max_bytes
+        self._on_closed = on_closed
+        self._reader = FrameReader(frames.MAX_FRAME_BYTES)
         self._transport: asyncio.Transport | None = None
         self._closed = asyncio.Event()
 
-    @classmethod
-    async def open(
-        cls,
-        sock: socket.socket,
-        on_frame: Callable[[frames.FromWorker], None],
-        on_garbage: Callable[[ProtocolError], None],
-        max_bytes: int,
-    ) -> Channel:
+    async def serve(self, sock: socket.socket) -> None:
         """Serve the daemon's end of the pair."""
-        loop = asyncio.get_running_loop()
-        _, channel = await loop.create_unix_connection(lambda: cls(on_frame, on_garbage, max_bytes), sock=sock)
-        return channel
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed.set()
+        self._on_closed()
 
     async def drained(self, timeout_s: float) -> None:
         """Wait until everything that a dead peer had sent is handled, then close."""
@@ -108,32 +158,53 @@ class Channel(asyncio.Protocol):
         self.close()
 
     def data_received(self, data: bytes) -> None:
+        # Of any kind: what a frame brings about must cost its worker, never the loop or another one.
         try:
             for payload in self._reader.feed(data):
-                self._on_frame(frames.from_worker_decoder.decode(payload))
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            self._refuse(ProtocolError(f"the worker sent a frame that is not of the worker protocol: {error}."))
-        except ProtocolError as error:
-            self._refuse(error)
-
-    def _refuse(self, error: ProtocolError) -> None:
-        self.close()
-        self._on_garbage(error)
+                self._on_frame(_decoded(payload), len(payload))
+        except Exception as error:
+            self.close()
+            self._on_garbage(error)
 
     def send(self, message: frames.ToWorker) -> None:
         """Queue a frame; raises ProtocolError if it is larger than the protocol allows."""
         assert self._transport is not None
-        self._transport.write(frame(frames.encoder.encode(message), self._max_bytes))
+        self._transport.write(frame(frames.encoder.encode(message), frames.MAX_FRAME_BYTES))
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
 
-def death_of(exit: Exit) -> tuple[str, str]:
-    """Error code and message for a worker that ended without a result."""
+def _decoded(payload: bytes) -> frames.FromWorker:
+    try:
+        frame: frames.FromWorker = frames.from_worker_decoder.decode(payload)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"the worker sent a frame that is not of the worker protocol: {error}.") from error
+    return frame
+
+
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def death_of(exit: Exit) -> Failure:
+    """What an attempt fails of when its worker ended without a result."""
     if exit.oom_killed:
-        return "OUT_OF_MEMORY", f"the worker was killed for memory: it used {exit.memory_peak_bytes >> 20} MiB, its limit."
+        message = f"the worker was killed for memory: it used {exit.memory_peak_bytes >> 20} MiB, its limit."
+        return Failure(code=ErrorCode.OUT_OF_MEMORY, message=message)
     how = f"signal {exit.signal}" if exit.signal else f"exit code {exit.code}"
     more = " It had reached its process limit." if exit.pids_limit_hit else ""
-    return "WORKER_DIED", f"the worker ended without a result: {how}.{more}"
+    return Failure(code=ErrorCode.WORKER_DIED, message=f"the worker ended without a result: {how}.{more}")
+
+
+def refusal_of(error: Exception) -> Failure:
+    """What an attempt fails of when there is no sandbox for it: retried, unless the sandbox was really refused."""
+    number = getattr(error, "errno", None) or 0
+    message = f"no sandbox for it: {error}"
+    if number in NO_SPACE:
+        return Failure(code=ErrorCode.DISK_FULL, message=message)
+    refused = isinstance(error, SandboxError) and number not in NO_ROOM and not (error.step == "build" and not number)
+    if refused:
+        return Failure(code=ErrorCode.SANDBOX_DENIED, message=message, retriable=False)
+    return Failure(code=ErrorCode.INTERNAL, message=message)

@@ -29,11 +29,18 @@ FrameT = TypeVar("FrameT")
 class RuntimeProcess:
     """One runtime; `frames` are all it has sent so far."""
 
-    def __init__(self, directory: Path, *, prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        prefix: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+        orphan_grace_s: float = 0.5,
+    ) -> None:
         self.workspace = directory / "workspace"
         self.home = directory / "home"
-        self.worker_dir = directory / "worker"
-        for path in (self.workspace, self.home, self.worker_dir):
+        self.outbox = directory / "outbox"
+        for path in (self.workspace, self.home):
             path.mkdir(exist_ok=True)
         self.frames: list[frames.FromWorker] = []
         self._stderr = directory / "stderr"
@@ -45,15 +52,15 @@ class RuntimeProcess:
         env = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.home),
-            "AGENT_SUPERVISOR_WORKER_DIR": str(self.worker_dir),
             **(environment or {}),
         }
-        argv = (*prefix, *RUNTIME)
+        argv = (*prefix, *RUNTIME, str(orphan_grace_s))
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
             (os.POSIX_SPAWN_OPEN, 2, str(self._stderr), os.O_WRONLY | os.O_CREAT, 0o600),
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), frames.CHANNEL_FD),
+            (os.POSIX_SPAWN_OPEN, frames.OUTBOX_FD, str(self.outbox), os.O_WRONLY | os.O_CREAT, 0o600),
         ]
         self.pid = os.posix_spawn(argv[0], argv, env, file_actions=actions)
         self._pidfd = os.pidfd_open(self.pid)
@@ -105,9 +112,6 @@ class RuntimeProcess:
         """What has come as log."""
         found = [item.data for item in self.frames if isinstance(item, frames.Log) and stream in ("", item.stream)]
         return b"".join(found)
-
-    def outbox(self) -> list[str]:
-        return sorted(path.name for path in (self.worker_dir / "outbox").iterdir())
 
     def wait(self) -> int:
         """The exit code (negative: the signal), when it has ended."""

@@ -1,4 +1,4 @@
-"""The agent `python`: a function that can be imported in the sandbox, called inside a warm worker."""
+"""The agent `python`: a function that can be imported in the sandbox, called in a fork of a warm worker."""
 
 from __future__ import annotations
 
@@ -73,6 +73,9 @@ class PythonAgent(FunctionAgent):
                 hint="For example `supervisord_agents.workers.builtin:echo`.",
             )
 
+    def modules(self, task: RunTask) -> tuple[str, ...]:
+        return (parse_input(task.spec, PythonInput).function.partition(":")[0],)
+
     def call(self, task: RunTask, reporter: Reporter) -> Outcome:
         given = parse_input(task.spec, PythonInput)
         try:
@@ -88,7 +91,7 @@ class PythonAgent(FunctionAgent):
         except BaseException as error:
             reporter.log(_traceback_of(error))
             return Outcome(failure=_failure_of(error))
-        return _returned(value)
+        return Outcome(output=value)
 
 
 def _find(path: str) -> Callable[..., Any]:
@@ -119,21 +122,6 @@ def _takes_context(function: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):
         return False  # some built-in functions have no signature
     return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-
-
-def _returned(value: Any) -> Outcome:
-    try:
-        output = msgspec.to_builtins(value, str_keys=True)
-        msgspec.msgpack.encode(output)
-    except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
-        failure = Failure(
-            code=ErrorCode.WORKER_FAILED,
-            message=f"the function returned a {type(value).__qualname__} that cannot be stored: {error}.",
-            hint="Return None, numbers, text, lists and dictionaries of them, or a dataclass.",
-            retriable=False,
-        )
-        return Outcome(failure=failure)
-    return Outcome(output=output)
 
 
 def _exited(error: SystemExit) -> Outcome:

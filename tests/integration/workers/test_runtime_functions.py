@@ -1,6 +1,10 @@
-"""Python functions in a warm worker: what they are given, what they may return, and what they cannot leave behind."""
+"""Python functions in forks of a warm worker: what they are given, what they may return, and what they cannot do to it."""
 
 from __future__ import annotations
+
+import textwrap
+
+import pytest
 
 from supervisord_agents.core.model import Usage
 from supervisord_agents.wire import frames
@@ -53,11 +57,11 @@ def test_sys_exit_ends_the_function_and_not_the_worker(worker: RuntimeProcess) -
 def test_a_value_that_cannot_be_stored_is_named_by_its_type(worker: RuntimeProcess) -> None:
     worker.module("odd", "import threading\ndef go():\n    return threading.Lock()\nasync def later():\n    pass\n")
     end = failed(worker.python("odd:go"))
-    assert "returned a lock" in end.failure.message
+    assert "a lock, cannot be stored" in end.failure.message
     assert not end.failure.retriable
 
 
-def test_text_with_lone_surrogates_and_numbers_too_large_are_refused(worker: RuntimeProcess) -> None:
+def test_text_with_lone_surrogates_numbers_too_large_and_deep_lists_are_refused(worker: RuntimeProcess) -> None:
     worker.module(
         "odd",
         """
@@ -67,15 +71,21 @@ def test_text_with_lone_surrogates_and_numbers_too_large_are_refused(worker: Run
         def number():
             return 1 << 80
 
-        def deep():
+        def deep(levels=100_000):
             value = []
-            for _ in range(100_000):
+            for _ in range(levels):
                 value = [value]
             return value
+
+        def keys():
+            return {None: 1}
         """,
     )
-    for name in ("text", "number", "deep"):
-        assert "cannot be stored" in failed(worker.python(f"odd:{name}")).failure.message
+    for name, arguments in (("text", ()), ("number", ()), ("deep", ()), ("deep", (100,)), ("keys", ())):
+        end = failed(worker.python(f"odd:{name}", *arguments))
+        assert "cannot be stored" in end.failure.message
+        assert (end.failure.code, end.failure.retriable) == ("WORKER_FAILED", False)
+    assert isinstance(worker.python("odd:deep", 99), frames.TaskResult)
 
 
 def test_a_value_over_the_limit_is_refused_and_a_text_is_cut(worker: RuntimeProcess) -> None:
@@ -104,7 +114,7 @@ def test_a_module_of_the_workspace_is_read_anew_by_the_next_task(worker: Runtime
     assert not (worker.workspace / "__pycache__").exists()
 
 
-def test_what_a_function_changes_in_the_process_is_put_back(worker: RuntimeProcess) -> None:
+def test_what_a_function_changes_in_its_process_is_not_there_for_the_next(worker: RuntimeProcess) -> None:
     worker.module(
         "state",
         """
@@ -123,6 +133,8 @@ def test_what_a_function_changes_in_the_process_is_put_back(worker: RuntimeProce
             os.close(1)
             sys.stderr.close()
             sys.stdout = None
+            import json
+            json.dumps = lambda *_: 'hooked'
 
         def look():
             print('still heard')
@@ -130,7 +142,9 @@ def test_what_a_function_changes_in_the_process_is_put_back(worker: RuntimeProce
             os.umask(mask)
             blocked = list(signal.pthread_sigmask(signal.SIG_BLOCK, []))
             handled = signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
-            return [os.getcwd(), dict(os.environ), mask, handled, signal.alarm(0), blocked, sys.path, sys.getrecursionlimit()]
+            import json
+            state = [os.getcwd(), dict(os.environ), mask, handled, signal.alarm(0), blocked, sys.path, sys.getrecursionlimit()]
+            return [*state, json.dumps(1), sorted(os.listdir('/proc/self/fd'))]
         """,
     )
     before = worker.python("state:look").output
@@ -139,7 +153,7 @@ def test_what_a_function_changes_in_the_process_is_put_back(worker: RuntimeProce
     assert worker.log("stdout").count(b"still heard\n") == 2
 
 
-def test_a_worker_whose_function_left_a_thread_behind_says_so_and_ends_after_the_result(worker: RuntimeProcess) -> None:
+def test_a_thread_that_a_function_left_behind_does_not_hold_the_result(worker: RuntimeProcess) -> None:
     worker.module(
         "lively",
         """
@@ -151,8 +165,121 @@ def test_a_worker_whose_function_left_a_thread_behind_says_so_and_ends_after_the
         """,
     )
     assert worker.python("lively:go").output == 1
-    assert b"left 1 thread(s) running (left)" in worker.log("worker")
-    assert worker.wait() == 0
+    assert worker.python("lively:go", attempt=2).output == 1
+
+
+def test_a_function_has_neither_the_channel_nor_the_outbox(worker: RuntimeProcess) -> None:
+    worker.module(
+        "look",
+        """
+        import os, stat
+
+        def go():
+            kinds = {}
+            for number in os.listdir('/proc/self/fd'):
+                try:
+                    kinds[number] = stat.S_IFMT(os.fstat(int(number)).st_mode)
+                except OSError:
+                    pass  # the directory that was being read
+            return {number: stat.filemode(kind)[0] for number, kind in kinds.items()}
+        """,
+    )
+    # 3 is the pipe of its reports.
+    assert worker.python("look:go").output == {"0": "c", "1": "p", "2": "p", "3": "p"}
+
+
+SENDER = """
+import os, struct, time
+import msgspec
+
+def write(data):
+    os.write(3, struct.pack('<I', len(data)) + data)
+
+def send(frame, times=1):
+    for _ in range(times):
+        write(msgspec.msgpack.encode(frame))
+
+"""
+
+
+FORGER = """
+def go():
+    of_another = {'task': 'g9.other', 'attempt': 7}
+    send({'type': 'progress', **of_another, 'fraction': 5.0, 'message': 'x' * 100_000})
+    send({'type': 'log', **of_another, 'stream': 'stdout', 'data': b'mine'})
+    send({'type': 'result', **of_another, 'output': 'forged', 'last': True})
+    send({'type': 'result', **of_another, 'output': 'again'})
+    time.sleep(60)
+"""
+
+
+def test_what_a_function_forges_is_of_its_own_attempt_or_nothing(worker: RuntimeProcess) -> None:
+    worker.module("forger", SENDER + FORGER)
+    assert worker.python("forger:go", attempt=3) == frames.TaskResult(task="g1.t1", attempt=3, output="forged")
+    said = [item for item in worker.frames if isinstance(item, frames.Progress | frames.Log)]
+    assert said == [
+        frames.Progress(task="g1.t1", attempt=3, fraction=1.0, message="x" * 4096),
+        frames.Log(task="g1.t1", attempt=3, stream="worker", data=b"mine"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["os.write(3, b'\\xff' * 8)", "send({'type': 'hello', 'version': 1})", "send({'type': 'result'})", "write(b'\\x91' * 5000)"],
+)
+def test_a_function_that_speaks_no_protocol_fails_alone(worker: RuntimeProcess, body: str) -> None:
+    worker.module("garbage", SENDER + f"def go():\n    {body}\n    time.sleep(60)\n")
+    end = failed(worker.python("garbage:go"))
+    assert end.failure.code == "WORKER_FAILED"
+    assert "what is no report" in end.failure.message
+    assert worker.python("supervisord_agents.workers.builtin:echo", 1).output == 1
+
+
+def test_a_deep_output_that_is_forged_is_refused_too(worker: RuntimeProcess) -> None:
+    forge = """
+    def go():
+        frame = msgspec.msgpack.encode({'type': 'result', 'task': '', 'attempt': 0, 'output': None})
+        write(frame[:-1] + b'\\x91' * 500 + b'\\xc0')
+    """
+    worker.module("deep", SENDER + textwrap.dedent(forge))
+    end = failed(worker.python("deep:go"))
+    assert "nested deeper than 100" in end.failure.message
+    assert not end.failure.retriable
+
+
+def test_many_reports_of_progress_come_as_few_frames(worker: RuntimeProcess) -> None:
+    report = {"type": "progress", "task": "", "attempt": 0, "fraction": 0.5}
+    worker.module("flood", SENDER + f"def go():\n    send({report}, 20_000)\n")
+    worker.python("flood:go")
+    assert 0 < sum(isinstance(item, frames.Progress) for item in worker.frames) < 10_000
+
+
+def test_a_function_whose_process_dies_costs_its_attempt_and_not_the_worker(worker: RuntimeProcess) -> None:
+    worker.module("die", "import os\ndef go(how):\n    os.kill(os.getpid(), 11) if how else os._exit(3)\n")
+    said = [failed(worker.python("die:go", how)).failure for how in (1, 0)]
+    assert [failure.code for failure in said] == ["WORKER_DIED", "WORKER_DIED"]
+    assert "signal 11 without a result" in said[0].message
+    assert "code 3 without a result" in said[1].message
+    assert worker.python("supervisord_agents.workers.builtin:echo", 1).output == 1
+
+
+def test_installed_modules_stay_imported_and_those_of_the_workspace_do_not(worker: RuntimeProcess) -> None:
+    worker.module("seen", "import sys\ndef go(*names):\n    return [name in sys.modules for name in names]\n")
+    worker.python("colorsys:rgb_to_hsv", 0.1, 0.2, 0.3)
+    worker.python("nowhere:go")
+    assert worker.python("seen:go", "colorsys", "nowhere").output == [True, False]
+    worker.module("colorsys", "def rgb_to_hsv(*_):\n    return 'of the workspace'\n")
+    assert worker.python("colorsys:rgb_to_hsv").output == "of the workspace"
+    (worker.workspace / "colorsys.py").unlink()
+    assert worker.python("colorsys:rgb_to_hsv", 0, 0, 0).output == [0.0, 0.0, 0]
+
+
+def test_what_a_function_says_it_used_is_in_its_result(worker: RuntimeProcess) -> None:
+    source = "def go(context):\n    context.usage(input_tokens=3)\n    context.usage(output_tokens=4, cost_usd=0.5)\n"
+    worker.module("used", source)
+    end = worker.python("used:go")
+    assert isinstance(end, frames.TaskResult)
+    assert end.usage == Usage(3, 4, 0.5)
 
 
 def test_a_function_may_run_programs_of_its_own(worker: RuntimeProcess) -> None:

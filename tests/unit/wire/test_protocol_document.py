@@ -39,7 +39,6 @@ EVERY_CONSTANT_OF = (
     "daemon.handlers",
     "daemon.views",
     "workers.ending",
-    "workers.outbox",
     "workers.runtime",
     "workers.uplink",
 )
@@ -380,7 +379,4 @@ def test_the_hello_of_the_examples_is_the_one_that_the_daemon_takes() -> None:
 
 def test_every_kind_of_frame_that_matters_has_an_example() -> None:
     shown = {item.value["type"] for item in examples() if isinstance(item.value, dict)}
-    assert shown == {tag_of(struct) for struct in (*frames.ToWorker.__args__, *frames.FromWorker.__args__)} - {
-        "shutdown",
-        "usage",
-    }
+    assert shown == {tag_of(struct) for struct in (*frames.ToWorker.__args__, *frames.FromWorker.__args__)} - {"usage"}

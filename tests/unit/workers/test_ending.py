@@ -8,7 +8,7 @@ from supervisord_agents.core.model import Failure, TaskSpec, Usage
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.agents.base import Outcome
 from supervisord_agents.workers.child import Kept
-from supervisord_agents.workers.ending import TooLarge, ending, shorten
+from supervisord_agents.workers.ending import Refused, ending, shorten
 
 TASK = frames.RunTask(task="g.t", attempt=2, spec=TaskSpec(), agent_class="", output_limit_bytes=1000)
 
@@ -33,7 +33,7 @@ def test_the_longest_texts_of_a_dictionary_are_cut_first() -> None:
 
 @pytest.mark.parametrize("output", [list(range(10_000)), {"a": list(range(10_000)), "b": "x" * 10_000}])
 def test_what_is_no_text_is_not_cut(output: object) -> None:
-    with pytest.raises(TooLarge):
+    with pytest.raises(Refused):
         shorten(output, 1000)
 
 
@@ -57,6 +57,34 @@ def test_a_message_that_is_endless_or_no_text_is_made_fit() -> None:
     assert isinstance(frame, frames.TaskError)
     assert frame.failure.message.startswith("\\ud800xxx")
     assert size(frame) < 10_000
+
+
+def deep(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+class Odd:
+    """A value of which even the class is unknown to the encoder."""
+
+
+@pytest.mark.parametrize("output", [deep(101), deep(5000), {None: 1}, {"a": Odd()}, 1 << 70, "\ud800"])
+def test_an_output_that_cannot_be_stored_is_a_failure_and_is_not_retried(output: object) -> None:
+    frame = ending(TASK, Outcome(output=output))
+    assert isinstance(frame, frames.TaskError)
+    assert (frame.failure.code, frame.failure.retriable, frame.output) == ("WORKER_FAILED", False, None)
+    assert "cannot be stored" in frame.failure.message
+
+
+def test_an_output_nested_as_deep_as_allowed_stays() -> None:
+    assert ending(TASK, Outcome(output=deep(100))) == frames.TaskResult(task="g.t", attempt=2, output=deep(100))
+
+
+@pytest.mark.parametrize("usage", [Usage(-1), Usage(1 << 70), Usage(cost_usd=float("nan")), Usage(cost_usd=-1.0), None])
+def test_a_usage_that_cannot_be_counts_as_nothing(usage: Usage) -> None:
+    assert ending(TASK, Outcome(usage=usage)).usage == Usage()
 
 
 def test_the_beginning_of_a_stream_is_kept() -> None:

@@ -1,0 +1,213 @@
+"""An attempt of a FunctionAgent: the function runs in a fork of the warm runtime, and speaks to it through a pipe.
+
+The fork has neither the channel nor the outbox. What comes out of the pipe is untrusted like all that a task does: it is decoded,
+bounded and put into frames of this very attempt by the runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import selectors
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from typing import NoReturn
+
+import msgspec
+import prctl
+
+from supervisord_agents.core.model import Failure, Usage
+from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError
+from supervisord_agents.wire import frames
+from supervisord_agents.wire.framing import FrameReader, frame
+from supervisord_agents.workers.agents.base import AgentFailure, FunctionAgent, Outcome
+from supervisord_agents.workers.child import Child, cancelled
+from supervisord_agents.workers.ending import clean_message, ending, sane
+from supervisord_agents.workers.uplink import LOG_FRAME_BYTES, Uplink
+
+REPORT_FD = 3
+"""In the fork, in place of the channel."""
+MAX_FD = 65_536
+EXIT_BROKEN = 70
+"""Of the fork: what is around the function failed, not the function (EX_SOFTWARE of sysexits(3))."""
+Report = frames.Progress | frames.Log | frames.UsageReport | frames.TaskResult | frames.TaskError
+_report_decoder = msgspec.msgpack.Decoder(Report)
+
+
+class FunctionJob:
+    """A running function. Raises OSError if there can be no process for it."""
+
+    def __init__(self, selector: selectors.BaseSelector, uplink: Uplink, agent: FunctionAgent, task: frames.RunTask) -> None:
+        self.task = task
+        self._uplink = uplink
+        self._reader = FrameReader(frames.MAX_FRAME_BYTES)
+        self._end: frames.TaskResult | frames.TaskError | None = None
+        self._broken = ""
+        with contextlib.ExitStack() as on_failure:
+            pipes = [_pipe(on_failure) for _ in range(3)]
+            pid = os.fork()
+            if pid == 0:
+                _become(agent, task, [writing for _, writing in pipes])
+            on_failure.pop_all()
+        (stdout, stderr, reports), writing = zip(*pipes, strict=True)
+        for descriptor in writing:
+            os.close(descriptor)
+        self.child = Child(selector, pid, drain_s=0.0)
+        self.child.read(stdout, lambda data: uplink.log(task, "stdout", data))
+        self.child.read(stderr, lambda data: uplink.log(task, "stderr", data))
+        self.child.read(reports, self._hear)
+
+    def outcome(self) -> Outcome:
+        """What the function came to, by its own word or by how its process ended."""
+        outcome = self._said()
+        if self.child.stop_requested:
+            return msgspec.structs.replace(outcome, failure=cancelled(self.child, "function"))
+        return outcome
+
+    def _said(self) -> Outcome:
+        end = self._end
+        if end is not None:
+            failure = end.failure if isinstance(end, frames.TaskError) else None
+            return Outcome(output=end.output, usage=end.usage, failure=failure, truncated=end.truncated)
+        if self._broken:
+            message = f"the process of the function sent what is no report: {clean_message(self._broken)}"
+            return Outcome(failure=Failure(code=ErrorCode.WORKER_FAILED, message=message))
+        message = f"the process of the function {self.child.how} without a result."
+        return Outcome(failure=Failure(code=ErrorCode.WORKER_DIED, message=message))
+
+    def _hear(self, data: bytes) -> None:
+        progress: frames.Progress | None = None
+        try:
+            for payload in () if self._broken else self._reader.feed(data):
+                report = _report_decoder.decode(payload)
+                if self._end is not None:
+                    break
+                if isinstance(report, frames.Progress):
+                    progress = report  # of many at a time the last one is enough
+                else:
+                    self._pass_on(progress)
+                    progress = None
+                    self._take(report)
+        except (ProtocolError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            self._broken = str(error)
+            self.child.kill()
+        self._pass_on(progress)
+
+    def _take(self, report: frames.Log | frames.UsageReport | frames.TaskResult | frames.TaskError) -> None:
+        if isinstance(report, frames.Log):
+            self._uplink.log(self.task, "worker", report.data)
+        elif isinstance(report, frames.UsageReport):
+            usage = frames.UsageReport(task=self.task.task, attempt=self.task.attempt, usage=report.usage)
+            self._uplink.send(usage)
+        else:
+            self._end = report
+            self.child.kill()  # threads of its own must not keep it
+
+    def _pass_on(self, progress: frames.Progress | None) -> None:
+        if progress is not None:
+            self._uplink.send(
+                frames.Progress(
+                    task=self.task.task,
+                    attempt=self.task.attempt,
+                    fraction=min(1.0, progress.fraction) if progress.fraction >= 0 else -1.0,
+                    message=clean_message(progress.message),
+                )
+            )
+
+
+def _pipe(on_failure: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        on_failure.callback(os.close, end)
+    return ends
+
+
+def _become(agent: FunctionAgent, task: frames.RunTask, pipes: Iterable[int]) -> NoReturn:
+    """In the fork: run the function, report its end, and leave without a look at what the runtime had in hand."""
+    code = EXIT_BROKEN
+    try:
+        _settle(*pipes)
+        reporter = PipeReporter(task)
+        outcome = _perform(agent, task, reporter)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        reporter.end(outcome)
+        code = 0
+    except BaseException:
+        with contextlib.suppress(BaseException):
+            os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+    finally:
+        os._exit(code)
+
+
+def _settle(stdout: int, stderr: int, reports: int) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    # In place of the channel; the outbox and all else of the runtime is closed behind it.
+    os.dup2(reports, REPORT_FD, inheritable=False)
+    os.closerange(REPORT_FD + 1, MAX_FD)
+    # Message queues would outlive the task, and there is no way to list them.
+    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, 0))
+    prctl.set_dumpable(1)
+    # Every fork would draw the same numbers from it; the generators of the standard library see to this themselves.
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+
+
+def _perform(agent: FunctionAgent, task: frames.RunTask, reporter: PipeReporter) -> Outcome:
+    try:
+        os.chdir(task.workspace)
+    except OSError as error:
+        message = f"the workspace {task.workspace} cannot be entered in the sandbox: {error.strerror}."
+        return Outcome(failure=Failure(code=ErrorCode.SANDBOX_DENIED, message=message, retriable=False))
+    sys.path.insert(0, task.workspace)
+    try:
+        outcome = agent.call(task, reporter)
+    except AgentFailure as error:
+        return Outcome(failure=error.failure)
+    except SupervisorError as error:
+        return Outcome(failure=Failure(code=error.code, message=str(error), retriable=False))
+    if outcome.usage == Usage():
+        outcome = msgspec.structs.replace(outcome, usage=reporter.used)
+    return outcome
+
+
+class PipeReporter:
+    """Speaks for the attempt, in the fork, from any thread."""
+
+    def __init__(self, task: frames.RunTask) -> None:
+        self._task = task
+        self._lock = threading.Lock()
+        self.used = Usage()
+        """All that `usage` was told."""
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        self._send(frames.Progress(task="", attempt=0, fraction=float(fraction), message=clean_message(str(message))))
+
+    def log(self, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")
+        data = data if data.endswith(b"\n") else data + b"\n"
+        for start in range(0, len(data), LOG_FRAME_BYTES):
+            self._send(frames.Log(task="", attempt=0, stream="worker", data=data[start : start + LOG_FRAME_BYTES]))
+
+    def usage(self, usage: Usage) -> None:
+        usage = sane(usage)
+        self.used += usage
+        self._send(frames.UsageReport(task="", attempt=0, usage=usage))
+
+    def end(self, outcome: Outcome) -> None:
+        self._send(ending(self._task, outcome))
+
+    def _send(self, report: Report) -> None:
+        data = memoryview(frame(frames.encoder.encode(report), frames.MAX_FRAME_BYTES))
+        with self._lock:
+            while data:
+                data = data[os.write(REPORT_FD, data) :]
