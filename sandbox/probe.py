@@ -57,6 +57,8 @@ _REMEDIES = {
     "pivot_root": "Let the container that this runs in call pivot_root(2): its filter refuses it.",
 }
 _OPTIONAL = frozenset({"id-mapped mounts", "landlock"})
+NOT_NEEDED = _OPTIONAL | {"other groups", "apparmor", "yama"}
+"""Layers that a sandbox can do without, whoever makes it."""
 _UNUSED = frozenset({"landlock"})
 """Nothing applies it yet, so that it enforces nothing where it works."""
 _HERE = str(Path(__file__).parent.parent)

@@ -1,4 +1,7 @@
-"""The checks behind `agentctl doctor`, one function an area. They change nothing."""
+"""The checks behind `agentctl doctor`, one function an area.
+
+They change nothing that lasts: the trials of the host make small cgroups and a sandbox of their own, and take them away again.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class Finding(msgspec.Struct, frozen=True):
 def examine(session: Session) -> list[Finding]:
     """All findings. Takes a second or two: the host is examined by trying."""
     config, findings = _configuration(session)
-    return [*findings, *_host(config), *_agents(config), *_providers(config), *_directories(config), _supervisor(session)]
+    return [*findings, *_host(session, config), *_agents(config), *_providers(config), *_directories(config), _supervisor(session)]
 
 
 def _configuration(session: Session) -> tuple[Config, list[Finding]]:
@@ -56,11 +59,29 @@ def _configuration(session: Session) -> tuple[Config, list[Finding]]:
     return config, [Finding("configuration", "file", Mark.OK, where)]
 
 
-def _host(config: Config) -> Iterator[Finding]:
+def _host(session: Session, config: Config) -> Iterator[Finding]:
+    """As a running supervisor has found it, for it makes the sandboxes, with its own rights; else by trying with ours."""
+    from sandbox.probe import NOT_NEEDED
+
+    try:
+        enforcement = session.run(lambda client: client.status()).enforcement
+    except SupervisorError:
+        yield from _tried(config)
+        return
+    for name, how in enforcement.items():
+        if how == "on":
+            yield Finding("sandbox", name, Mark.OK, "on, says the running supervisor")
+            continue
+        may_be = not how or name in NOT_NEEDED or name.split()[0] in config.sandbox.optional_layers
+        what = "not used" if not how else "missed by the running supervisor"
+        yield Finding("sandbox", name, Mark.OFF if may_be else Mark.MISSING, what, how)
+
+
+def _tried(config: Config) -> Iterator[Finding]:
     from sandbox.probe import probe
 
     try:
-        layers = probe()
+        layers = probe(whole=True)
     except SandboxError as error:
         yield Finding("sandbox", "trials", Mark.MISSING, error.message, error.hint)
         return
