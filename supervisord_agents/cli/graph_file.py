@@ -61,7 +61,8 @@ def _struct_at(place: str) -> type[msgspec.Struct]:
     if not place:
         return Graph
     last = place.rpartition(".")[2].partition("[")[0]
-    return {"limits": Limits, "dependencies": Dependency}.get(last, TaskSpec)
+    known: dict[str, type[msgspec.Struct]] = {"limits": Limits, "dependencies": Dependency}
+    return known.get(last, TaskSpec)
 
 
 def text_of(name: str) -> str:
