@@ -46,7 +46,14 @@ class Finding(msgspec.Struct, frozen=True):
 def examine(session: Session) -> list[Finding]:
     """All findings. Takes a second or two: the host is examined by trying."""
     config, findings = _configuration(session)
-    return [*findings, *_host(session, config), *_agents(config), *_providers(config), *_directories(config), _supervisor(session)]
+    return [
+        *findings,
+        *_host(session, config),
+        *_agents(config),
+        *_providers(config),
+        *_directories(config),
+        _supervisor(session),
+    ]
 
 
 def _configuration(session: Session) -> tuple[Config, list[Finding]]:
