@@ -78,8 +78,8 @@ async def test_when_patience_ends_the_agent_is_told_how_to_go_on(socket: Path, t
             await session.call("delegate", tasks=[{"argv": ["a"]}], key="mine")
 
 
-async def refused(socket: Path, tmp_path: Path, patience_s: float = 600.0) -> str:
-    """What the agent is told when it delegates; a patience that no test has, unless one is given."""
+async def refused(socket: Path, tmp_path: Path, patience_s: float = 5.0) -> str:
+    """What the agent is told when it delegates."""
     async with Link(socket, patience_s) as link, McpClient(server_of(Tools(link, tmp_path))) as client:
         with pytest.raises(ToolFailed) as caught:
             await McpSession(client).call("delegate", tasks=[{"argv": ["a"]}], key="mine")
@@ -100,7 +100,7 @@ async def test_a_user_who_is_not_let_in_is_told_so_at_once(socket: Path, tmp_pat
         monkeypatch.setattr(server, "_uids", frozenset[int]())
         said = await refused(socket, tmp_path)
     assert "may not use this supervisor" in said
-    assert "not known" not in said
+    assert "accepted" not in said
 
 
 async def test_a_daemon_that_stops_is_waited_for_and_what_it_said_is_kept(socket: Path, tmp_path: Path) -> None:
