@@ -50,7 +50,8 @@ class SupervisorError(Exception):
     def __str__(self) -> str:
         where = f"{self.field}: " if self.field else ""
         rest = " ".join(part for part in (self.kept, self.hint) if part)
-        return f"{where}{self.message}" + (f" {rest}" if rest else "")
+        stop = "" if not rest or self.message.endswith((".", "!", "?", ":")) else "."
+        return f"{where}{self.message}{stop}" + (f" {rest}" if rest else "")
 
 
 class InvalidInput(SupervisorError):

@@ -44,7 +44,8 @@ def after_failure(task: Task, failure: Failure, now: float) -> Verdict:
         return Verdict(State.FAILED, failure)
     last = f"{failure.code}: {failure.message}" if failure.message else failure.code
     if task.retries >= spec.max_retries:
-        message = f"gave up after {spec.max_retries} retries; the last failure was {last}"
+        retries = "1 retry" if spec.max_retries == 1 else f"{spec.max_retries} retries"
+        message = f"gave up after {retries}; the last failure was {last}"
         return Verdict(State.DEAD, Failure(ErrorCode.MAX_RETRIES, message, failure.hint, retriable=False))
     retry_at = now + retry_delay_s(task.id, task.attempt, task.retries + 1, spec.backoff_s)
     if task.deadline_at and retry_at >= task.deadline_at:

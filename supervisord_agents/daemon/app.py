@@ -39,6 +39,7 @@ from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.handlers import Facts, Handlers
 from supervisord_agents.daemon.upkeep import Upkeep, in_words
 from supervisord_agents.daemon.waiters import Waiters
+from supervisord_agents.daemon.workspaces import Workspaces, secrets_of
 from supervisord_agents.errors import ConfigError, DiskFull, SupervisorError, Unavailable
 from supervisord_agents.gateway.server import Gateway
 from supervisord_agents.journal.committer import Committer
@@ -247,7 +248,7 @@ async def _serve(
     upkeep = Upkeep(config, engine, committer, journal, results, facts, on_space=attempts.slots_changed)
     handlers = Handlers(
         engine,
-        Admission(config, agents, state_dir),
+        Admission(config, agents, Workspaces(secrets_of(config))),
         attempts,
         ends,
         pools,
