@@ -124,14 +124,11 @@ def _build_root(entry: Entry) -> None:
     mounts = PrivateMounts()
     # Opened before BUILD_AT hides what is below it.
     sources = [(_open_source(tree), tree) for tree in plan.trees]
-    owners = [_owner(source, tree, entry) for source, tree in sources]
+    owners = {tree: _owner(source, tree, entry) for source, tree in sources if tree.writable or tree.owner is not None}
     users = _users(entry, owners)
-    trees = [
-        (_copy(mounts, source, tree, users.get(owner, -1) if tree.writable else -1), tree)
-        for (source, tree), owner in zip(sources, owners, strict=True)
-    ]
-    for users_of_one in users.values():
-        os.close(users_of_one)
+    trees = [(_copy(mounts, source, tree, users.get(tree, -1)), tree) for source, tree in sources]
+    for descriptor in set(users.values()):
+        os.close(descriptor)
     mounts.tmpfs(BUILD_AT, entry.spec.tmp_bytes, INODES)
     os.chdir(BUILD_AT)
     _skeleton(trees, entry)
@@ -171,17 +168,18 @@ def _owner(source: int, tree: Tree, entry: Entry) -> Owner:
     )
 
 
-def _users(entry: Entry, owners: list[Owner]) -> dict[Owner, int]:
-    """User namespaces for the owners of writable binds that are not the worker itself, made by the fork server."""
-    pairs = zip(entry.plan.trees, owners, strict=True)
-    others = dict.fromkeys(owner for tree, owner in pairs if tree.writable and owner != (entry.uid, entry.gid))
-    if not others or not entry.change_ids:
+def _users(entry: Entry, owners: dict[Tree, Owner]) -> dict[Tree, int]:
+    """A user namespace for each writable bind whose owner is not the worker itself, made by the fork server, one an owner."""
+    shifted = {tree: owner for tree, owner in owners.items() if tree.writable and owner != (entry.uid, entry.gid)}
+    if not shifted or not entry.change_ids:
         return {}
-    entry.status.send(msgspec.msgpack.encode(Owners(tuple(others))))
+    others = tuple(dict.fromkeys(shifted.values()))
+    entry.status.send(msgspec.msgpack.encode(Owners(others)))
     packet, users = protocol.receive_packet(entry.status, 16)
     if packet != GO or len(users) != len(others):
         os._exit(CANNOT_START)
-    return dict(zip(others, users, strict=True))
+    of_owner = dict(zip(others, users, strict=True))
+    return {tree: of_owner[owner] for tree, owner in shifted.items()}
 
 
 def _copy(mounts: PrivateMounts, source: int, tree: Tree, users: int) -> int:

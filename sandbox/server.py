@@ -88,6 +88,8 @@ class Server:
         self._cgroups.sweep()
         self._cgroups.sweep_abandoned()
         self._born_in_group = self._cgroups.backend == "v2"
+        self._not_held = {name: how for name, how in self._cgroups.layers().items() if how != self._cgroups.backend}
+        """The resources that no cgroup limits here, each with the reason."""
         self._children: dict[int, Child] = {}
         self._unremoved: list[Group] = []
         self._stop_at: float | None = None
@@ -179,7 +181,7 @@ class Server:
                 status=theirs,
                 descriptors=descriptors,
                 # Only where the user is the sandbox's own: a person's other processes would count too.
-                rlimit_pids=spec.pids if self._root and "pids" in self._not_held() else 0,
+                rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
             )
             pid, pidfd = linux.clone(NAMESPACES, group.directory_fd() if group and self._born_in_group else -1)
             if pid == 0:
@@ -193,7 +195,7 @@ class Server:
 
     def _group(self, id: int, spec: SandboxSpec) -> Group | None:
         asked: dict[str, int] = {name: getattr(spec, field) for name, field in LIMITS.items()}
-        lacking = {name: why for name, why in self._not_held().items() if asked[name]}
+        lacking = {name: why for name, why in self._not_held.items() if asked[name]}
         if lacking and "cgroup" not in spec.optional_layers:
             limits = ", ".join(f"{LIMITS[name]} = {asked[name]}" for name in lacking)
             whys = " ".join(dict.fromkeys(lacking.values()))
@@ -201,10 +203,6 @@ class Server:
         if self._cgroups.backend == "none":
             return None
         return self._cgroups.create(f"sandbox-{id}", **{LIMITS[name]: 0 if name in lacking else asked[name] for name in asked})
-
-    def _not_held(self) -> dict[str, str]:
-        """The resources that no cgroup limits here, each with the reason."""
-        return {name: how for name, how in self._cgroups.layers().items() if how != self._cgroups.backend}
 
     def _attach(self, child: Child, group: Group) -> None:
         try:
