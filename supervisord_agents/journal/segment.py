@@ -239,8 +239,8 @@ def records_after(data: bytes, offset: int, sequence: int, header: Header) -> It
     unpack, checksum, salt, size = _RECORD_HEAD.unpack_from, zlib.crc32, header.checksum, len(data)
     view = memoryview(data)
     head = _head_pattern(size, sequence)
-    place = offset
-    while (match := head.search(data, place + _LENGTH_TOP)) is not None:
+    place, used = offset, len(data.rstrip(b"\0"))
+    while (match := head.search(data, place + _LENGTH_TOP, used)) is not None:
         place = match.start() - _LENGTH_TOP
         length, crc, found, index, kind = unpack(data, place)
         checked = place + _LENGTH_CRC.size
