@@ -1,0 +1,179 @@
+"""Pools over a spawner that makes nothing: the test speaks in the place of each worker, on the other end of its channel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sandbox.errors import SandboxError
+from sandbox.spawner import Exit
+from sandbox.spec import SandboxSpec
+from supervisord_agents.config import Config, Pool
+from supervisord_agents.core.model import Failure, TaskSpec
+from supervisord_agents.wire import frames
+from supervisord_agents.wire.framing import frame
+from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.outbox import Outbox
+from supervisord_agents.workers.pool import Pools
+
+PATIENCE_S = 20.0
+COMMAND = TaskSpec(agent="command", input={"argv": ["true"]})
+FUNCTION = TaskSpec(agent="python", input={"function": "a:b"})
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until it holds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+class StubSandbox:
+    """What a worker is to the daemon."""
+
+    def __init__(self, descriptors: Mapping[int, int]) -> None:
+        self.listeners: list[socket.socket] = []
+        self.killed = False
+        self.channel = socket.socket(fileno=os.dup(descriptors[frames.CHANNEL_FD]))
+        self.outbox = Outbox(os.dup(descriptors[frames.OUTBOX_FD]))
+        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+
+    def say(self, *messages: frames.Frame | bytes) -> None:
+        data = (item if isinstance(item, bytes) else frame(frames.encoder.encode(item)) for item in messages)
+        self.channel.sendall(b"".join(data))
+
+    def hello(self) -> None:
+        self.say(frames.WorkerHello(version=frames.WORKER_PROTOCOL_VERSION))
+
+    def leave(self, exit: Exit) -> None:
+        self.channel.close()
+        if not self._exit.done():
+            self._exit.set_result(exit)
+
+    def kill(self) -> None:
+        self.killed = True
+        self.leave(Exit(code=-1, signal=9))
+
+    async def wait(self) -> Exit:
+        return await asyncio.shield(self._exit)
+
+
+class StubSpawner:
+    def __init__(self) -> None:
+        self.made: list[StubSandbox] = []
+        self.error: Exception | None = None
+        self.ended = False
+        self.with_listener = False
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def spawn(self, spec: SandboxSpec, descriptors: Mapping[int, int]) -> StubSandbox:
+        sandbox = StubSandbox(descriptors)
+        await self.hold.wait()
+        if self.error is not None:
+            sandbox.kill()
+            raise self.error
+        if self.with_listener:
+            sandbox.listeners.append(socket.create_server(("127.0.0.1", 0)))
+        self.made.append(sandbox)
+        return sandbox
+
+    @property
+    def alive(self) -> list[StubSandbox]:
+        return [sandbox for sandbox in self.made if not sandbox._exit.done()]
+
+
+class BrokenGateway:
+    async def attach(self, listener: socket.socket, owner: str) -> Any:
+        raise OSError(24, "Too many open files")
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.ended: list[frames.TaskResult | frames.TaskError] = []
+        self.died: list[tuple[str, int, Failure]] = []
+        self.said: list[Any] = []
+        self.durable = True
+        self.settling = asyncio.Event()
+        self.settling.set()
+
+    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> None:
+        self.ended.append(frame)
+
+    def attempt_died(self, task: str, attempt: int, failure: Failure) -> None:
+        self.died.append((task, attempt, failure))
+
+    def attempt_said(self, frame: Any) -> None:
+        self.said.append(frame)
+
+    def slots_changed(self) -> None:
+        pass
+
+    async def settled(self) -> bool:
+        await self.settling.wait()
+        return self.durable
+
+
+class PoolBench:
+    """One pool `p` with its surroundings."""
+
+    def __init__(self, directory: Path, *, min_workers: int = 0, max_workers: int = 2) -> None:
+        config = Config(pools={"p": Pool(min_workers=min_workers, max_workers=max_workers)})
+        self.directory = directory / "workers"
+        self.spawner = StubSpawner()
+        self.heard = Heard()
+        self.pools = Pools(
+            config,
+            AgentRegistry(config),
+            self.spawner,  # type: ignore[arg-type]
+            BrokenGateway(),
+            self.directory,
+            "e",
+        )
+        self.pools.start(self.heard)
+
+    def claim(self, task: str, spec: TaskSpec = FUNCTION) -> str:
+        worker = self.pools.claim("p", task, 1, spec)
+        self.pools.launch(worker, frames.RunTask(task=task, attempt=1, spec=spec, agent_class="x"))
+        return worker
+
+    async def working(self, task: str, spec: TaskSpec = FUNCTION) -> StubSandbox:
+        """A worker that has been told its task."""
+        made = len(self.spawner.made)
+        self.claim(task, spec)
+        await until(lambda: len(self.spawner.made) > made)
+        sandbox = self.spawner.made[-1]
+        sandbox.hello()
+        sandbox.channel.setblocking(False)
+        await until(lambda: self.told(sandbox))
+        return sandbox
+
+    def told(self, sandbox: StubSandbox) -> bytes:
+        """What the daemon has sent it by now."""
+        try:
+            return sandbox.channel.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    @property
+    def view(self) -> tuple[int, int]:
+        (view,) = self.pools.views({})
+        return view.busy, view.idle
+
+    @property
+    def free(self) -> int:
+        return self.pools.free()["p"]
+
+
+def no_sandbox(**values: Any) -> SandboxError:
+    return SandboxError("no.", **values)
+
+
+def result(task: str, **values: Any) -> frames.TaskResult:
+    return frames.TaskResult(task=task, attempt=1, **values)
