@@ -147,7 +147,7 @@ class Attempts:
         spec = task.spec
         worker, failure = "", None
         try:
-            worker = self._pools.claim(start.pool, start.task, start.attempt, spec)
+            worker = self._pools.claim(start.pool, start.task, start.attempt, spec, task.client)
         except SupervisorError as error:
             failure = Failure(code=error.code, message=error.message, hint=error.hint, retriable=error.code in TRANSIENT)
         except Exception as error:

@@ -12,6 +12,7 @@ from supervisord_agents import config as configuration
 from supervisord_agents.config import Config
 from supervisord_agents.errors import InvalidInput
 from supervisord_agents.workers.agents.base import refuse_nul
+from supervisord_agents.workers.shape import owns
 
 FIELD = "workspace"
 
@@ -51,8 +52,3 @@ def secrets_of(config: Config) -> list[Path]:
     found = configuration.find_config()
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return [*secrets, *([found] if found else []), *([Path(runtime)] if runtime else [])]
-
-
-def owns(uid: int, owner: int) -> bool:
-    """Whether a client may hand over what `owner` has: root and the daemon's own user may hand over anything."""
-    return uid in (0, os.geteuid(), owner)

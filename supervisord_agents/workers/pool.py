@@ -108,10 +108,13 @@ class Pools:
         shut = self._closing or self._spawner.ended  # then a restart queues the tasks again
         return {name: 0 if shut or now < self._held_until.get(name, 0.0) else max(0, count) for name, count in room.items()}
 
-    def claim(self, pool: str, task: str, attempt: int, spec: TaskSpec) -> str:
-        """Set a worker aside for an attempt and give its id. Raises SupervisorError if no worker can be made for it."""
+    def claim(self, pool: str, task: str, attempt: int, spec: TaskSpec, client: str = "") -> str:
+        """Set a worker aside for an attempt and give its id; `client` is the uid that submitted the task, as text.
+
+        Raises SupervisorError if no worker can be made for it.
+        """
         try:
-            shape = self._shaper.of(spec)
+            shape = self._shaper.of(spec, client)
         except SupervisorError:
             raise
         except Exception as error:  # an agent of a third party

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,9 +14,23 @@ from sandbox.plan import PRIVATE
 from sandbox.spec import Bind, SandboxSpec
 from supervisord_agents.config import Config
 from supervisord_agents.core.model import TaskSpec
+from supervisord_agents.errors import SandboxRefused
 from supervisord_agents.workers.agents.registry import AgentRegistry
 
 RUNTIME_MODULE = "supervisord_agents.workers.runtime"
+
+
+class Identity(NamedTuple):
+    """A directory of the host and whose it is."""
+
+    device: int
+    inode: int
+    uid: int
+    gid: int
+
+
+NOWHERE = Identity(0, 0, 0, 0)
+"""No workspace of the host, or none that is there."""
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +38,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
     workspace: str
     """Host directory, writable inside at the same path; empty: a private one."""
-    workspace_id: tuple[int, int]
-    """Its device and inode: a sandbox shows the directory that it was made with, not one that has taken its place since."""
+    workspace_id: Identity
+    """A sandbox shows the directory that it was made with, not one that has taken its place since."""
     read_only_paths: tuple[str, ...]
     gateway_port: int
     memory_bytes: int
@@ -40,10 +55,19 @@ class Shaper:
         self._agents = agents
         self._runtime_paths = runtime_paths()
 
-    def of(self, spec: TaskSpec) -> Shape:
-        """The shape a task needs; raises SupervisorError if its agent's programs are not on this host."""
+    def of(self, spec: TaskSpec, client: str) -> Shape:
+        """The shape that a task of this client (a uid, as text) needs.
+
+        Raises SupervisorError if its agent's programs are not on this host, or if the workspace has changed hands.
+        """
         needs = self._agents.get(spec.agent).requirements(self._agents.settings(spec.agent))
-        return self._shape(spec, needs.read_only_paths)
+        shape = self._shape(spec, needs.read_only_paths)
+        if shape.workspace_id != NOWHERE and client and not owns(int(client), shape.workspace_id.uid):
+            raise SandboxRefused(
+                f"the workspace {spec.workspace} does not belong to the user {client} any more, who submitted the task.",
+                hint="Give the directory back to its owner, then: agentctl retry.",
+            )
+        return shape
 
     def warm(self) -> Shape:
         """The shape that is kept ready before any task is known."""
@@ -66,7 +90,8 @@ class Shaper:
         config = self._config.sandbox
         binds = [Bind(path) for path in (*self._runtime_paths, *config.read_only_paths, *shape.read_only_paths)]
         if shape.workspace:
-            binds.append(Bind(shape.workspace, writable=True))
+            # The sandbox refuses a directory that has changed hands since it was looked at.
+            binds.append(Bind(shape.workspace, writable=True, owner=(shape.workspace_id.uid, shape.workspace_id.gid)))
         # What the runtime empties between tasks: never anything of the host.
         private = [path for path in (*PRIVATE, "/var/tmp") if not any(_within(path, bind.place) for bind in binds)]
         grace_s = self._config.daemon.orphan_grace_s
@@ -88,15 +113,20 @@ class Shaper:
         )
 
 
-def identity(workspace: str) -> tuple[int, int]:
+def identity(workspace: str) -> Identity:
     """Which directory is at a path now; that there is none will be told by the sandbox."""
     if not workspace:
-        return (0, 0)
+        return NOWHERE
     try:
         info = os.stat(workspace)
     except OSError:
-        return (0, 0)
-    return (info.st_dev, info.st_ino)
+        return NOWHERE
+    return Identity(info.st_dev, info.st_ino, info.st_uid, info.st_gid)
+
+
+def owns(uid: int, owner: int) -> bool:
+    """Whether a client may hand over what `owner` has: root and the daemon's own user may hand over anything."""
+    return uid in (0, os.geteuid(), owner)
 
 
 def still_there(shape: Shape) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from supervisord_agents.config import Config, Daemon, Gateway, Provider
-from supervisord_agents.daemon.workspaces import Workspaces, owns, secrets_of
+from supervisord_agents.daemon.workspaces import Workspaces, secrets_of
 from supervisord_agents.errors import InvalidInput
+from supervisord_agents.workers.shape import owns
 
 ME = os.geteuid()
 
