@@ -1,4 +1,4 @@
-"""Tasks that abuse their worker, in a real daemon: what they reach is their own attempt, and the next task finds nothing of them."""
+"""Tasks that abuse their worker, in a real daemon: they reach their own attempt, and the next task finds nothing of them."""
 
 from __future__ import annotations
 

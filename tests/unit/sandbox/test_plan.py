@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from sandbox.errors import SandboxError
 from sandbox.plan import ETC, PRIVATE, Host, Plan, Tree, make
 from sandbox.spec import HOME, Bind, SandboxSpec
 
@@ -105,3 +106,34 @@ def test_people_are_shown_every_path_with_what_it_is() -> None:
     assert told["/etc/passwd"] == "written for the sandbox"
     assert told["/tmp"] == "private, writable, in memory"
     assert told["/proc"] == "this sandbox's processes"
+
+
+@pytest.mark.parametrize("place", ["/bin/tool", "/lib64/x/y", "/var/run/x", "/dev/fd/3", "/etc/localtime/x"])
+def test_a_bind_below_a_link_is_refused(place: str) -> None:
+    """It would be made where the link leads while the root is built: on the host."""
+    with pytest.raises(SandboxError, match="is a link to"):
+        plan_of(Bind("/srv/x", place))
+
+
+def test_a_bind_may_take_the_place_of_a_link() -> None:
+    plan = plan_of(Bind("/srv/zone", "/etc/localtime"))
+    assert "/etc/localtime" not in plan.links
+    assert Tree("/srv/zone", "/etc/localtime") in plan.trees
+
+
+@pytest.mark.parametrize("place", ["/home", "/dev", "/proc", "/dev/pts"])
+def test_a_bind_around_what_is_the_sandboxes_own_is_refused(place: str) -> None:
+    """Its own directories would be made, and given to the worker, in a directory of the host."""
+    with pytest.raises(SandboxError, match="cannot be bound"):
+        plan_of(Bind("/srv/x", place, writable=True))
+
+
+def test_var_tmp_is_a_directory_when_something_lies_in_it() -> None:
+    plan = plan_of(Bind("/var/tmp/project", writable=True))
+    assert "/var/tmp" not in plan.links
+    assert "/var/tmp" in plan.private
+    assert plan_of().links["/var/tmp"] == "/tmp"
+
+
+def test_the_owner_of_a_bind_is_kept() -> None:
+    assert Tree("/srv/w", "/srv/w", writable=True, owner=(5, 6)) in plan_of(Bind("/srv/w", writable=True, owner=(5, 6))).trees

@@ -72,7 +72,7 @@ def test_the_root_itself_cannot_be_bound(bind: Bind) -> None:
     assert refusal(binds=(bind,)).message.startswith("binds: ")
 
 
-@pytest.mark.parametrize("uid", [0, -1, 2**32 - 1, 2**32, 2**40])
+@pytest.mark.parametrize("uid", [0, -1, 2**31, 2**32 - 1, 2**32, 2**40])
 def test_a_worker_is_never_root(uid: int) -> None:
     """2³² − 1 is the -1 of setresuid(2), which would leave root as it is."""
     assert refusal(uid=uid).message.startswith("uid: ")
@@ -88,6 +88,26 @@ def test_hostname(hostname: str) -> None:
 def test_a_limit_below_none_or_beyond_the_kernels_numbers(field: str, value: int) -> None:
     """The kernel takes -1 for "no limit" here and there: a slip would lift the limit."""
     assert refusal(**{field: value}).message.startswith(f"{field}: ")
+
+
+def test_what_is_private_and_writable_has_a_limit() -> None:
+    """0 would be none to a tmpfs, whose pages are memory of the host."""
+    assert refusal(tmp_bytes=0).message == "tmp_bytes: must be at least 4096."
+
+
+def test_more_processes_than_there_can_be() -> None:
+    assert refusal(pids=4 * 2**20 + 1).message.startswith("pids: ")
+
+
+@pytest.mark.parametrize("owner", [(-1, 0), (0, 2**32 - 1), (2**32, 1)])
+def test_an_owner_that_nobody_can_be(owner: tuple[int, int]) -> None:
+    check(SandboxSpec(argv=("true",), binds=(Bind("/srv", owner=(0, 2**32 - 2)),)))
+    assert refusal(binds=(Bind("/srv", owner=owner),)).message.startswith("binds: ")
+
+
+def test_a_terminal_needs_a_session_of_its_own() -> None:
+    check(SandboxSpec(argv=("true",), terminal=True, init=True))
+    assert refusal(terminal=True).message == "terminal: needs `init`."
 
 
 @pytest.mark.parametrize("ports", [(0,), (-1,), (65536,), (80, 80)])
