@@ -60,7 +60,8 @@ class Attempts:
         self._accepting = accepting
         self._engine: Engine
         self._dispatch_due = False
-        self._draining = False
+        self._starting = False
+        """Not before recovery is over: what runs then is taken for lost with the daemon before. And not while stopping."""
         self.progress: dict[str, tuple[float, str]] = {}
 
     @property
@@ -75,11 +76,12 @@ class Attempts:
     def start(self) -> None:
         """Begin to run tasks."""
         self._pools.start(self)
+        self._starting = True
         self.slots_changed()
 
     def drain(self) -> None:
         """Start nothing more."""
-        self._draining = True
+        self._starting = False
 
     # What the engine releases
 
@@ -128,13 +130,13 @@ class Attempts:
 
     def slots_changed(self) -> None:
         """Something may be startable now: look once, at the end of this turn of the loop."""
-        if not self._dispatch_due and not self._draining:
+        if self._starting and not self._dispatch_due:
             self._dispatch_due = True
             asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
-        if self._draining or not self._accepting():
+        if not self._starting or not self._accepting() or self._ends.recording:
             return
         try:
             for start in self._engine.scheduler.starts(self._pools.free()):
@@ -233,6 +235,7 @@ class Attempts:
 
     async def settled(self) -> bool:
         """Return when everything told so far is durable; False if the journal broke before that."""
+        await self._ends.recorded()  # a large one is told to the journal when its file is written
         try:
             await self._engine.settled()
         except JournalError:

@@ -7,7 +7,7 @@ their runtime has done already: the runtime shares its process with the task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,20 @@ class Ends:
         self._results = results
         self._accounts = accounts
         self._engine: Engine
+        self._on_recorded: Callable[[], None]
         self._large: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
 
-    def attach(self, engine: Engine) -> None:
-        """Feed events to this engine."""
+    def attach(self, engine: Engine, on_recorded: Callable[[], None]) -> None:
+        """Feed events to this engine; `on_recorded` is called whenever a large result has been recorded."""
         self._engine = engine
+        self._on_recorded = on_recorded
+
+    @property
+    def recording(self) -> bool:
+        """Large results are on their way to the disk. Until their ends are fed, only the outboxes of their workers know of them:
+        a worker that took another task now would overwrite that."""
+        return bool(self._large)
 
     async def recorded(self) -> None:
         """Return when no result is still being written."""
@@ -76,7 +84,11 @@ class Ends:
             return
         job = asyncio.get_running_loop().create_task(self._record_large(result, event))
         self._large.add(job)
-        job.add_done_callback(self._large.discard)
+        job.add_done_callback(self._large_recorded)
+
+    def _large_recorded(self, job: asyncio.Task[None]) -> None:
+        self._large.discard(job)
+        self._on_recorded()
 
     def died(self, task_id: str, attempt: int, failure: Failure) -> None:
         """The attempt ended without a word of its own."""

@@ -38,6 +38,7 @@ class StubSandbox:
     def __init__(self, descriptors: Mapping[int, int]) -> None:
         self.listeners: list[socket.socket] = []
         self.killed = False
+        self.dies_at_once = True
         self.channel = socket.socket(fileno=os.dup(descriptors[frames.CHANNEL_FD]))
         self.outbox = Outbox(os.dup(descriptors[frames.OUTBOX_FD]))
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -56,7 +57,8 @@ class StubSandbox:
 
     def kill(self) -> None:
         self.killed = True
-        self.leave(Exit(code=-1, signal=9))
+        if self.dies_at_once:
+            self.leave(Exit(code=-1, signal=9))
 
     async def wait(self) -> Exit:
         return await asyncio.shield(self._exit)

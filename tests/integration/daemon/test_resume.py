@@ -1,6 +1,9 @@
-"""Resume tokens over a restart: nothing missing, nothing twice, no gap."""
+"""Over a restart: resume tokens with nothing missing, nothing twice, no gap; and nothing starts before recovery is over."""
 
 from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +58,47 @@ async def test_a_subscriber_goes_on_after_a_restart_where_it_was(daemon: DaemonP
     assert [(item.task, item.state) for item in newer if item.task == more.tasks[0]] == [
         (more.tasks[0], state) for state in (State.READY, State.RUNNING, State.SUCCEEDED)
     ]
+
+
+MODULE = """
+import os, time
+
+def mark(context, size):
+    while not os.path.exists(os.path.join(context.workspace, "go")):
+        time.sleep(0.01)
+    with open(os.path.join(context.workspace, "done.log"), "a") as file:
+        file.write(context.task_id + "\\n")
+    return "x" * size
+"""
+
+
+async def test_what_becomes_ready_while_ends_are_adopted_runs_once(tmp_path: Path) -> None:
+    """One end is in the journal at once and makes a task ready; the other's large output still has to be written."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    (workspace / "marker.py").write_text(MODULE)
+
+    def mark(id: str, size: int, *after: str) -> TaskSpec:
+        given = {"function": "marker:mark", "kwargs": {"size": size}}
+        return TaskSpec(id=id, agent="python", input=given, workspace=str(workspace), dependencies=after)
+
+    daemon = DaemonProcess(tmp_path, "[daemon]\norphan_grace_s = 30.0\n[pools.standard]\nmin_workers = 2\nmax_workers = 2\n")
+    try:
+        await daemon.start()
+        async with daemon.client() as client:
+            tasks = (await client.submit([mark("small", 1), mark("large", 4_000_000), mark("next", 1, "small")])).tasks
+            running: set[str] = set()
+            async for item in client.subscribe(after="0.0"):
+                running |= {item.task} if item.state is State.RUNNING else set()
+                if len(running) == 2:
+                    break
+        daemon.kill()
+        (workspace / "go").touch()
+        await daemon.start()
+        async with daemon.client() as client:
+            waited = await client.wait(tasks, mode="all", timeout_s=60)
+            assert {view.state for view in waited.tasks} == {State.SUCCEEDED}
+            assert {view.id.split(".")[1]: view.attempt for view in waited.tasks} == {"small": 1, "large": 1, "next": 1}
+    finally:
+        daemon.close()
+    assert set(Counter((workspace / "done.log").read_text().split()).values()) == {1}

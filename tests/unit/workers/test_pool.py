@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator
@@ -13,7 +14,9 @@ import pytest_asyncio
 from sandbox.spawner import Exit
 from supervisord_agents.core.model import Limits, TaskSpec
 from supervisord_agents.wire import frames
+from supervisord_agents.wire.framing import frame
 from supervisord_agents.workers import pool as pool_module
+from supervisord_agents.workers.worker import Channel
 from tests.support.pools import COMMAND, FUNCTION, PoolBench, no_sandbox, result, until
 
 
@@ -65,6 +68,35 @@ async def test_frames_of_no_attempt_of_its_own_are_ignored(bench: PoolBench, for
     await until(lambda: len(bench.heard.ended) == 2)
     assert [end.task for end in bench.heard.ended] == ["g.a", "g.b"]
     assert bench.heard.said == []
+
+
+async def test_an_end_before_its_worker_was_told_of_the_attempt_is_ignored(bench: PoolBench) -> None:
+    bench.pools.claim("p", "g.a", 1, FUNCTION)
+    await until(lambda: bench.spawner.made)
+    bench.spawner.made[0].say(HELLO, result("g.a"))
+    bench.spawner.made[0].leave(Exit(code=0))
+    await until(lambda: bench.free == 2)
+    assert bench.heard.ended == []
+    assert [task for task, _, _ in bench.heard.died] == ["g.a"]
+
+
+async def test_an_idle_worker_is_busy_with_nothing(bench: PoolBench) -> None:
+    worker = await bench.working("g.a")
+    worker.say(result("g.a"))
+    await until(lambda: bench.view == (0, 1))
+    (known,) = bench.pools._workers.values()
+    assert not known.busy_with("", 0)
+
+
+async def test_whatever_a_frame_brings_about_is_the_fault_of_its_worker() -> None:
+    heard: list[Exception] = []
+
+    def fail(*_: object) -> None:
+        raise OverflowError
+
+    channel = Channel(fail, heard.append, lambda: None)
+    channel.data_received(frame(frames.encoder.encode(frames.Heartbeat())))
+    assert [type(error) for error in heard] == [OverflowError]
 
 
 @pytest.mark.parametrize(
@@ -307,6 +339,22 @@ async def test_the_ceiling_holds_for_sandboxes_too(tmp_path: Path) -> None:
     assert bench.free == 0
     await until(lambda: len(bench.spawner.made) == 4)
     assert len(bench.spawner.alive) == 2
+    await bench.pools.aclose()
+
+
+async def test_a_worker_waits_for_the_end_of_the_one_whose_place_it_takes(tmp_path: Path) -> None:
+    bench = PoolBench(tmp_path, max_workers=1)
+    first = await bench.working("g.a")
+    first.say(result("g.a"))
+    await until(lambda: bench.view == (0, 1))
+    first.dies_at_once = False
+    bench.claim("g.b", TaskSpec(agent="python", input=FUNCTION.input, limits=Limits(pids=7)))
+    await until(lambda: first.killed)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(bench.spawner.made) == 1
+    first.leave(Exit(code=-1, signal=9))
+    await until(lambda: len(bench.spawner.made) == 2)
     await bench.pools.aclose()
 
 
