@@ -37,7 +37,10 @@ def test_a_signal_reaches_what_a_shell_waits_for(by: Maker, number: signal.Signa
     with by.start("run", "--", "sh", "-c", "echo on; sleep 1000; echo not reached") as process:
         assert line_of(process.stdout) == "on"
         process.send_signal(number)
-        assert process.wait(TIMEOUT_S) == 128 + number
+        try:
+            assert process.wait(TIMEOUT_S) == 128 + number
+        finally:
+            process.kill()
         assert process.stdout is not None
         assert process.stdout.read() == ""
 
