@@ -32,7 +32,7 @@ from tests.support.daemon import DaemonProcess
 
 CLIENTS = 64
 BATCH = 1_000
-NO_OPS = 10_000
+NO_OPS = 2_000
 NO_OP = TaskSpec(agent="python", input={"function": "supervisord_agents.workers.builtin:noop"})
 BLOCKER = TaskSpec(id="blocker", input={"argv": ["sleep", "3600"]}, timeout_s=3600.0, pool="parked")
 CONFIG = """
