@@ -51,6 +51,7 @@ async def test_no_program_outlives_it(code: str, victim: str) -> None:
     await spawner.gone()
     assert (await sandbox.wait()).signal == signal.SIGKILL
     await spawner.aclose()
+    await Spawner.start(cgroup_name=f"test-outlive-{os.getpid()}").aclose()  # takes the killed one's cgroups away
 
 
 def test_a_program_cannot_read_what_its_first_process_remembers(by: Maker) -> None:

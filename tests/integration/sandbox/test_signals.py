@@ -108,8 +108,8 @@ def test_ctrl_c_ends_what_runs_and_all_it_waits_for(by: Maker) -> None:
 
 MINDS = """
 import subprocess
-print("started", flush=True)
 try:
+    print("started", flush=True)
     subprocess.run(["sleep", "1000"])
 except KeyboardInterrupt:
     print("minded")
