@@ -8,6 +8,13 @@ from typing import Any
 
 from tests.support.guest import COMMAND_TIMEOUT_S, Done, Guest
 
+NAMESPACES = ("user", "mount", "pid", "net", "ipc", "uts", "cgroup")
+LAYERS = {
+    *(f"{name} namespace" for name in NAMESPACES),
+    *("cgroup memory", "cgroup pids", "cgroup cpu", "pivot_root", "no_new_privs", "seccomp"),
+}
+"""What must be on in the guest, whoever runs the service."""
+
 
 class Service:
     """One installed unit; commands run as root, or as `user` with the environment of a login."""
@@ -59,6 +66,10 @@ class Service:
 
     def status(self) -> Any:
         return self.agentctl("status")
+
+    def enforced(self) -> set[str]:
+        """The layers of the sandbox that are on."""
+        return {name for name, how in self.status()["enforcement"].items() if how == "on"}
 
     def submit(self, *argv: str, **task: Any) -> str:
         """Submit one command and give its id."""
