@@ -217,7 +217,7 @@ async def _serve(
     enforcement: dict[str, str],
     watch: recovery.Stopwatch,
 ) -> int:
-    stop, recovered = asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -232,10 +232,7 @@ async def _serve(
     pools = Pools(config, agents, spawner, gateway, state_dir / "workers", epoch)
     accounts = Accounts()
     ends = Ends(results, accounts)
-    # What started during recovery would be taken for an attempt of the daemon before, queued again, and run twice.
-    attempts = Attempts(
-        config, agents, pools, ends, accounts, logs, feed, waiters, lambda: recovered.is_set() and journal.accepting
-    )
+    attempts = Attempts(config, agents, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting)
     grown = Growth(replayed.records, replayed.bytes)
     engine = Engine(replayed.scheduler, committer, Clock(replayed.last_at), attempts.released, grown)
     facts = Facts(
@@ -274,7 +271,6 @@ async def _serve(
         facts.recovery = await _recover(engine, attempts, ends, replayed, state_dir, watch)
         await gateway.start()
         gc.freeze()
-        recovered.set()
         attempts.start()
         upkeep.start()
         sockets = notify.listen_sockets()
@@ -341,7 +337,7 @@ async def _recover(
 ) -> Recovery:
     """Adopt what had finished unseen, then queue again what is still marked running."""
     attempts.attach(engine)
-    ends.attach(engine, attempts.slots_changed)
+    ends.attach(engine)
     ends.restore({*replayed.finished, *replayed.ended}, replayed.finished)
     replayed.finished.clear()
     adopted = recovery.adopt_outboxes(engine.scheduler, state_dir / "workers", attempts.attempt_ended)

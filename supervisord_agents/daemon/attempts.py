@@ -61,7 +61,8 @@ class Attempts:
         self._engine: Engine
         self._dispatch_due = False
         self._starting = False
-        """Not before recovery is over: what runs then is taken for lost with the daemon before. And not while stopping."""
+        """Not before recovery is over: what starts then is taken for an attempt of the daemon before, queued again, and run
+        twice. And not while stopping."""
         self.progress: dict[str, tuple[float, str]] = {}
 
     @property
@@ -136,7 +137,7 @@ class Attempts:
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
-        if not self._starting or not self._accepting() or self._ends.recording:
+        if not self._starting or not self._accepting():
             return
         try:
             for start in self._engine.scheduler.starts(self._pools.free()):
@@ -207,8 +208,8 @@ class Attempts:
 
     # What the pools say (workers.pool.Listener)
 
-    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> None:
-        self._ends.ended(worker, frame)
+    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
+        return self._ends.ended(worker, frame)
 
     def attempt_died(self, task: str, attempt: int, failure: Failure) -> None:
         self._ends.died(task, attempt, failure)

@@ -7,7 +7,7 @@ their runtime has done already: the runtime shares its process with the task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +40,12 @@ class Ends:
         self._results = results
         self._accounts = accounts
         self._engine: Engine
-        self._on_recorded: Callable[[], None]
         self._large: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
 
-    def attach(self, engine: Engine, on_recorded: Callable[[], None]) -> None:
-        """Feed events to this engine; `on_recorded` is called whenever a large result has been recorded."""
+    def attach(self, engine: Engine) -> None:
+        """Feed events to this engine."""
         self._engine = engine
-        self._on_recorded = on_recorded
-
-    @property
-    def recording(self) -> bool:
-        """Large results are on their way to the disk. Until their ends are fed, only the outboxes of their workers know of them:
-        a worker that took another task now would overwrite that."""
-        return bool(self._large)
 
     async def recorded(self) -> None:
         """Return when no result is still being written."""
@@ -62,11 +54,14 @@ class Ends:
 
     # Of attempts
 
-    def ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> None:
-        """The worker's last frame: write the result, then feed `Finished`. That of another attempt is ignored."""
+    def ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
+        """The worker's last frame: write the result, then feed `Finished`. That of another attempt is ignored.
+
+        False: the result is large, and its end is fed only when it is on disk.
+        """
         task = self._running(frame.task, frame.attempt)
         if task is None:
-            return
+            return True
         failure = bounded(frame.failure) if isinstance(frame, frames.TaskError) else None
         output, size, refused = _storable(frame.output)
         failure = failure or refused
@@ -81,14 +76,11 @@ class Ends:
         if size <= INLINE_OUTPUT_BYTES:
             self._put(result)
             self._feed(event)
-            return
+            return True
         job = asyncio.get_running_loop().create_task(self._record_large(result, event))
         self._large.add(job)
-        job.add_done_callback(self._large_recorded)
-
-    def _large_recorded(self, job: asyncio.Task[None]) -> None:
-        self._large.discard(job)
-        self._on_recorded()
+        job.add_done_callback(self._large.discard)
+        return False
 
     def died(self, task_id: str, attempt: int, failure: Failure) -> None:
         """The attempt ended without a word of its own."""
@@ -104,10 +96,10 @@ class Ends:
             self._feed(Used(task=task_id, usage=usage))
 
     def late_usage(self, task_id: str) -> None:
-        """As settle_accounts, for a task that has ended: its result tells of it too."""
+        """As settle_accounts, for a task that may have ended: its result tells of it too."""
         self.settle_accounts(task_id)
         task = self._engine.scheduler.tasks.get(task_id)
-        if task is not None and task.ended:
+        if task is not None:
             self._rewrite(task)
 
     def _running(self, task_id: str, attempt: int) -> Task | None:
@@ -166,16 +158,12 @@ class Ends:
 
     def write_end(self, change: Changed) -> None:
         """Make the result file say how the task ended. One that never ran has no file; `answer` tells of it all the same."""
-        if change.attempt:
-            self._rewrite(self._engine.scheduler.tasks[change.task])
+        self._rewrite(self._engine.scheduler.tasks[change.task])
 
     def _rewrite(self, task: Task) -> None:
-        """The file of a task that has ended and ran, keeping what its last attempt had put there."""
-        if not task.attempt:
-            return
-        kept = self._last(task)
-        output, truncated = (kept.output, kept.truncated) if kept is not None else (None, False)
-        self._put(_result(task, task.state, task.ended_at, task.usage, output=output, error=task.failure, truncated=truncated))
+        """The file of a task that ran and has ended, unless it has been given another round meanwhile."""
+        if task.attempt and task.ended:
+            self._put(_end_of(task, self._last(task), task.failure))
 
     def _last(self, task: Task) -> Result | None:
         """What the file says of the newest attempt."""
@@ -196,12 +184,11 @@ class Ends:
         kept = self._last(task)
         if kept is not None and kept.status == task.state:
             return msgspec.structs.replace(kept, tokens_used=task.usage.tokens, cost_usd=task.usage.cost_usd)
-        output, truncated = (kept.output, kept.truncated) if kept is not None else (None, False)
         error = task.failure
         if task.state is State.SUCCEEDED and kept is None:
             message = f"the task succeeded, but its result file is gone or damaged: {self._results.path(task.id)}."
             error = Failure(code=ErrorCode.LOST, message=message, hint="Submit the task anew to have it again.", retriable=False)
-        return _result(task, task.state, task.ended_at, task.usage, output=output, error=error, truncated=truncated)
+        return _end_of(task, kept, error)
 
     def output(self, task: str, room: int) -> tuple[Any, bool]:
         """The output for a dependent, and whether it was left out because its file is larger than `room`."""
@@ -267,6 +254,12 @@ def _storable(output: Any) -> tuple[Any, int, Failure | None]:
             retriable=False,
         )
         return None, 0, failure
+
+
+def _end_of(task: Task, kept: Result | None, error: Failure | None) -> Result:
+    """How the task ended, with what its last attempt had put into the file."""
+    output, truncated = (kept.output, kept.truncated) if kept is not None else (None, False)
+    return _result(task, task.state, task.ended_at, task.usage, output=output, error=error, truncated=truncated)
 
 
 def _result(task: Task, status: State, at: float, usage: Usage, *, output: Any, error: Failure | None, truncated: bool) -> Result:

@@ -108,7 +108,7 @@ def _still_makes_sense(scheduler: Scheduler, event: AnyEvent, now: float, sequen
     return True
 
 
-Adopt = Callable[[str, frames.TaskResult | frames.TaskError], None]
+Adopt = Callable[[str, frames.TaskResult | frames.TaskError], object]
 
 
 def adopt_outboxes(scheduler: Scheduler, workers: Path, adopt: Adopt) -> int:

@@ -35,8 +35,6 @@ STOP_ANSWER_S = 4.0
 """Between asking an attempt to stop and killing its sandbox: for the worker's own grace, and for what it has to clear up."""
 MAX_STRAYS = 100
 """Frames of attempts that a worker does not have; one that sends more is ended."""
-LARGE_BYTES = 64 * 1024
-"""Of an end: above, its worker takes no other task before it is durable, which would overwrite it in the outbox."""
 DRAIN_S = 1.0
 """For the frames that a dead worker still had in its channel."""
 WARM_RETRY_S = 30.0
@@ -49,7 +47,9 @@ log = structlog.get_logger()
 class Listener(Protocol):
     """Who is told what workers do."""
 
-    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> None: ...
+    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
+        """Whether the end is with the journal, before all that is told later; False: it is still being written."""
+
     def attempt_died(self, task: str, attempt: int, failure: Failure) -> None: ...
     def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport) -> None: ...
     def slots_changed(self) -> None: ...
@@ -296,7 +296,7 @@ class Pools:
 
     async def _connect(self, worker: Worker, ours: socket.socket) -> Channel:
         channel = Channel(
-            lambda frame, size: self._on_frame(worker, frame, size),
+            lambda frame: self._on_frame(worker, frame),
             lambda error: self._give_up(worker, str(error)),
             worker.kill,
         )
@@ -373,7 +373,7 @@ class Pools:
             self._tell_died(worker, Failure(code=ErrorCode.INVALID, message=str(error), retriable=False))
             self._rest(worker)
 
-    def _on_frame(self, worker: Worker, frame: frames.FromWorker, size: int) -> None:
+    def _on_frame(self, worker: Worker, frame: frames.FromWorker) -> None:
         """Handle a frame; whatever is raised ends the worker."""
         worker.last_sign = time.monotonic()
         if isinstance(frame, frames.WorkerHello):
@@ -385,7 +385,7 @@ class Pools:
         elif not worker.told or not worker.busy_with(frame.task, frame.attempt):
             self._stray(worker, frame.task, frame.attempt)
         elif isinstance(frame, frames.TaskResult | frames.TaskError):
-            self._finished(worker, frame, size)  # also of one that was killed meanwhile: the work is done
+            self._finished(worker, frame)  # also of one that was killed meanwhile: the work is done
         elif worker.phase is Phase.DYING:
             return
         elif isinstance(frame, frames.Progress):
@@ -428,17 +428,18 @@ class Pools:
         if held is not None:
             self._listener.attempt_said(held)
 
-    def _finished(self, worker: Worker, end: frames.TaskResult | frames.TaskError, size: int) -> None:
+    def _finished(self, worker: Worker, end: frames.TaskResult | frames.TaskError) -> None:
+        recorded = True
         if not worker.stop_code:
             self._say_held(worker.progress)
-            self._listener.attempt_ended(worker.id, end)
+            recorded = self._listener.attempt_ended(worker.id, end)
         worker.tasks_run += 1
         worker.forget_attempt()
         pool = self._config.pools[worker.pool]
         old = time.monotonic() - worker.born > pool.recycle_after_s or worker.tasks_run >= pool.recycle_after_tasks
         if worker.phase is Phase.DYING or end.last or old or not worker.reusable:
             worker.kill()
-        elif size > LARGE_BYTES:
+        elif not recorded:  # its outbox is all that a crash would leave of it, and the next task would overwrite that
             self._spawn_job(self._rest_when_settled(worker))
         else:
             self._rest(worker)

@@ -17,6 +17,7 @@ from sandbox.errors import SandboxError
 from sandbox.spawner import Exit, Sandbox
 from supervisord_agents.core.model import Failure
 from supervisord_agents.errors import ErrorCode, ProtocolError
+from supervisord_agents.journal.files import NO_SPACE
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import FrameReader, frame
 from supervisord_agents.workers.shape import Shape
@@ -125,11 +126,11 @@ class Progress:
 
 
 class Channel(asyncio.Protocol):
-    """The daemon's end of a worker's socketpair. Frames go to `on_frame` with their size, what goes wrong to `on_garbage`."""
+    """The daemon's end of a worker's socketpair. Frames go to `on_frame`, what goes wrong to `on_garbage`."""
 
     def __init__(
         self,
-        on_frame: Callable[[frames.FromWorker, int], None],
+        on_frame: Callable[[frames.FromWorker], None],
         on_garbage: Callable[[Exception], None],
         on_closed: Callable[[], None],
     ) -> None:
@@ -161,7 +162,7 @@ class Channel(asyncio.Protocol):
         # Of any kind: what a frame brings about must cost its worker, never the loop or another one.
         try:
             for payload in self._reader.feed(data):
-                self._on_frame(_decoded(payload), len(payload))
+                self._on_frame(_decoded(payload))
         except Exception as error:
             self.close()
             self._on_garbage(error)
@@ -185,7 +186,6 @@ def _decoded(payload: bytes) -> frames.FromWorker:
 
 
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def death_of(exit: Exit) -> Failure:

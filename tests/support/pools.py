@@ -101,12 +101,15 @@ class Heard:
         self.ended: list[frames.TaskResult | frames.TaskError] = []
         self.died: list[tuple[str, int, Failure]] = []
         self.said: list[Any] = []
+        self.recorded = True
+        """What is answered to an end: it is with the journal already."""
         self.durable = True
         self.settling = asyncio.Event()
         self.settling.set()
 
-    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> None:
+    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
         self.ended.append(frame)
+        return self.recorded
 
     def attempt_died(self, task: str, attempt: int, failure: Failure) -> None:
         self.died.append((task, attempt, failure))

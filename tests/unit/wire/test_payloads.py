@@ -66,7 +66,7 @@ class Heard:
     def __init__(self) -> None:
         self.frames: list[frames.FromWorker] = []
         self.errors: list[Any] = []
-        self.channel = Channel(lambda frame, _: self.frames.append(frame), self.errors.append, lambda: None)
+        self.channel = Channel(self.frames.append, self.errors.append, lambda: None)
 
 
 def outcome(payload: bytes) -> m.Call | SupervisorError:

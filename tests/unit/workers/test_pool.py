@@ -226,8 +226,9 @@ async def test_at_the_close_ends_that_were_on_their_way_are_told_and_files_kept_
 
 async def test_a_large_end_is_durable_before_its_worker_takes_another_task(bench: PoolBench) -> None:
     worker = await bench.working("g.a")
+    bench.heard.recorded = False
     bench.heard.settling.clear()
-    worker.say(result("g.a", output="x" * (pool_module.LARGE_BYTES + 1)))
+    worker.say(result("g.a", output="large"))
     await until(lambda: bench.heard.ended)
     assert (bench.view, bench.free) == ((0, 0), 1)
     bench.heard.settling.set()
