@@ -166,6 +166,7 @@ class Upkeep:
         sequence, grown = self._engine.sequence, self._engine.grown
         state = self._engine.scheduler.snapshot(self._engine.clock.now())
         await self._engine.released(sequence)
+        self._results.write_kept()
         await asyncio.to_thread(self._write, state, sequence)
         self._engine.covered(grown)
         log.info("snapshot_written", sequence=sequence, bytes=len(state))

@@ -123,11 +123,10 @@ class ResultStore:
             return 0
 
     def sync_all(self) -> None:
-        """Put every result written so far on disk, by syncfs(2) of the file system they lie on.
+        """Put every result written so far on disk, by syncfs(2) of the file system they lie on. May run in a thread.
 
         Raises DiskFull or SupervisorError; also while results are kept in memory, which only the journal would survive.
         """
-        self.write_kept()
         if self._unwritten:
             raise SupervisorError(f"{self.kept} results could not be written.", field=str(self.directory))
         descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
