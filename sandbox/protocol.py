@@ -12,6 +12,8 @@ import msgspec
 from sandbox import linux
 from sandbox.spec import SandboxSpec
 
+VERSION = 1
+"""Of what is said here: a client may find a server that an older installation started."""
 MAX_PACKET_BYTES = 128 * 1024
 MAX_DESCRIPTORS = 64
 
@@ -21,11 +23,14 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag_field="type"):
 
 
 class Spawn(Message, tag="spawn", frozen=True):
-    """Make a sandbox; beside it, the descriptors that its program gets as `numbers`."""
+    """Make a sandbox; beside it, the descriptors that its program gets as `numbers`, then those that the server keeps for it."""
 
     id: int
     spec: SandboxSpec
     numbers: tuple[int, ...]
+    label: bytes = b""
+    """What a successor of this client needs to know of it; empty: it is not for a successor."""
+    kept: int = 0
 
 
 class Stop(Message, tag="stop", frozen=True):
@@ -37,6 +42,11 @@ class Started(Message, tag="started", frozen=True):
 
     cgroup: str
     layers: dict[str, str]
+    version: int = VERSION
+    last_id: int = 0
+    """The greatest id that a sandbox here has had."""
+    found: int = 0
+    """How many sandboxes of an earlier client are there: a `Found` each follows."""
 
 
 class NotStarted(Message, tag="not started", frozen=True):
@@ -53,6 +63,18 @@ class Spawned(Message, tag="spawned", frozen=True):
 
     id: int
     pid: int
+
+
+class Found(Message, tag="found", frozen=True):
+    """A sandbox of an earlier client, with its label; beside it its pidfd, what was kept for it, and its listeners.
+
+    Without any of these it has ended since, and how is said by `Exited`.
+    """
+
+    id: int
+    pid: int
+    label: bytes
+    kept: int
 
 
 class Refused(Message, tag="refused", frozen=True):
@@ -80,7 +102,8 @@ class Exited(Message, tag="exited", frozen=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(Spawn | Stop)
-_answer_decoder = msgspec.msgpack.Decoder(Started | NotStarted | Spawned | Refused | Exited)
+Answer = Started | NotStarted | Spawned | Found | Refused | Exited
+_answer_decoder = msgspec.msgpack.Decoder(Answer)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -127,7 +150,7 @@ def _id_in(packet: bytes) -> int:
     return 0
 
 
-def receive_answer(sock: socket.socket) -> tuple[Started | NotStarted | Spawned | Refused | Exited, list[int]] | None:
+def receive_answer(sock: socket.socket) -> tuple[Answer, list[int]] | None:
     """The next answer with its descriptors; None when the server is gone. Raises BlockingIOError when there is none yet."""
     packet, descriptors = _receive(sock)
     return (_answer_decoder.decode(packet), descriptors) if packet else None

@@ -1,8 +1,8 @@
 """The fork server: a small process with one thread that makes sandboxes, waits for their ends and clears up after them.
 
 It is a program of its own, so that a fork is cheap whatever the size of its client, and so that the sandboxes have a parent that
-outlives a crash of the client by a grace in which they may finish. It does not mount: its children do, each in a mount namespace
-that clone3 made for it.
+outlives the client: within a grace, a successor may come in by the door (rendezvous.py) and take them over. It does not mount:
+its children do, each in a mount namespace that clone3 made for it.
 
 It is two processes: the server is PID 1 of a PID namespace in which all sandboxes lie, so that the kernel ends them with it,
 whatever they have done about their own signals; the keeper is its parent, which waits for that and does nothing else.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import resource
 import select
@@ -44,15 +45,31 @@ class Settings(NamedTuple):
     """The server's arguments."""
 
     control: int
+    """The client's socket; -1: the first client comes in by the door."""
+    door: int
+    """A listening socket; -1: no successor can come."""
     cgroup_name: str
     orphan_grace_s: float
+    """Infinite: the server waits for a client until it is killed."""
 
 
 class Child:
     """A sandbox from its clone to its burial."""
 
-    def __init__(self, id: int, pid: int, pidfd: int, worker: Owner, group: Group | None, status: socket.socket) -> None:
-        self.id = id
+    def __init__(
+        self,
+        request: protocol.Spawn,
+        pid: int,
+        pidfd: int,
+        worker: Owner,
+        group: Group | None,
+        status: socket.socket,
+        kept: list[int],
+    ) -> None:
+        self.id = request.id
+        self.label = request.label
+        self.kept = kept
+        """Descriptors for a successor of the client."""
         self.pid = pid
         """In the namespace of the server."""
         self.pidfd = pidfd
@@ -71,12 +88,19 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    def forget_descriptors(self) -> None:
+        """Close what a client may want of it."""
+        for descriptor in (*self.kept, *self.listeners):
+            os.close(descriptor)
+        self.kept, self.listeners = [], []
+
 
 class Server:
     """The loop of the process."""
 
-    def __init__(self, control: socket.socket, settings: Settings) -> None:
-        self._control = control
+    def __init__(self, control: socket.socket | None, door: socket.socket | None, settings: Settings) -> None:
+        self._control: socket.socket | None = None
+        self._door = door
         self._grace_s = settings.orphan_grace_s
         self._host = plan.Host.look()
         self._filter = seccomp.compile_filter()
@@ -92,13 +116,19 @@ class Server:
         """The resources that no cgroup limits here, each with the reason."""
         self._children: dict[int, Child] = {}
         self._unremoved: list[Group] = []
+        self._last_id = 0
+        self._untold: list[tuple[bytes, protocol.Exited]] = []
+        """How labelled sandboxes ended while there was no client."""
         self._stop_at: float | None = None
         self._selector = selectors.DefaultSelector()
-        self._selector.register(control, selectors.EVENT_READ, self._on_request)
+        if door is not None:
+            self._selector.register(door, selectors.EVENT_READ, self._on_knock)
+        self._first = control
 
     def run(self) -> None:
         """Serve until the client has said Stop, or is gone and the grace is over."""
-        self._send(protocol.Started(self._cgroups.backend, self._cgroups.layers()))
+        if self._first is not None:
+            self._take(self._first)
         while self._stop_at is None or self._children:
             for key, _ in self._selector.select(self._patience()):
                 key.data()
@@ -114,6 +144,8 @@ class Server:
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()
         stopping = self._stop_at is not None and now >= self._stop_at
+        if stopping:
+            self._shut_door()
         for child in self._children.values():
             if stopping or (not child.running and now >= child.deadline):
                 child.failure = child.failure or Failure(f"not built within {SETUP_TIMEOUT_S:.0f} s.", "build", 0)
@@ -121,19 +153,79 @@ class Server:
         if stopping:
             self._stop_at = now + 1.0
 
+    # Clients
+
+    def _on_knock(self) -> None:
+        """A successor, which the one before has made way for, even where its end has not been noticed yet."""
+        if self._door is None:
+            return
+        try:
+            control, _ = self._door.accept()
+        except OSError:  # it has gone again
+            return
+        self._lose_client()
+        self._stop_at = None
+        self._take(control)
+
+    def _take(self, control: socket.socket) -> None:
+        """Serve this client, beginning with what there is."""
+        self._control = control
+        self._selector.register(control, selectors.EVENT_READ, lambda: self._on_request(control))
+        running = [child for child in self._children.values() if child.running and child.label]
+        ended, self._untold = self._untold, []
+        found = len(running) + len(ended)
+        layers = self._cgroups.layers()
+        self._send(protocol.Started(self._cgroups.backend, layers, last_id=self._last_id, found=found))
+        for label, exited in ended:
+            self._send(protocol.Found(exited.id, 0, label, 0))
+            self._send(exited)
+        for child in running:
+            descriptors = [child.pidfd, *child.kept, *child.listeners]
+            pid = linux.pid_in_proc(child.pidfd)
+            self._send(protocol.Found(child.id, pid, child.label, len(child.kept)), descriptors)
+
+    def _lose_client(self) -> None:
+        """What it has not labelled is nobody's now."""
+        if self._control is None:
+            return
+        self._selector.unregister(self._control)
+        self._control.close()
+        self._control = None
+        if self._door is not None:
+            for child in self._children.values():
+                if not child.label:
+                    child.kill()
+
+    def _shut_door(self) -> None:
+        if self._door is not None:
+            self._selector.unregister(self._door)
+            self._door.close()
+            self._door = None
+
+    def _client_gone(self) -> None:
+        self._lose_client()
+        if self._grace_s < math.inf:
+            self._stop_at = time.monotonic() + self._grace_s
+
     # Requests
 
-    def _on_request(self) -> None:
+    def _on_request(self, control: socket.socket) -> None:
         """Whatever is wrong with a request or its sandbox ends neither this server nor the other sandboxes."""
+        if control is not self._control:  # another has taken its place in this very round
+            return
         try:
-            received = protocol.receive_request(self._control)
+            received = protocol.receive_request(control)
         except protocol.Misunderstood as error:
             self._refuse(error.id, Failure(f"{error}.", "spec", 0))
             return
-        request, descriptors = received or (None, [])
-        if not isinstance(request, protocol.Spawn):
-            self._stop_at = time.monotonic() + (self._grace_s if request is None else 0.0)
-            self._selector.unregister(self._control)
+        if received is None:
+            self._client_gone()
+            return
+        request, descriptors = received
+        if isinstance(request, protocol.Stop):
+            self._stop_at = time.monotonic()
+            self._shut_door()
+            self._selector.unregister(control)
             return
         try:
             self._spawn(request, descriptors)
@@ -153,11 +245,12 @@ class Server:
     def _spawn(self, request: protocol.Spawn, descriptors: list[int]) -> None:
         spec = request.spec
         check(spec)
-        if len(descriptors) != len(request.numbers):
+        self._last_id = max(self._last_id, request.id)
+        if len(descriptors) != len(request.numbers) + request.kept:
             raise SandboxError("its descriptors got lost: too many files are open here.", step="spawn", errno=errno.EMFILE)
         group = self._group(request.id, spec)
         try:
-            child = self._clone(request.id, spec, group, dict(zip(request.numbers, descriptors, strict=True)))
+            child = self._clone(request, group, descriptors)
         except BaseException:
             if group:
                 group.remove()
@@ -167,10 +260,13 @@ class Server:
         if group and not self._born_in_group:
             self._attach(child, group)
 
-    def _clone(self, id: int, spec: SandboxSpec, group: Group | None, descriptors: dict[int, int]) -> Child:
+    def _clone(self, request: protocol.Spawn, group: Group | None, descriptors: list[int]) -> Child:
+        spec = request.spec
         uid, gid = ids(spec)
+        kept: list[int] = []
         ours, theirs = protocol.pair()
         try:
+            kept.extend(map(os.dup, descriptors[len(request.numbers) :]))
             entry = Entry(
                 spec=spec,
                 plan=plan.make(spec, self._host, uid, gid),
@@ -179,7 +275,7 @@ class Server:
                 change_ids=self._root,
                 filter=self._filter,
                 status=theirs,
-                descriptors=descriptors,
+                descriptors=dict(zip(request.numbers, descriptors, strict=False)),
                 # Only where the user is the sandbox's own: a person's other processes would count too.
                 rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
             )
@@ -188,10 +284,12 @@ class Server:
                 enter(entry)
         except BaseException:
             ours.close()
+            for descriptor in kept:
+                os.close(descriptor)
             raise
         finally:
             theirs.close()
-        return Child(id, pid, pidfd, (uid, gid), group, ours)
+        return Child(request, pid, pidfd, (uid, gid), group, ours, kept)
 
     def _group(self, id: int, spec: SandboxSpec) -> Group | None:
         asked: dict[str, int] = {name: getattr(spec, field) for name, field in LIMITS.items()}
@@ -258,9 +356,8 @@ class Server:
         if child.failure is None and child.ready:
             child.running = True
             self._send(protocol.Spawned(child.id, linux.pid_in_proc(child.pidfd)), [child.pidfd, *child.listeners])
-        for descriptor in child.listeners:
-            os.close(descriptor)
-        child.listeners = []
+        if not (child.running and child.label):
+            child.forget_descriptors()
 
     def _on_oom(self, child: Child) -> None:
         if child.pid in self._children:
@@ -277,8 +374,11 @@ class Server:
         if child.oom >= 0:
             self._selector.unregister(child.oom)
         os.close(child.pidfd)
+        child.forget_descriptors()
         del self._children[child.pid]
-        if child.running:
+        if child.running and self._control is None and child.label:
+            self._untold.append((child.label, _exited(child, ended)))
+        elif child.running:
             self._send(_exited(child, ended))
         else:
             self._refuse(child.id, child.failure or Failure("it was killed while it was built.", "build", 0))
@@ -301,6 +401,8 @@ class Server:
         self._send(protocol.Refused(id, failure.message, failure.step, failure.errno, failure.hint))
 
     def _send(self, message: protocol.Message, descriptors: list[int] | None = None) -> None:
+        if self._control is None:
+            return
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._control, [protocol.encode(message)], descriptors or [])
 
@@ -320,20 +422,42 @@ def _exited(child: Child, ended: os.waitid_result) -> protocol.Exited:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the socket whose descriptor is the first argument: `control cgroup_name orphan_grace_s`."""
+    """Serve the sockets whose descriptors are the first arguments: `control door cgroup_name orphan_grace_s`."""
     linux.fill_standard_descriptors()
-    settings = Settings(int(arguments[0]), arguments[1], float(arguments[2]))
-    os.set_inheritable(settings.control, False)
-    control = socket.socket(fileno=settings.control)
+    settings = Settings(int(arguments[0]), int(arguments[1]), arguments[2], float(arguments[3]))
+    control, door = _inherited(settings.control), _inherited(settings.door)
     try:
-        _raise_open_files()
-        server = Server(control, settings)
-        _become_first()
+        serve(control, door, settings)
     except SandboxError as error:
+        if control is None:
+            raise
         control.send(protocol.encode(protocol.NotStarted(error.message, error.step, error.errno, error.hint)))
         return 1
-    server.run()
     return 0
+
+
+def serve(control: socket.socket | None, door: socket.socket | None, settings: Settings) -> None:
+    """Become the keeper of a server, which serves until it is told to stop. Raises SandboxError if the host is not up to it."""
+    _raise_open_files()
+    server = Server(control, door, settings)
+    _tell_service_manager()
+    _become_first()
+    server.run()
+
+
+def _inherited(descriptor: int) -> socket.socket | None:
+    if descriptor < 0:
+        return None
+    os.set_inheritable(descriptor, False)
+    return socket.socket(fileno=descriptor)
+
+
+def _tell_service_manager() -> None:
+    """That the door is open, if a service manager has started us: sd_notify(3)."""
+    address = os.environ.pop("NOTIFY_SOCKET", "")
+    if address.startswith(("/", "@")):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.sendto(b"READY=1", address.replace("@", "\0", 1))
 
 
 def _raise_open_files() -> None:

@@ -17,11 +17,11 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from sandbox import linux, protocol
+from sandbox import linux, protocol, rendezvous
 from sandbox.errors import SandboxError
 from sandbox.spec import MAX_DESCRIPTOR, SandboxSpec, check
 
@@ -42,6 +42,11 @@ class Exit(NamedTuple):
 class Sandbox:
     """A sandbox whose program runs. `pid` is that of its PID 1 on the host; `listeners` are the sockets it was asked to open."""
 
+    label = b""
+    """What it was labelled with, if an earlier client made it."""
+    kept: tuple[int, ...] = ()
+    """The descriptors that were kept for it meanwhile; they belong to the caller."""
+
     def __init__(self, pid: int, pidfd: int, listeners: list[socket.socket], exit: asyncio.Future[Exit]) -> None:
         self.pid = pid
         self.listeners = listeners
@@ -55,7 +60,7 @@ class Sandbox:
 
     def signal(self, number: int) -> None:
         """Send a signal to PID 1, which ignores those it has no handler for, but for SIGKILL and SIGSTOP. Ended: nothing."""
-        if self._pidfd >= 0:
+        if not self._exit.done():
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
@@ -64,21 +69,27 @@ class Sandbox:
         self.signal(signal.SIGKILL)
 
     def _ended(self, exit: asyncio.Future[Exit]) -> None:
-        os.close(self._pidfd)
-        self._pidfd = -1
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
 
 class Spawner:
-    """Makes sandboxes. Made by `start`; all other methods belong to the loop that first calls `spawn`."""
+    """Makes sandboxes. Made by `start` or `find`; all other methods belong to the loop that first calls one of them."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, started: protocol.Started) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes] | None, control: socket.socket, started: protocol.Started, found: list[_Found]
+    ) -> None:
         self.cgroup = started.cgroup
         """`v1`, `v2` or `none`."""
         self.limits = started.layers
         """memory, pids and cpu, each with the cgroup version that enforces it or why none does."""
+        self.left = False
+        """Whether we have let go of it."""
         self._process = process
         self._control = control
-        self._last_id = 0
+        self._found = found
+        self._last_id = started.last_id
         self._to_send: deque[tuple[bytes, list[int]]] = deque()
         self._spawning: dict[int, tuple[asyncio.Future[Sandbox], int]] = {}
         """With the number of listeners that are to come."""
@@ -87,21 +98,22 @@ class Spawner:
         self._gone = asyncio.Event()
 
     @classmethod
-    def start(cls, *, cgroup_name: str, lock_fd: int = -1, orphan_grace_s: float = 0.0) -> Spawner:
+    def start(cls, *, cgroup_name: str, lock_fd: int = -1, orphan_grace_s: float = 0.0, door: Path | None = None) -> Spawner:
         """Start the fork server; blocks until it is ready, some 100 ms.
 
         Its sandboxes' cgroups lie in a directory `cgroup_name` of this process's own cgroup. If this process dies, they may go on
-        for `orphan_grace_s` seconds; `lock_fd` (a locked file's descriptor) is held until the last of them is gone.
+        for `orphan_grace_s` seconds; `lock_fd` (a locked file's descriptor) is held until the last of them is gone. At `door` a
+        successor of this process can `find` the server meanwhile; the caller knows that no other server is behind that path.
         Raises SandboxError if the host cannot make sandboxes.
         """
+        behind = _door(door)
         ours, theirs = protocol.pair()
         # Below 3 it would be closed in favour of /dev/null.
-        lock = linux.above_standard(lock_fd) if lock_fd >= 0 else -1
-        passed = [theirs.fileno(), *([lock] if lock >= 0 else [])]
-        argv = [sys.executable, "-I", "-c", _SERVE, str(Path(__file__).parent.parent)]
+        lock, entry = (linux.above_standard(number) if number >= 0 else -1 for number in (lock_fd, behind))
+        passed = [number for number in (theirs.fileno(), lock, entry) if number >= 0]
         try:
             process = subprocess.Popen(
-                [*argv, str(theirs.fileno()), cgroup_name, str(orphan_grace_s)],
+                [*_server_argv(), str(theirs.fileno()), str(entry), cgroup_name, str(orphan_grace_s)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={"LANG": "C.UTF-8"},
@@ -113,43 +125,95 @@ class Spawner:
             raise SandboxError(f"{sys.executable}: {error.strerror}.", step="spawner", errno=error.errno or 0) from error
         finally:
             theirs.close()
-            if lock >= 0:
-                os.close(lock)
+            for number in (lock, entry, behind):
+                if number >= 0:
+                    os.close(number)
         try:
-            started = _await_start(ours)
+            started, found = _await_start(ours)
         except BaseException:
             ours.close()
             process.kill()
             process.wait()
             raise
         ours.setblocking(False)
-        return cls(process, ours, started)
+        return cls(process, ours, started, found)
 
-    async def spawn(self, spec: SandboxSpec, descriptors: Mapping[int, int]) -> Sandbox:
+    @classmethod
+    def find(cls, door: Path) -> Spawner | None:
+        """The server that an earlier client has left, or that somebody else has started for us; None if there is none.
+
+        What it runs is told by `adopt`. Blocks for as long as a server that is about to end takes for that, START_TIMEOUT_S at
+        most. One that speaks another version of the protocol is told to end, with its sandboxes. Raises SandboxError for one
+        that does not answer.
+        """
+        try:
+            control = rendezvous.connect(door)
+        except OSError as error:
+            raise SandboxError(f"{door}: {error.strerror}.", step="spawner", errno=error.errno or 0) from error
+        if control is None:
+            return None
+        try:
+            started, found = _await_start(control)
+        except _Ended:
+            control.close()
+            return None
+        except BaseException:
+            control.close()
+            raise
+        control.setblocking(False)
+        return cls(None, control, started, found)
+
+    def adopt(self) -> list[Sandbox]:
+        """The sandboxes that were found, with their labels and what was kept; they and all descriptors belong to the caller now.
+
+        One that has ended meanwhile says so on `wait`. To be called once.
+        """
+        self._attach_to_loop()
+        found, self._found = self._found, []
+        return [self._adopted(*one) for one in found]
+
+    def _adopted(self, said: protocol.Found, descriptors: list[int], ended: protocol.Exited | None) -> Sandbox:
+        assert self._loop is not None
+        exit: asyncio.Future[Exit] = self._loop.create_future()
+        pidfd, *others = descriptors or [-1]
+        listeners = [socket.socket(fileno=listener) for listener in others[said.kept :]]
+        sandbox = Sandbox(said.pid, pidfd, listeners, exit)
+        sandbox.label, sandbox.kept = said.label, tuple(others[: said.kept])
+        if ended is not None or self._gone.is_set():
+            exit.set_result(_exit_of(ended) if ended is not None else _KILLED)
+        else:
+            self._running[said.id] = exit
+        return sandbox
+
+    async def spawn(
+        self, spec: SandboxSpec, descriptors: Mapping[int, int], *, label: bytes = b"", kept: Sequence[int] = ()
+    ) -> Sandbox:
         """A sandbox in which `spec.argv` runs, with `descriptors` (its number: ours); 0 to 2 are /dev/null unless given.
 
-        The listening sockets in it belong to the caller. Raises SandboxError, with nothing left running, if any part of the
-        specification cannot be enforced.
+        The listening sockets in it belong to the caller. With a `label` it outlives this client for the server's grace, and a
+        successor gets the label, its listening sockets and the descriptors in `kept`. Raises SandboxError, with nothing left
+        running, if any part of the specification cannot be enforced.
         """
         check(spec)
         if self._gone.is_set():
             raise _server_gone()
-        self._check_descriptors(descriptors)
+        self._check_descriptors(descriptors, kept)
         self._attach_to_loop()
         self._last_id += 1
-        request = protocol.Spawn(self._last_id, spec, tuple(descriptors))
+        request = protocol.Spawn(self._last_id, spec, tuple(descriptors), label, len(kept))
         packet = protocol.encode(request)
         if len(packet) > protocol.MAX_PACKET_BYTES:
             raise SandboxError(f"it is {len(packet)} bytes, the limit is {protocol.MAX_PACKET_BYTES}.", step="spec")
-        copies = _copies(descriptors.values())
+        copies = _copies((*descriptors.values(), *kept))
         future: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
         self._spawning[request.id] = (future, len(spec.loopback_listen))
         self._send(packet, copies)
         return await future
 
-    def _check_descriptors(self, descriptors: Mapping[int, int]) -> None:
-        if len(descriptors) > protocol.MAX_DESCRIPTORS:
-            raise SandboxError(f"{len(descriptors)} descriptors, the limit is {protocol.MAX_DESCRIPTORS}.", step="spec")
+    def _check_descriptors(self, descriptors: Mapping[int, int], kept: Sequence[int]) -> None:
+        count = len(descriptors) + len(kept)
+        if count > protocol.MAX_DESCRIPTORS:
+            raise SandboxError(f"{count} descriptors, the limit is {protocol.MAX_DESCRIPTORS}.", step="spec")
         control = os.fstat(self._control.fileno())
         for number, descriptor in descriptors.items():
             if not 0 <= number <= MAX_DESCRIPTOR:
@@ -170,7 +234,18 @@ class Spawner:
             self._attach_to_loop()
             self._send(protocol.encode(protocol.Stop()), [])
             await self._gone.wait()
-        await asyncio.to_thread(self._process.wait)
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait)
+
+    def leave(self) -> None:
+        """Let go of the server and its sandboxes, as a death of this process would: a successor may take them over.
+
+        Every `Sandbox` of it is told that it has ended, and none can be killed by us any more.
+        """
+        self._attach_to_loop()
+        self.left = True
+        if not self._gone.is_set():
+            self._lose_server()
 
     @property
     def ended(self) -> bool:
@@ -228,16 +303,7 @@ class Spawner:
             if not future.done():
                 future.set_exception(SandboxError(answer.message, step=answer.step, errno=answer.errno, hint=answer.hint))
         elif isinstance(answer, protocol.Exited):
-            self._running.pop(answer.id).set_result(
-                Exit(
-                    answer.code,
-                    answer.signal,
-                    answer.oom_killed,
-                    answer.pids_limit_hit,
-                    answer.memory_peak_bytes,
-                    answer.cpu_s,
-                )
-            )
+            self._running.pop(answer.id).set_result(_exit_of(answer))
 
     def _on_spawned(self, answer: protocol.Spawned, descriptors: list[int]) -> None:
         assert self._loop is not None
@@ -279,28 +345,80 @@ class Spawner:
             if not future.done():
                 future.set_exception(_server_gone())
         for exit in self._running.values():
-            exit.set_result(Exit(code=-1, signal=signal.SIGKILL))
+            exit.set_result(_KILLED)
         self._spawning.clear()
         self._running.clear()
+
+
+def become(door: Path, cgroup_name: str, *, lock_fd: int, orphan_grace_s: float) -> NoReturn:
+    """Turn this process into a fork server whose clients come in at `door`, for which see `Spawner.start` and `Spawner.find`.
+
+    Raises SandboxError or OSError.
+    """
+    entry = linux.above_standard(_door(door))
+    for descriptor in (entry, linux.above_standard(lock_fd)):
+        os.set_inheritable(descriptor, True)
+    argv = [*_server_argv(), "-1", str(entry), cgroup_name, str(orphan_grace_s)]
+    environment = {"LANG": "C.UTF-8", **{name: os.environ[name] for name in ("NOTIFY_SOCKET",) if name in os.environ}}
+    os.execve(sys.executable, argv, environment)
+
+
+def _server_argv() -> list[str]:
+    return [sys.executable, "-I", "-c", _SERVE, str(Path(__file__).parent.parent)]
 
 
 _SERVE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from sandbox.server import main; sys.exit(main(sys.argv[1:]))"
 """-I keeps the environment and the working directory out of the import path; ours must be in it even when it is not installed."""
 
 
-def _await_start(control: socket.socket) -> protocol.Started:
+_KILLED = Exit(code=-1, signal=signal.SIGKILL)
+_Found = tuple[protocol.Found, list[int], protocol.Exited | None]
+
+
+class _Ended(SandboxError):
+    """The server has ended instead of answering."""
+
+
+def _await_start(control: socket.socket) -> tuple[protocol.Started, list[_Found]]:
     control.settimeout(START_TIMEOUT_S)
-    try:
-        received = protocol.receive_answer(control)
-    except TimeoutError as error:
-        raise SandboxError(f"the fork server did not start within {START_TIMEOUT_S:.0f} s.", step="spawner") from error
-    if received is None:
-        raise SandboxError("the fork server ended while it started; what it said is above.", step="spawner")
-    answer = received[0]
+    answer, _ = _answer(control)
     if isinstance(answer, protocol.NotStarted):
         raise SandboxError(answer.message, step=answer.step, errno=answer.errno, hint=answer.hint)
     assert isinstance(answer, protocol.Started)
-    return answer
+    if answer.version != protocol.VERSION:
+        control.send(protocol.encode(protocol.Stop()))
+        raise _Ended(f"the fork server speaks version {answer.version} of its protocol and was ended.", step="spawner")
+    found: list[_Found] = []
+    while len(found) < answer.found:
+        said, descriptors = _answer(control)
+        assert isinstance(said, protocol.Found)
+        ended, _ = (None, []) if descriptors else _answer(control)
+        assert ended is None or isinstance(ended, protocol.Exited)
+        found.append((said, descriptors, ended))
+    return answer, found
+
+
+def _answer(control: socket.socket) -> tuple[protocol.Answer, list[int]]:
+    try:
+        received = protocol.receive_answer(control)
+    except TimeoutError as error:
+        raise SandboxError(f"the fork server did not answer within {START_TIMEOUT_S:.0f} s.", step="spawner") from error
+    if received is None:
+        raise _Ended("the fork server ended while it started; what it said is above.", step="spawner")
+    return received
+
+
+def _exit_of(answer: protocol.Exited) -> Exit:
+    return Exit(answer.code, answer.signal, answer.oom_killed, answer.pids_limit_hit, answer.memory_peak_bytes, answer.cpu_s)
+
+
+def _door(path: Path | None) -> int:
+    if path is None:
+        return -1
+    try:
+        return rendezvous.listen(path).detach()
+    except OSError as error:
+        raise SandboxError(f"{path}: {error.strerror}.", step="spawner", errno=error.errno or 0) from error
 
 
 def _copies(descriptors: Iterable[int]) -> list[int]:

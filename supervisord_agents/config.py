@@ -41,7 +41,7 @@ class Daemon(Table, frozen=True):
     max_clients: Count = 10_000
     max_tasks_per_graph: Count = 10_000
     max_pending_tasks: Count = 1_000_000
-    orphan_grace_s: Seconds = 0.5
+    orphan_grace_s: Seconds = 300.0
 
 
 class Journal(Table, frozen=True):

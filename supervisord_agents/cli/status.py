@@ -72,6 +72,8 @@ def recovery(found: Recovery) -> str:
         return "on an empty journal"
     after = "after an orderly stop" if found.clean else "after a crash"
     parts = [f"{render.plural(found.tasks, 'task')} from {render.plural(found.records, 'record')}"]
+    if found.resumed:
+        parts.append(f"{found.resumed} that went on meanwhile")
     if found.requeued:
         parts.append(f"{found.requeued} that ran queued again")
     if found.adopted:

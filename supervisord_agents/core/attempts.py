@@ -64,8 +64,11 @@ def used(table: TaskTable, event: Used) -> None:
 
 
 def restarted(table: TaskTable, event: Restarted, now: float) -> None:
-    """All that still runs was lost with the daemon; that costs no retry."""
+    """All that still runs was lost with the daemon, but for what outlived it; that costs no retry."""
+    kept = frozenset(event.kept)
     for task in sorted(table.running.values(), key=lambda task: task.order):
+        if task.id in kept:
+            continue
         if not event.clean:
             task.lost += 1
         table.judge(task, policy.after_loss(task), now)

@@ -80,6 +80,8 @@ class Restarted(Event, frozen=True, tag="restarted"):
 
     clean: bool = False
     """The daemon before had ended in order: what it was running says nothing about the tasks."""
+    kept: tuple[str, ...] = ()
+    """Tasks whose attempts go on: their workers outlived that daemon."""
 
 
 AnyEvent = Submitted | Started | Finished | Used | CancelRequested | RetryRequested | Ticked | Restarted

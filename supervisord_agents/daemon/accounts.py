@@ -19,8 +19,8 @@ class Accounts:
         self._counted[task] = self._counted.get(task, NO_USAGE) + usage
 
     def claim(self, task: str, usage: Usage) -> None:
-        """The worker says so."""
-        self._claimed[task] = self._claimed.get(task, NO_USAGE) + usage
+        """The worker says that it is this much by now."""
+        self._claimed[task] = usage
 
     def take(self, task: str, claimed: Usage = NO_USAGE) -> Usage:
         """What the attempt consumed, with what its last frame claimed; its sums are closed."""

@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import gc
-import os
 import resource
 import secrets
 import signal
-import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,8 +24,7 @@ from supervisord_agents import __version__
 from supervisord_agents import config as configuration
 from supervisord_agents.config import Config
 from supervisord_agents.core.events import Restarted
-from supervisord_agents.core.model import State
-from supervisord_agents.daemon import recovery
+from supervisord_agents.daemon import fork_server, recovery
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
@@ -54,8 +50,6 @@ from supervisord_agents.wire.messages import Recovery
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.pool import Pools
 
-ORPHAN_WAIT_S = 30.0
-"""How long a new daemon waits for the workers of the one before to be gone."""
 ROOM_RETRY_S = 5.0
 """How often a daemon that cannot start on a full disk tries again."""
 COLLECT_RARELY = (20_000, 20, 20)
@@ -70,8 +64,10 @@ def main(argv: Sequence[str] | None = None, *, files: Files = REAL_FILES) -> int
     try:
         config = _configured(arguments)
         logging.configure(config.daemon.log_level, config.daemon.log_format)
+        if arguments.command == "spawner":
+            fork_server.serve(_state_dir(config))
         notify.adopt()
-        return _run(config, files)
+        return _run(config, files, external=arguments.external_spawner)
     except (SupervisorError, SandboxError) as error:
         logging.last_words(f"agent-supervisor: {error}")
         return 2 if isinstance(error, ConfigError) else 1
@@ -79,12 +75,19 @@ def main(argv: Sequence[str] | None = None, *, files: Files = REAL_FILES) -> int
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="agent-supervisor", description="Run tasks of coding agents, durably and sandboxed.")
-    parser.add_argument("command", nargs="?", choices=["run"], default="run")
+    parser.add_argument(
+        "command", nargs="?", choices=["run", "spawner"], default="run", help="the daemon, or the fork server that outlives it"
+    )
     parser.add_argument(
         "--config", type=Path, help="configuration file (default: $AGENT_SUPERVISOR_CONFIG, then the usual places)"
     )
     parser.add_argument("--socket", help="where to listen, instead of daemon.socket")
     parser.add_argument("--state-dir", help="where state lies, instead of daemon.state_dir")
+    parser.add_argument(
+        "--external-spawner",
+        action="store_true",
+        help="use the fork server that `agent-supervisor spawner` runs, and leave it the workers at a stop",
+    )
     parser.add_argument("--version", action="version", version=f"agent-supervisor {__version__}")
     return parser.parse_args(argv)
 
@@ -95,7 +98,7 @@ def _configured(arguments: argparse.Namespace) -> Config:
     return configuration.with_daemon(config, **{key: value for key, value in overrides.items() if value})
 
 
-def _run(config: Config, files: Files) -> int:
+def _run(config: Config, files: Files, *, external: bool) -> int:
     gc.set_threshold(*COLLECT_RARELY)
     _allow_descriptors()
     state_dir = _state_dir(config)
@@ -107,19 +110,13 @@ def _run(config: Config, files: Files) -> int:
     journal, recovered = opened
     # The probe and the spawner fork: both come before the first thread of this process.
     enforcement = {layer.name: "on" if layer.enforced else layer.remedy for layer in _tried_layers()}
-    lock = _orphans_gone(state_dir)
-    spawner = Spawner.start(
-        cgroup_name=f"agent-supervisor-{os.stat(state_dir).st_ino:x}",
-        lock_fd=lock,
-        orphan_grace_s=config.daemon.orphan_grace_s,
-    )
-    os.close(lock)
+    spawner = fork_server.obtained(state_dir, orphan_grace_s=config.daemon.orphan_grace_s, external=external)
     feed = Feed(recovered.snapshot_sequence)
     replayed = recovery.replay(recovered, feed.changed)
     # The bytes of the snapshot and of all records take as much memory as the state that they led to.
     del opened, recovered
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, state_dir, journal, replayed, feed, spawner, enforcement, watch))
+        return runner.run(_serve(config, state_dir, journal, replayed, feed, spawner, enforcement, watch, external))
 
 
 def _allow_descriptors() -> None:
@@ -183,30 +180,6 @@ def _tried_layers() -> list[Layer]:
     return layers
 
 
-def _orphans_gone(state_dir: Path) -> int:
-    """Wait for the spawner of an earlier daemon to have ended its workers; gives the descriptor of the lock that tells.
-
-    Raises Unavailable if it does not within ORPHAN_WAIT_S: starting anyway could run an attempt twice.
-    """
-    path = state_dir / "spawner.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + ORPHAN_WAIT_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise Unavailable(
-                    f"workers of an earlier daemon have not ended within {ORPHAN_WAIT_S:.0f} s.",
-                    field=str(path),
-                    kept="Nothing was changed.",
-                    hint="See who holds the lock: fuser -v on this file.",
-                ) from None
-            time.sleep(0.01)
-
-
 async def _serve(
     config: Config,
     state_dir: Path,
@@ -216,11 +189,9 @@ async def _serve(
     spawner: Spawner,
     enforcement: dict[str, str],
     watch: recovery.Stopwatch,
+    external: bool,
 ) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _Stop(leaving=external)
     epoch = secrets.token_hex(4)
     results = ResultStore(state_dir / "results")
     logs = LogStore(state_dir / "logs", config.tasks.log_limit_bytes)
@@ -268,8 +239,8 @@ async def _serve(
         allowed_gids=config.daemon.allowed_gids,
     )
     async with _background([engine.run(), upkeep.run(), _spawner_lives(spawner)], stop) as failed:
-        facts.recovery = await _recover(engine, attempts, ends, replayed, state_dir, watch)
         await gateway.start()
+        facts.recovery = await _recover(engine, attempts, ends, replayed, spawner, state_dir, watch)
         gc.freeze()
         attempts.start()
         upkeep.start()
@@ -282,19 +253,42 @@ async def _serve(
         facts.stopping = True
         attempts.drain()
         await server.aclose()
-        await pools.aclose()
+        await (pools.leave() if stop.leaving else pools.aclose())
         await ends.recorded()
         await gateway.aclose()
         await upkeep.finish(in_order=not failed)
-    await spawner.aclose()
+    if not stop.leaving:
+        await spawner.aclose()
     logs.close_all()
     await committer.aclose()
     log.info("stopped", clean=not failed)
     return 1 if failed else 0
 
 
+class _Stop:
+    """Set by a signal or a failure. `leaving`: the workers are left to a successor instead of ended.
+
+    After a failure they are, as after a crash; and on SIGUSR1, for a restart where no service manager keeps the fork server.
+    """
+
+    def __init__(self, *, leaving: bool) -> None:
+        self.leaving = leaving
+        self._set = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._set.set)
+        loop.add_signal_handler(signal.SIGUSR1, self.and_leave)
+
+    def and_leave(self) -> None:
+        self.leaving = True
+        self._set.set()
+
+    async def wait(self) -> None:
+        await self._set.wait()
+
+
 @asynccontextmanager
-async def _background(jobs: list[Coroutine[Any, Any, None]], stop: asyncio.Event) -> AsyncIterator[list[BaseException]]:
+async def _background(jobs: list[Coroutine[Any, Any, None]], stop: _Stop) -> AsyncIterator[list[BaseException]]:
     """Run the jobs beside the body, which is told to stop when one of them fails; the list holds what it failed of."""
     failed: list[BaseException] = []
 
@@ -304,7 +298,7 @@ async def _background(jobs: list[Coroutine[Any, Any, None]], stop: asyncio.Event
             assert error is not None
             failed.append(error)
             log.critical("stopping_after_failure", error=str(error), exc_info=error)
-            stop.set()
+            stop.and_leave()
 
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(job) for job in jobs]
@@ -320,6 +314,8 @@ async def _background(jobs: list[Coroutine[Any, Any, None]], stop: asyncio.Event
 
 async def _spawner_lives(spawner: Spawner) -> None:
     await spawner.gone()
+    if spawner.left:
+        return
     raise Unavailable("the fork server has ended, and all workers with it.", kept="Their tasks run again after a restart.")
 
 
@@ -332,27 +328,30 @@ async def _recover(
     attempts: Attempts,
     ends: Ends,
     replayed: recovery.Replayed,
+    spawner: Spawner,
     state_dir: Path,
     watch: recovery.Stopwatch,
 ) -> Recovery:
-    """Adopt what had finished unseen, then queue again what is still marked running."""
+    """Go on with what still runs, adopt what had finished unseen, and queue the rest of what is marked running again."""
     attempts.attach(engine)
     ends.attach(engine)
     ends.restore({*replayed.finished, *replayed.ended}, replayed.finished)
     replayed.finished.clear()
-    adopted = recovery.adopt_outboxes(engine.scheduler, state_dir / "workers", attempts.attempt_ended)
+    kept = await attempts.adopt(spawner.adopt())
+    adopted = recovery.adopt_outboxes(engine.scheduler, state_dir / "workers", attempts.attempt_ended, kept)
     await ends.recorded()
-    requeued = engine.scheduler.counts.get(State.RUNNING, 0)
+    requeued = sum(task.id not in kept for task in engine.scheduler.running_tasks())
     if requeued:
-        engine.feed(Restarted(clean=replayed.clean))
+        engine.feed(Restarted(clean=replayed.clean, kept=tuple(kept)))
     await engine.settled()
-    recovery.clear(state_dir / "workers")
+    recovery.clear(state_dir / "workers", attempts.workers)
     report = Recovery(
         at=engine.clock.now(),
         clean=replayed.clean,
         records=replayed.records,
         tasks=len(engine.scheduler.tasks),
         requeued=requeued,
+        resumed=len(kept),
         adopted=adopted,
         torn_bytes=replayed.torn_bytes,
         seconds=watch.seconds(),
@@ -363,6 +362,7 @@ async def _recover(
         tasks=report.tasks,
         records=report.records,
         requeued=requeued,
+        resumed=report.resumed,
         adopted=adopted,
         torn_bytes=report.torn_bytes,
         seconds=round(report.seconds, 3),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import msgspec
 import structlog
 
+from sandbox.spawner import Sandbox
 from supervisord_agents.config import Config
 from supervisord_agents.core.events import Changed, Decision, Start, Started, Stop
 from supervisord_agents.core.graph import edge_of
@@ -24,6 +25,7 @@ from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.messages import Item
 from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.listener import Running
 from supervisord_agents.workers.pool import Pools
 
 DEPENDENCY_OUTPUT_BYTES = 3 * 1024 * 1024
@@ -73,6 +75,28 @@ class Attempts:
     def attach(self, engine: Engine) -> None:
         """Feed events to this engine."""
         self._engine = engine
+
+    async def adopt(self, found: Iterable[Sandbox]) -> set[str]:
+        """Go on with the attempts of an earlier daemon whose workers were found; gives their tasks."""
+        running = {
+            task.worker: Running(task.id, task.attempt, self._reusable(task.spec))
+            for task in self._engine.scheduler.running_tasks()
+            if task.worker
+        }
+        kept = await self._pools.adopt(self, found, running)
+        self._logs.forget_positions(kept)
+        return kept
+
+    @property
+    def workers(self) -> Container[str]:
+        """Those that there are, by id."""
+        return self._pools.workers
+
+    def _reusable(self, spec: TaskSpec) -> bool:
+        try:
+            return self._agents.get(spec.agent).reusable
+        except SupervisorError:  # not configured any more
+            return False
 
     def start(self) -> None:
         """Begin to run tasks."""
@@ -164,13 +188,15 @@ class Attempts:
         spec = task.spec
         self._logs.notice(change.task, f"attempt {change.attempt} starts on worker {task.worker}")
         log.info("attempt_started", task=change.task, attempt=change.attempt, worker=task.worker, agent=spec.agent)
-        if not task.worker:
-            return
+        if task.worker:
+            self._tell_worker(task)
+
+    def _tell_worker(self, task: Task) -> None:
         try:
-            message = self._message(task, spec, change.attempt)
+            message = self._message(task, task.spec, task.attempt)
         except Exception as error:
-            self._ends.died(change.task, change.attempt, _broken(spec, error))
-            self._pools.stop(change.task, change.attempt, ErrorCode.INTERNAL)
+            self._ends.died(task.id, task.attempt, _broken(task.spec, error))
+            self._pools.stop(task.id, task.attempt, ErrorCode.INTERNAL)
             return
         self._pools.launch(task.worker, message)
 
@@ -214,15 +240,23 @@ class Attempts:
     def attempt_died(self, task: str, attempt: int, failure: Failure) -> None:
         self._ends.died(task, attempt, failure)
 
+    def attempt_found(self, task: str, attempt: int, *, told: bool) -> int:
+        running = self._engine.scheduler.tasks[task]
+        log.info("attempt_resumed", task=task, attempt=attempt, worker=running.worker, told=told)
+        self._logs.notice(task, f"the supervisor was restarted; attempt {attempt} {'goes on' if told else 'begins'}")
+        if not told:
+            self._tell_worker(running)
+        return self._logs.heard(task, attempt)
+
     def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport) -> None:
         """What an attempt says after its end was decided is not heard: it would open its log again."""
         task = self._engine.scheduler.tasks.get(frame.task)
         if task is None or task.state is not State.RUNNING or task.attempt != frame.attempt:
             return
         if isinstance(frame, frames.Log):
-            self._logs.append(frame.task, frame.data)
-            if self._feed.listened:
-                self._tell("log", frame.task, frame.attempt, data=frame.data)
+            new = self._logs.hear(frame.task, frame.attempt, frame.offset, frame.data)
+            if new and self._feed.listened:
+                self._tell("log", frame.task, frame.attempt, data=new)
         elif isinstance(frame, frames.Progress):
             message = frame.message[:PROGRESS_CHARACTERS]
             self.progress[frame.task] = (frame.fraction, message)

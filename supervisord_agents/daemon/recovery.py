@@ -1,13 +1,14 @@
 """From the journal back to a running state.
 
-Order matters: the workers of the daemon before must be gone, then what they had finished is adopted, and only then the attempts
-still marked running are queued again. The other way round an attempt could run twice.
+Order matters: the workers of the daemon before are found, or are known to be gone; then what the gone ones had finished is
+adopted, and only then are those attempts queued again that are still marked running and that no worker goes on with. The other
+way round an attempt could run twice.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import msgspec
@@ -111,13 +112,15 @@ def _still_makes_sense(scheduler: Scheduler, event: AnyEvent, now: float, sequen
 Adopt = Callable[[str, frames.TaskResult | frames.TaskError], object]
 
 
-def adopt_outboxes(scheduler: Scheduler, workers: Path, adopt: Adopt) -> int:
+def adopt_outboxes(scheduler: Scheduler, workers: Path, adopt: Adopt, going_on: Container[str]) -> int:
     """Hand over the ends that workers left behind for attempts still marked running; gives their number.
 
-    A worker may only speak for the attempt it was given: anything else is ignored.
+    A worker may only speak for the attempt it was given: anything else is ignored. Those of tasks that go on tell it themselves.
     """
     adopted = 0
     for task in scheduler.running_tasks():
+        if task.id in going_on:
+            continue
         end = end_left(workers / task.worker, task.id, task.attempt) if task.worker else None
         if end is not None:
             adopt(task.worker, end)
@@ -125,9 +128,11 @@ def adopt_outboxes(scheduler: Scheduler, workers: Path, adopt: Adopt) -> int:
     return adopted
 
 
-def clear(workers: Path) -> None:
+def clear(workers: Path, alive: Container[str]) -> None:
     """Remove the directories of workers that are gone; what cannot be removed is logged, and no reason not to start."""
     for directory in workers.glob("w-*"):
+        if directory.name in alive:
+            continue
         try:
             empty(str(directory), within_s=CLEAR_S)
             directory.rmdir()

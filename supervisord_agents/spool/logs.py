@@ -1,15 +1,19 @@
 """Task logs: `logs/task_<id>.log`, append-only, capped.
 
 Bytes are what the worker wrote, unchanged; lines of the supervisor begin with `[supervisor] `. Only terminals get them escaped.
-A log that cannot be written is said once and costs nothing else.
+A log that cannot be written is said once and costs nothing else. While an attempt runs, `logs/.heard/<id>` tells how much of its
+output the log has (position.py), so that a daemon that takes the attempt over goes on where the one before was killed.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from pathlib import Path
 
 import structlog
+
+from supervisord_agents.spool.position import Position
 
 NOTICE_PREFIX = b"[supervisor] "
 NOTICE_ROOM_BYTES = 64 * 1024
@@ -28,16 +32,40 @@ class LogStore:
         self._open: dict[str, _OpenLog] = {}
         """By task, least recently written first."""
         self._unwritable: set[str] = set()
-        directory.mkdir(parents=True, exist_ok=True)
+        self._heard = directory / ".heard"
+        self._positions: set[str] = set()
+        """Tasks of which a position is kept."""
+        self._heard.mkdir(parents=True, exist_ok=True)
 
     def path(self, task: str) -> Path:
         return self.directory / f"task_{task}.log"
 
-    def append(self, task: str, data: bytes) -> None:
-        """Add to the log. Over the limit it is dropped, and the log says so once; a full disk drops it too."""
+    def hear(self, task: str, attempt: int, offset: int, data: bytes) -> bytes:
+        """Add output of an attempt that `offset` bytes came before, and give what is new of it.
+
+        Over the limit it is dropped, and the log says so once; a full disk drops it too.
+        """
         opened = self._opened(task)
-        if opened is not None:
-            opened.append(data)
+        if opened is None:
+            return data
+        heard = self._position(task, opened).heard(attempt, opened.size)
+        if offset > heard:
+            self.notice(task, f"{offset - heard} bytes of output were lost with an earlier daemon")
+        new = data[max(0, heard - offset) :]
+        if new:
+            opened.append(new, attempt, offset + len(data))
+        return new
+
+    def heard(self, task: str, attempt: int) -> int:
+        """How many bytes of the output of an attempt the log has taken."""
+        opened = self._opened(task)
+        return self._position(task, opened).heard(attempt, opened.size) if opened is not None else 0
+
+    def forget_positions(self, keep: Container[str]) -> None:
+        """Remove what is kept of attempts that no longer run."""
+        for path in self._heard.iterdir():
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
 
     def notice(self, task: str, text: str) -> None:
         """A line of the supervisor's own."""
@@ -51,6 +79,9 @@ class LogStore:
         opened = self._open.pop(task, None)
         if opened is not None:
             opened.close()
+        if task in self._positions:
+            self._positions.discard(task)
+            (self._heard / task).unlink(missing_ok=True)
 
     def read(self, task: str, offset: int, limit_bytes: int) -> tuple[bytes, int]:
         """At most `limit_bytes` from `offset`, and the size of the log."""
@@ -63,8 +94,15 @@ class LogStore:
             return b"", 0
 
     def close_all(self) -> None:
-        for task in list(self._open):
-            self.close(task)
+        """Give all descriptors back; what is known of running attempts stays."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _position(self, task: str, opened: _OpenLog) -> Position:
+        if opened.position is None:
+            opened.position = Position(self._heard / task)
+            self._positions.add(task)
+        return opened.position
 
     def _opened(self, task: str) -> _OpenLog | None:
         opened = self._open.pop(task, None)
@@ -89,33 +127,43 @@ class _OpenLog:
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        self._size = os.fstat(self._descriptor).st_size
-        self._full = self._size > limit_bytes
-        self._in_line = self._size > 0 and os.pread(self._descriptor, 1, self._size - 1) != b"\n"
+        self.size = os.fstat(self._descriptor).st_size
+        self.position: Position | None = None
+        self._full = self.size > limit_bytes
+        self._in_line = self.size > 0 and os.pread(self._descriptor, 1, self.size - 1) != b"\n"
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes, attempt: int, heard: int) -> None:
+        """Output of an attempt, with which `heard` bytes of it are here."""
+        assert self.position is not None
         if self._full:
+            self.position.intend(attempt, heard, self.size)
             return
-        room = self._limit_bytes - self._size
+        room = self._limit_bytes - self.size
         if len(data) > room:
             self._full = True
             data = data[: max(room, 0)] + b"\n" + NOTICE_PREFIX + f"log cut at {self._limit_bytes} bytes\n".encode()
+        expected = self.size + len(data)
+        self.position.intend(attempt, heard, expected)
         self._write(data)
+        if self.size != expected:  # what had no room is dropped, not asked for again
+            self.position.intend(attempt, heard, self.size)
 
     def notice(self, line: bytes) -> None:
         """On a line of its own, also where the worker has not ended his."""
         if self._in_line:
             line = b"\n" + line
-        if self._size + len(line) <= self._limit_bytes + NOTICE_ROOM_BYTES:
+        if self.size + len(line) <= self._limit_bytes + NOTICE_ROOM_BYTES:
             self._write(line)
 
     def _write(self, data: bytes) -> None:
         try:
             written = os.write(self._descriptor, data)
-            self._size += written
+            self.size += written
             self._in_line = data[written - 1 : written] != b"\n"
         except OSError:
             self._full = True
 
     def close(self) -> None:
         os.close(self._descriptor)
+        if self.position is not None:
+            self.position.close()

@@ -3,6 +3,9 @@
 The worker says `hello` first. The daemon sends one `task` at a time; the worker answers with any number of `progress`, `log` and
 `usage` and exactly one `result` or `error`. `heartbeat` goes out every 5 s, also between tasks. Every frame that belongs to an
 attempt names it; a frame for another attempt is ignored, and a worker that sends many is ended.
+
+A worker outlives its daemon. The next one hands it a new channel by descriptor 5; there the worker says `hello` with the attempt
+that it has, and the daemon answers with `resume`, or with a `task` if the one that it was sent got lost.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import msgspec
 
 from supervisord_agents.core.model import Failure, TaskSpec, Usage
 
-WORKER_PROTOCOL_VERSION = 2
+WORKER_PROTOCOL_VERSION = 3
 CHANNEL_FD = 3
 OUTBOX_FD = 4
 """A file of the daemon's. Before `result` or `error` is sent, the same frame is written into it (workers/outbox.py), so that work
 done is known even if the daemon has just died. Only the worker's runtime has it: nothing that a task runs does."""
+HANDOVER_FD = 5
+"""A socket of packets: each brings the worker's end of a new channel beside it, for which the one on descriptor 3 is given up."""
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """In both directions, whatever `daemon.max_frame_bytes` is for clients."""
 HEARTBEAT_S = 5.0
@@ -34,6 +39,9 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
 class WorkerHello(Frame, tag="hello", frozen=True):
     version: int
     pid: int = 0
+    task: str = ""
+    """The attempt that it was given last, running or ended; empty: none yet."""
+    attempt: int = 0
 
 
 class DependencyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +76,14 @@ class CancelTask(Frame, tag="cancel", frozen=True):
     attempt: int
 
 
+class Resume(Frame, tag="resume", frozen=True):
+    """The daemon is a new one, and has this much of the attempt's output: say the rest, and how it ended if it has."""
+
+    task: str
+    attempt: int
+    log_bytes: int = 0
+
+
 class Progress(Frame, tag="progress", frozen=True):
     task: str
     attempt: int
@@ -82,6 +98,8 @@ class Log(Frame, tag="log", frozen=True):
     stream: str
     """`stdout`, `stderr` or `worker`."""
     data: bytes
+    offset: int = 0
+    """How many bytes of the attempt's output, of all streams, came before."""
 
 
 class Heartbeat(Frame, tag="heartbeat", frozen=True):
@@ -92,6 +110,7 @@ class UsageReport(Frame, tag="usage", frozen=True):
     task: str
     attempt: int
     usage: Usage
+    """All that the attempt has used so far."""
 
 
 class TaskResult(Frame, tag="result", frozen=True):
@@ -115,7 +134,7 @@ class TaskError(Frame, tag="error", frozen=True):
     last: bool = False
 
 
-ToWorker = RunTask | CancelTask
+ToWorker = RunTask | CancelTask | Resume
 FromWorker = WorkerHello | Progress | Log | Heartbeat | UsageReport | TaskResult | TaskError
 
 encoder = msgspec.msgpack.Encoder()

@@ -228,6 +228,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     torn_bytes: int
     """Cut from the tail of the journal; never acknowledged."""
     seconds: float
+    resumed: int = 0
+    """Attempts that went on meanwhile: their workers outlived the daemon before."""
 
 
 class StatusReply(Reply, frozen=True):

@@ -57,8 +57,8 @@ class FunctionJob:
         for descriptor in writing:
             os.close(descriptor)
         self.child = Child(selector, pid, drain_s=0.0)
-        self.child.read(stdout, lambda data: uplink.log(task, "stdout", data))
-        self.child.read(stderr, lambda data: uplink.log(task, "stderr", data))
+        self.child.read(stdout, lambda data: uplink.log("stdout", data))
+        self.child.read(stderr, lambda data: uplink.log("stderr", data))
         self.child.read(reports, self._hear)
 
     def outcome(self) -> Outcome:
@@ -99,17 +99,17 @@ class FunctionJob:
 
     def _take(self, report: frames.Log | frames.UsageReport | frames.TaskResult | frames.TaskError) -> None:
         if isinstance(report, frames.Log):
-            self._uplink.log(self.task, "worker", report.data)
+            self._uplink.log("worker", report.data)
         elif isinstance(report, frames.UsageReport):
             usage = frames.UsageReport(task=self.task.task, attempt=self.task.attempt, usage=report.usage)
-            self._uplink.send(usage)
+            self._uplink.report(usage)
         else:
             self._end = report
             self.child.kill()  # threads of its own must not keep it
 
     def _pass_on(self, progress: frames.Progress | None) -> None:
         if progress is not None:
-            self._uplink.send(
+            self._uplink.report(
                 frames.Progress(
                     task=self.task.task,
                     attempt=self.task.attempt,
@@ -199,15 +199,18 @@ class PipeReporter:
             self._send(frames.Log(task="", attempt=0, stream="worker", data=data[start : start + LOG_FRAME_BYTES]))
 
     def usage(self, usage: Usage) -> None:
-        usage = sane(usage)
-        self.used += usage
-        self._send(frames.UsageReport(task="", attempt=0, usage=usage))
+        with self._lock:
+            self.used += sane(usage)
+            self._write(frames.UsageReport(task="", attempt=0, usage=self.used))
 
     def end(self, outcome: Outcome) -> None:
         self._send(ending(self._task, outcome))
 
     def _send(self, report: Report) -> None:
-        data = memoryview(frame(frames.encoder.encode(report), frames.MAX_FRAME_BYTES))
         with self._lock:
-            while data:
-                data = data[os.write(REPORT_FD, data) :]
+            self._write(report)
+
+    def _write(self, report: Report) -> None:
+        data = memoryview(frame(frames.encoder.encode(report), frames.MAX_FRAME_BYTES))
+        while data:
+            data = data[os.write(REPORT_FD, data) :]

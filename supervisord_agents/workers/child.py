@@ -63,6 +63,7 @@ class Child:
         self._kill_at = math.inf
         self._over_at = math.inf
         self._readers: dict[int, Callable[[bytes], None]] = {}
+        self._held = False
         self._input = -1
         self._pending = memoryview(b"")
         self._pidfd = os.pidfd_open(pid)
@@ -72,7 +73,18 @@ class Child:
         """Own this end of a pipe and hand on what comes out of it."""
         os.set_blocking(descriptor, False)
         self._readers[descriptor] = take
-        self._selector.register(descriptor, selectors.EVENT_READ, lambda: self._pump(descriptor))
+        self._listen(descriptor)
+
+    def hold(self, held: bool) -> None:
+        """Whether to read no output for now: what the program writes waits in its pipes, and then the program."""
+        if held == self._held:
+            return
+        for descriptor in self._readers:
+            if held:
+                self._selector.unregister(descriptor)
+            else:
+                self._listen(descriptor)
+        self._held = held
 
     def feed(self, descriptor: int, data: bytes) -> None:
         """Own this end of a pipe, put data into it and close it."""
@@ -149,6 +161,9 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
+    def _listen(self, descriptor: int) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, lambda: self._pump(descriptor))
+
     def _pump(self, descriptor: int) -> int:
         """Read once; gives how much."""
         try:
@@ -179,7 +194,8 @@ class Child:
             self._input = -1
 
     def _forget(self, descriptor: int) -> None:
-        self._selector.unregister(descriptor)
+        if not self._held:
+            self._selector.unregister(descriptor)
         os.close(descriptor)
         del self._readers[descriptor]
 

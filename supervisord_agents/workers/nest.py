@@ -19,14 +19,20 @@ log = structlog.get_logger()
 
 
 class Nest:
-    """Made empty. Raises OSError."""
+    """Made empty, unless it was `left` by an earlier daemon. Raises OSError."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, empty: bool = True) -> None:
         self._directory = directory
-        directory.mkdir(parents=True, mode=0o700)
-        self._descriptors = [
-            os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600) for name in (OUTBOX, STDERR)
-        ]
+        self._descriptors: list[int] = []
+        if empty:
+            directory.mkdir(parents=True, mode=0o700)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptors = [os.open(directory / name, flags, 0o600) for name in (OUTBOX, STDERR)]
+
+    @classmethod
+    def left(cls, directory: Path) -> Nest:
+        """The one of a worker that has it already."""
+        return cls(directory, empty=False)
 
     @property
     def descriptors(self) -> dict[int, int]:

@@ -8,25 +8,25 @@ same shape, so that the next task of the kind finds it warm.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Container, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
-from sandbox.spawner import Exit, Spawner
+from sandbox.spawner import Exit, Sandbox, Spawner
 from supervisord_agents.config import Config
 from supervisord_agents.core.model import Failure, TaskSpec
 from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.messages import PoolView
 from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.label import Label
+from supervisord_agents.workers.launcher import Gateway, Launcher
+from supervisord_agents.workers.listener import Listener, Running
 from supervisord_agents.workers.nest import Nest
 from supervisord_agents.workers.shape import Shape, Shaper, still_there
-from supervisord_agents.workers.worker import PROGRESS_S, Channel, Gate, Phase, Progress, Worker, death_of, refusal_of
+from supervisord_agents.workers.worker import PROGRESS_S, Channel, Phase, Progress, Worker, death_of, refusal_of
 
 MISSED_HEARTBEATS = 3
 HELLO_S = 30.0
@@ -35,32 +35,11 @@ STOP_ANSWER_S = 4.0
 """Between asking an attempt to stop and killing its sandbox: for the worker's own grace, and for what it has to clear up."""
 MAX_STRAYS = 100
 """Frames of attempts that a worker does not have; one that sends more is ended."""
-DRAIN_S = 1.0
-"""For the frames that a dead worker still had in its channel."""
 WARM_RETRY_S = 30.0
 HOLD_S = 2.0
 """After a failure to make a sandbox that is not the task's fault."""
 CLOSE_S = 10.0
 log = structlog.get_logger()
-
-
-class Listener(Protocol):
-    """Who is told what workers do."""
-
-    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
-        """Whether the end is with the journal, before all that is told later; False: it is still being written."""
-
-    def attempt_died(self, task: str, attempt: int, failure: Failure) -> None: ...
-    def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport) -> None: ...
-    def slots_changed(self) -> None: ...
-    async def settled(self) -> bool:
-        """Return when everything told so far is durable, or False if that cannot be."""
-
-
-class Gateway(Protocol):
-    """What the pools need of the model gateway."""
-
-    async def attach(self, listener: socket.socket, owner: str) -> Gate: ...
 
 
 class Pools:
@@ -79,7 +58,7 @@ class Pools:
         self._agents = agents
         self._shaper = Shaper(config, agents)
         self._spawner = spawner
-        self._gateway = gateway
+        self._launcher = Launcher(self._shaper, spawner, gateway)
         self._directory = directory
         self._epoch = epoch
         self._born = 0
@@ -95,9 +74,36 @@ class Pools:
     def start(self, listener: Listener) -> None:
         """Begin to warm workers and to watch them."""
         self._listener = listener
-        self._directory.mkdir(parents=True, exist_ok=True)
         self._watcher = self._spawn_job(self._watch())
         self._top_up()
+
+    async def adopt(self, listener: Listener, found: Iterable[Sandbox], running: Mapping[str, Running]) -> set[str]:
+        """Take over the workers of an earlier daemon; gives the tasks whose attempts go on.
+
+        `running` are the attempts that should be, by worker. What is not of use here is ended, and has ended on return.
+        """
+        self._listener = listener
+        self._directory.mkdir(parents=True, exist_ok=True)
+        tasks, unfit = set(), []
+        for sandbox in found:
+            label = Label.read(sandbox.label)
+            if label is None or label.pool not in self._config.pools:
+                unfit.append(self._launcher.discard(sandbox))
+                continue
+            worker = Worker(label.worker, label.pool, label.shape, label.uid)
+            worker.adopted, worker.sandbox = True, sandbox
+            if label.worker in running:
+                worker.task, worker.attempt, worker.reusable = running[label.worker]
+                tasks.add(worker.task)
+            self._workers[worker.id] = worker
+            self._spawn_job(self._live(worker, None))
+        await asyncio.gather(*unfit)
+        return tasks
+
+    @property
+    def workers(self) -> Container[str]:
+        """Those that there are, by id."""
+        return self._workers
 
     def free(self) -> dict[str, int]:
         """How many more tasks each pool may take now."""
@@ -185,6 +191,17 @@ class Pools:
                 log.error("pools_closed_early", jobs=len(late))
                 await asyncio.wait(late, timeout=1.0)
 
+    async def leave(self) -> None:
+        """Let go of all workers, for a successor of this daemon; what they do goes on."""
+        self._closing = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+        for job in self._jobs:
+            job.cancel()
+        self._spawner.leave()
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=CLOSE_S)
+
     # Which workers there are
 
     def _of(self, pool: str) -> list[Worker]:
@@ -216,10 +233,17 @@ class Pools:
 
     def _new_worker(self, pool: str, shape: Shape, after: Worker | None = None) -> Worker:
         self._born += 1
-        worker = Worker(f"w-{self._epoch}-{self._born}", pool, shape)
+        worker = Worker(f"w-{self._epoch}-{self._born}", pool, shape, self._unused_uid())
         self._workers[worker.id] = worker
-        self._spawn_job(self._live(worker, self._born, after))
+        self._spawn_job(self._live(worker, after))
         return worker
+
+    def _unused_uid(self) -> int:
+        """The next in turn; all that are in use, if there are more workers than uids, are shared."""
+        config = self._config.sandbox
+        used = {worker.uid for worker in self._workers.values()}
+        turn = [config.uid_first + (self._born + step) % config.uid_count for step in range(min(len(used) + 1, config.uid_count))]
+        return next((uid for uid in turn if uid not in used), turn[0])
 
     def _spawn_job(self, job: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(job)
@@ -250,14 +274,14 @@ class Pools:
 
     # One worker, from birth to burial
 
-    async def _live(self, worker: Worker, number: int, after: Worker | None) -> None:
+    async def _live(self, worker: Worker, after: Worker | None) -> None:
         nest: Nest | None = None
         try:
             if after is not None:
                 await after.gone.wait()
             if worker.phase is not Phase.DYING:
-                nest = Nest(self._directory / worker.id)
-                exit = await self._spawn_and_wait(worker, number, nest)
+                nest = Nest.left(self._directory / worker.id) if worker.adopted else Nest(self._directory / worker.id)
+                exit = await self._launcher.live(worker, nest, self._channel(worker))
                 self._exited(worker, exit, nest)
         except Exception as error:
             self._spawn_failed(worker, error)
@@ -269,50 +293,12 @@ class Pools:
         if nest is not None and await self._listener.settled():
             nest.remove()
 
-    async def _spawn_and_wait(self, worker: Worker, number: int, nest: Nest) -> Exit:
-        config = self._config.sandbox
-        spec = self._shaper.sandbox_spec(worker.shape, uid=config.uid_first + number % config.uid_count)
-        ours, theirs = socket.socketpair()
-        with contextlib.ExitStack() as stack:
-            stack.callback(ours.close)
-            with theirs:
-                sandbox = await self._spawner.spawn(spec, {frames.CHANNEL_FD: theirs.fileno(), **nest.descriptors})
-            nest.handed_over()
-            worker.sandbox = sandbox
-            worker.last_sign = time.monotonic()
-            if worker.phase is Phase.DYING:
-                sandbox.kill()
-            try:
-                channel = await self._connect(worker, ours)
-                stack.pop_all()
-                exit = await sandbox.wait()
-                await channel.drained(DRAIN_S)
-            finally:
-                sandbox.kill()
-                await sandbox.wait()
-                if worker.gate is not None:
-                    await worker.gate.close()
-        return exit
-
-    async def _connect(self, worker: Worker, ours: socket.socket) -> Channel:
-        channel = Channel(
+    def _channel(self, worker: Worker) -> Channel:
+        return Channel(
             lambda frame: self._on_frame(worker, frame),
             lambda error: self._give_up(worker, str(error)),
             worker.kill,
         )
-        assert worker.sandbox is not None
-        listeners = list(worker.sandbox.listeners)
-        try:
-            while listeners:
-                worker.gate = await self._gateway.attach(listeners[0], worker.id)
-                worker.gate.task = worker.task
-                del listeners[0]
-        finally:
-            for listener in listeners:
-                listener.close()
-        worker.channel = channel
-        await channel.serve(ours)
-        return channel
 
     def _spawn_failed(self, worker: Worker, error: Exception) -> None:
         if self._closing or self._spawner.ended:
@@ -328,12 +314,12 @@ class Pools:
 
     def _exited(self, worker: Worker, exit: Exit, nest: Nest) -> None:
         log.debug("worker_exited", worker=worker.id, code=exit.code, signal=exit.signal, tasks=worker.tasks_run)
-        if not worker.ready and not self._closing and not worker.replaced:
+        if not worker.ready and not self._closing and not worker.replaced and not worker.adopted:
             self._warm_later(worker)
             log.error("worker_never_ready", worker=worker.id, code=exit.code, signal=exit.signal, said=nest.last_words())
         if not worker.task or worker.stop_code:
             return
-        end = nest.end_of(worker.task, worker.attempt) if worker.told else None
+        end = nest.end_of(worker.task, worker.attempt) if worker.told or worker.adopted else None
         if end is not None:  # it was killed between writing and sending it
             self._listener.attempt_ended(worker.id, end)
         elif not self._closing and not self._spawner.ended:
@@ -405,6 +391,19 @@ class Pools:
         worker.idle_since = time.monotonic()
         if worker.message is not None:
             self._deliver(worker, worker.message)
+        elif worker.task and worker.adopted:
+            self._resume(worker, told=worker.busy_with(hello.task, hello.attempt))
+        elif hello.task:
+            worker.kill()  # it has done work before, of which nothing more is known here
+
+    def _resume(self, worker: Worker, *, told: bool) -> None:
+        """Go on with the attempt that a worker of an earlier daemon has, or should have."""
+        log_bytes = self._listener.attempt_found(worker.task, worker.attempt, told=told)
+        if told and worker.channel is not None:
+            worker.told = True
+            if worker.gate is not None:
+                worker.gate.task = worker.task
+            worker.channel.send(frames.Resume(task=worker.task, attempt=worker.attempt, log_bytes=log_bytes))
 
     def _stray(self, worker: Worker, task: str, attempt: int) -> None:
         if worker.phase is Phase.DYING:

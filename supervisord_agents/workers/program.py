@@ -38,7 +38,7 @@ class ProgramJob:
         self.child = Child(selector, process.pid)
         self.child.feed(_taken(process.stdin.fileno()), launch.stdin)
         for pipe, kept, stream in ((process.stdout, self._stdout, "stdout"), (process.stderr, self._stderr, "stderr")):
-            self.child.read(_taken(pipe.fileno()), _Tee(kept, uplink, task, stream))
+            self.child.read(_taken(pipe.fileno()), _Tee(kept, uplink, stream))
         for pipe in (process.stdin, process.stdout, process.stderr):
             pipe.close()
         process.returncode = 0  # it is waited for by Child: the object must not do so when it is collected
@@ -65,15 +65,14 @@ class ProgramJob:
 class _Tee:
     """Output of a stream: kept for the agent, and on its way into the log."""
 
-    def __init__(self, kept: Kept, uplink: Uplink, task: frames.RunTask, stream: str) -> None:
+    def __init__(self, kept: Kept, uplink: Uplink, stream: str) -> None:
         self._kept = kept
         self._uplink = uplink
-        self._task = task
         self._stream = stream
 
     def __call__(self, data: bytes) -> None:
         self._kept.add(data)
-        self._uplink.log(self._task, self._stream, data)
+        self._uplink.log(self._stream, data)
 
 
 def _taken(descriptor: int) -> int:

@@ -1,10 +1,10 @@
 """The worker: PID 1 of its sandbox, which runs tasks one after the other and speaks wire/frames.py on descriptor 3.
 
-    python -I -m supervisord_agents.workers.runtime ORPHAN_GRACE_S [DIRECTORY ...]
+    python -I -m supervisord_agents.workers.runtime [DIRECTORY ...]
 
 One thread, one loop: it receives frames, sends heartbeats, and watches the one process that does the task. Between tasks it ends
-all other processes and empties the directories, which are private to the sandbox. If the daemon goes away, a running task has
-ORPHAN_GRACE_S seconds to end; its end then lies in the outbox only.
+all other processes and empties the directories, which are private to the sandbox. If the daemon goes away, the task goes on, and
+the worker waits to be handed the channel to a new daemon. How long it may, whoever made the sandbox decides.
 """
 
 from __future__ import annotations
@@ -37,42 +37,45 @@ from supervisord_agents.workers.outbox import Outbox
 from supervisord_agents.workers.program import ProgramJob
 from supervisord_agents.workers.reaper import clear_out, is_init, reap_orphans
 from supervisord_agents.workers.rooms import Rooms
-from supervisord_agents.workers.uplink import Uplink
+from supervisord_agents.workers.uplink import Handover, Uplink
 from supervisord_agents.workers.warmth import Warmth
 
 EXIT_PROTOCOL = 65
 """The daemon sent what is no frame (EX_DATAERR of sysexits(3))."""
-EXIT_ORPHANED = 69
-"""The daemon went away and the task did not end in time (EX_UNAVAILABLE)."""
 Job = ProgramJob | FunctionJob
 
 
 class Runtime:
     """One worker process."""
 
-    def __init__(self, uplink: Uplink, outbox: Outbox, rooms: Rooms, orphan_grace_s: float) -> None:
+    def __init__(self, uplink: Uplink, handover: Handover, outbox: Outbox, rooms: Rooms) -> None:
         self._uplink = uplink
+        self._handover = handover
         self._outbox = outbox
         self._rooms = rooms
-        self._orphan_grace_s = orphan_grace_s
         self._warmth = Warmth(uplink.beat)
         self._selector = selectors.DefaultSelector()
         self._selector.register(uplink, selectors.EVENT_READ, self._on_readable)
+        self._selector.register(handover, selectors.EVENT_READ, self._on_handover)
         self._queue: deque[frames.RunTask] = deque()
         self._job: Job | None = None
         self._not_to_begin = ("", 0)
         self._leaving = False
-        self._die_at = math.inf
+        self._alone = False
+        """No daemon is there."""
+        self._forsaken = False
+        """No other can come."""
 
     def run(self) -> None:
-        """Say hello and work until the daemon has gone, or no other task can be taken."""
+        """Say hello and work until no daemon is there nor can come, or no other task can be taken."""
         if is_init():
             self._hear_of_the_dead()
         gc.collect()
         gc.freeze()  # what is there by now is shared with every fork as long as nobody writes to it
-        self._uplink.send(frames.WorkerHello(version=frames.WORKER_PROTOCOL_VERSION, pid=os.getpid()))
+        self._uplink.hello()
         while self._job is not None or not self._leaving:
             self._turn()
+            self._leaving = self._leaving or (self._alone and self._forsaken)
 
     def _hear_of_the_dead(self) -> None:
         """Be woken by every dying child: those whose parent has gone die unannounced otherwise."""
@@ -89,7 +92,7 @@ class Runtime:
         self._selector.register(reading, selectors.EVENT_READ, on_death)
 
     def _turn(self) -> None:
-        due = min(self._uplink.next_beat, self._die_at, self._job.child.deadline if self._job else math.inf)
+        due = min(self._uplink.next_beat, self._job.child.deadline if self._job else math.inf)
         for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
             # An earlier one of this round may have closed it.
             if key.fileobj in self._selector.get_map():
@@ -99,28 +102,51 @@ class Runtime:
             self._uplink.beat()
         if self._job is not None:
             self._job.child.on_time(now)
+            self._job.child.hold(self._uplink.full)
             if self._job.child.over:
                 self._finish(self._job)
-        if now >= self._die_at and self._job is not None:
-            self._die(EXIT_ORPHANED, "the daemon has gone")
         if self._job is None and self._queue and not self._leaving:
             self._begin(self._queue.popleft())
 
-    def _on_readable(self) -> None:
+    def _on_readable(self, flags: int = 0) -> bool:
+        """Handle what has come; whether there may be more."""
         try:
-            payloads = self._uplink.receive()
+            payloads = self._uplink.receive(flags)
             for payload in payloads or ():
                 self._on_frame(frames.to_worker_decoder.decode(payload))
         except (ProtocolError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             self._die(EXIT_PROTOCOL, f"the daemon sent a frame that is not of the worker protocol: {error}")
         if payloads is None:
             self._selector.unregister(self._uplink)
-            self._leaving = True
-            self._die_at = time.monotonic() + self._orphan_grace_s
+            self._alone = True
+        return not self._alone
+
+    def _on_handover(self) -> None:
+        try:
+            channel = self._handover.receive()
+        except (ProtocolError, OSError) as error:
+            self._die(EXIT_PROTOCOL, f"no new channel: {error}")
+        if channel is None:
+            self._selector.unregister(self._handover)
+            self._forsaken = True
+            return
+        # What the daemon before had still sent comes first: it may be a task.
+        with contextlib.suppress(BlockingIOError):
+            while not self._alone and self._on_readable(socket.MSG_DONTWAIT):
+                pass
+        if not self._alone:
+            self._selector.unregister(self._uplink)
+        if self._job is None and self._queue:
+            self._begin(self._queue.popleft())
+        self._alone = False
+        self._uplink.move(channel)
+        self._selector.register(self._uplink, selectors.EVENT_READ, self._on_readable)
 
     def _on_frame(self, message: frames.ToWorker) -> None:
         if isinstance(message, frames.RunTask):
             self._queue.append(message)
+        elif isinstance(message, frames.Resume):
+            self._uplink.resume(message.log_bytes)
         elif self._job and (self._job.task.task, self._job.task.attempt) == (message.task, message.attempt):
             self._job.child.stop()
         else:
@@ -135,6 +161,7 @@ class Runtime:
         os._exit(code)
 
     def _begin(self, task: frames.RunTask) -> None:
+        self._uplink.begin(task)
         if (task.task, task.attempt) == self._not_to_begin:
             failure = Failure(code=ErrorCode.CANCELLED, message="cancelled before it began.", retriable=False)
             self._end(task, Outcome(failure=failure))
@@ -172,10 +199,10 @@ class Runtime:
             self._rooms.clear_up()
             self._warmth.check()
         except OSError as error:
-            self._uplink.log(task, "worker", f"this worker ends, for it cannot clear up: {error}.\n".encode())
+            self._uplink.log("worker", f"this worker ends, for it cannot clear up: {error}.\n".encode())
             payload = frames.encoder.encode(msgspec.structs.replace(frame, last=True))
             self._leaving = True
-        self._uplink.send_payload(payload)
+        self._uplink.end(payload)
 
     def _failed(self, task: frames.RunTask, error: Exception) -> Outcome:
         """What an exception outside of the task's own code means."""
@@ -186,7 +213,7 @@ class Runtime:
         if isinstance(error, OSError):
             message = f"the sandbox has no room for its process: {error}."
             return Outcome(failure=Failure(code=ErrorCode.INTERNAL, message=message))
-        self._uplink.log(task, "worker", traceback.format_exc().encode("utf-8", "backslashreplace"))
+        self._uplink.log("worker", traceback.format_exc().encode("utf-8", "backslashreplace"))
         message = f"the agent `{task.spec.agent}` is broken: {type(error).__qualname__}: {error}"
         return Outcome(failure=Failure(code=ErrorCode.INTERNAL, message=message, retriable=False))
 
@@ -211,14 +238,15 @@ def main(arguments: Sequence[str]) -> None:
     """Entry point; the arguments are in the module's description."""
     # Children run under the same uid: without this they could read this process's memory and open its descriptors (prctl(2)).
     prctl.set_dumpable(0)
-    os.set_inheritable(frames.CHANNEL_FD, False)
+    for descriptor in (frames.CHANNEL_FD, frames.HANDOVER_FD):
+        os.set_inheritable(descriptor, False)
     sys.dont_write_bytecode = True  # no __pycache__ in the user's workspace
     sys.argv = [""]
     for stream in (sys.stdout, sys.stderr):  # as functions find them, which lead into pipes there
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    grace, *directories = arguments
     uplink = Uplink(socket.socket(fileno=frames.CHANNEL_FD))
-    Runtime(uplink, Outbox(frames.OUTBOX_FD), Rooms(directories), float(grace)).run()
+    handover = Handover(socket.socket(fileno=frames.HANDOVER_FD))
+    Runtime(uplink, handover, Outbox(frames.OUTBOX_FD), Rooms(arguments)).run()
     os._exit(0)  # whatever a module has left for the end of the interpreter
 
 

@@ -94,9 +94,8 @@ class Shaper:
             binds.append(Bind(shape.workspace, writable=True, owner=(shape.workspace_id.uid, shape.workspace_id.gid)))
         # What the runtime empties between tasks: never anything of the host.
         private = [path for path in (*PRIVATE, "/var/tmp") if not any(_within(path, bind.place) for bind in binds)]
-        grace_s = self._config.daemon.orphan_grace_s
         return SandboxSpec(
-            argv=(sys.executable, "-I", "-m", RUNTIME_MODULE, str(grace_s), *private),
+            argv=(sys.executable, "-I", "-m", RUNTIME_MODULE, *private),
             env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/home/worker"},
             cwd="/",
             binds=tuple(dict.fromkeys(binds)),

@@ -46,10 +46,13 @@ class Gate(Protocol):
 class Worker:
     """State of one worker. Only the pool changes it."""
 
-    def __init__(self, id: str, pool: str, shape: Shape) -> None:
+    def __init__(self, id: str, pool: str, shape: Shape, uid: int) -> None:
         self.id = id
         self.pool = pool
         self.shape = shape
+        self.uid = uid
+        self.adopted = False
+        """An earlier daemon made it."""
         self.reusable = True
         """May be given another task after this one."""
         self.phase = Phase.SPAWNING

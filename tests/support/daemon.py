@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sandbox import protocol, rendezvous
 from supervisord_agents.errors import SupervisorError
 from supervisord_agents.rpc.client import Client
 
@@ -84,7 +85,12 @@ class DaemonProcess:
         return self.process.wait(timeout=30)
 
     def close(self) -> None:
-        """End it if it still runs."""
+        """End it if it still runs, and what a killed one has left."""
+        self._stop_or_kill()
+        with contextlib.suppress(FileNotFoundError):
+            end_fork_server(self.state)
+
+    def _stop_or_kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop()
@@ -97,3 +103,13 @@ class DaemonProcess:
         return subprocess.run(
             argv, input=stdin, capture_output=True, text=True, env=self.environment, timeout=timeout_s, check=False
         )
+
+
+def end_fork_server(state_dir: Path) -> None:
+    """End the fork server that waits in a state directory for a new daemon, and return when all its sandboxes are gone."""
+    control = rendezvous.connect(state_dir / "spawner.sock")
+    if control is not None:
+        with control, contextlib.suppress(BrokenPipeError):
+            control.send(protocol.encode(protocol.Stop()))
+            while protocol.receive_answer(control) is not None:
+                pass

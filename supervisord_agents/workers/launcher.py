@@ -1,0 +1,100 @@
+"""From a worker on paper to one that speaks: its sandbox, channel and gate, made anew or taken over from an earlier daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from typing import Protocol
+
+from sandbox import protocol
+from sandbox.spawner import Exit, Sandbox, Spawner
+from supervisord_agents.wire import frames
+from supervisord_agents.workers.label import Label
+from supervisord_agents.workers.nest import Nest
+from supervisord_agents.workers.shape import Shaper
+from supervisord_agents.workers.uplink import hand_over
+from supervisord_agents.workers.worker import Channel, Gate, Phase, Worker
+
+DRAIN_S = 1.0
+"""For the frames that a dead worker still had in its channel."""
+
+
+class Gateway(Protocol):
+    """What the launcher needs of the model gateway."""
+
+    async def attach(self, listener: socket.socket, owner: str) -> Gate: ...
+
+
+class Launcher:
+    """Knows how sandboxes are made. Which ones there are, the pools know."""
+
+    def __init__(self, shaper: Shaper, spawner: Spawner, gateway: Gateway) -> None:
+        self._shaper = shaper
+        self._spawner = spawner
+        self._gateway = gateway
+
+    async def live(self, worker: Worker, nest: Nest, channel: Channel) -> Exit:
+        """From its first frame to its last: gives how its sandbox ended. Raises SandboxError or OSError if it did not begin."""
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as stack:
+            stack.callback(ours.close)
+            with theirs:
+                sandbox = worker.sandbox or await self._make(worker, nest, theirs)
+                if worker.adopted:
+                    _take_over(sandbox, theirs)
+            nest.handed_over()
+            worker.sandbox = sandbox
+            worker.last_sign = time.monotonic()
+            if worker.phase is Phase.DYING:
+                sandbox.kill()
+            try:
+                await self._open_gate(worker, sandbox.listeners)
+                worker.channel = channel
+                await channel.serve(ours)
+                stack.pop_all()
+                exit = await sandbox.wait()
+                await channel.drained(DRAIN_S)
+            finally:
+                sandbox.kill()
+                await sandbox.wait()
+                if worker.gate is not None:
+                    await worker.gate.close()
+        return exit
+
+    async def discard(self, sandbox: Sandbox) -> None:
+        """End a sandbox that nobody here has a use for."""
+        for descriptor in sandbox.kept:
+            os.close(descriptor)
+        for listener in sandbox.listeners:
+            listener.close()
+        sandbox.kill()
+        await sandbox.wait()
+
+    async def _make(self, worker: Worker, nest: Nest, channel: socket.socket) -> Sandbox:
+        spec = self._shaper.sandbox_spec(worker.shape, uid=worker.uid)
+        label = Label(worker=worker.id, pool=worker.pool, shape=worker.shape, uid=worker.uid).written()
+        ours, theirs = protocol.pair()
+        with ours, theirs:
+            descriptors = {frames.CHANNEL_FD: channel.fileno(), frames.HANDOVER_FD: theirs.fileno(), **nest.descriptors}
+            return await self._spawner.spawn(spec, descriptors, label=label, kept=[ours.fileno()])
+
+    async def _open_gate(self, worker: Worker, listeners: list[socket.socket]) -> None:
+        """The gateway has the worker's listening socket from now on, or it is closed."""
+        waiting = list(listeners)
+        try:
+            while waiting:
+                worker.gate = await self._gateway.attach(waiting[0], worker.id)
+                worker.gate.task = worker.task
+                del waiting[0]
+        finally:
+            for listener in waiting:
+                listener.close()
+
+
+def _take_over(sandbox: Sandbox, channel: socket.socket) -> None:
+    """Hand the worker its end of the channel, by the socket that was kept for this."""
+    for descriptor in sandbox.kept:
+        hand_over(descriptor, channel.fileno())
+        os.close(descriptor)

@@ -1,0 +1,36 @@
+"""What the pools tell of the attempts that their workers make, and to whom."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from supervisord_agents.core.model import Failure
+from supervisord_agents.wire import frames
+
+
+class Listener(Protocol):
+    """Who is told what workers do."""
+
+    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
+        """Whether the end is with the journal, before all that is told later; False: it is still being written."""
+
+    def attempt_died(self, task: str, attempt: int, failure: Failure) -> None: ...
+    def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport) -> None: ...
+    def attempt_found(self, task: str, attempt: int, *, told: bool) -> int:
+        """The worker of an earlier daemon is there: gives how many bytes of the attempt's output are in the log.
+
+        Without `told` the worker has not got the attempt, and is to be launched again.
+        """
+
+    def slots_changed(self) -> None: ...
+    async def settled(self) -> bool:
+        """Return when everything told so far is durable, or False if that cannot be."""
+
+
+class Running(NamedTuple):
+    """An attempt that the journal has as running."""
+
+    task: str
+    attempt: int
+    reusable: bool
+    """Whether its worker may take another task after it."""
