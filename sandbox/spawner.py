@@ -387,7 +387,8 @@ def _await_start(control: socket.socket) -> tuple[protocol.Started, list[_Found]
     assert isinstance(answer, protocol.Started)
     if answer.version != protocol.VERSION:
         control.send(protocol.encode(protocol.Stop()))
-        raise _Ended(f"the fork server speaks version {answer.version} of its protocol and was ended.", step="spawner")
+        while True:  # not closed before: with something left unread in it, what was sent would be lost
+            _answer(control)
     found: list[_Found] = []
     while len(found) < answer.found:
         said, descriptors = _answer(control)

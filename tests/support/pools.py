@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
+import select
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from supervisord_agents.core.model import Failure, TaskSpec
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import frame
 from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.listener import Running
 from supervisord_agents.workers.outbox import Outbox
 from supervisord_agents.workers.pool import Pools
+from supervisord_agents.workers.uplink import Handover
 
 PATIENCE_S = 20.0
 COMMAND = TaskSpec(agent="command", input={"argv": ["true"]})
@@ -35,27 +39,57 @@ async def until(condition: Callable[[], object]) -> None:
 class StubSandbox:
     """What a worker is to the daemon."""
 
-    def __init__(self, descriptors: Mapping[int, int]) -> None:
+    def __init__(self, descriptors: Mapping[int, int], label: bytes = b"", kept: tuple[int, ...] = ()) -> None:
+        self.label = label
+        self.kept = kept
         self.listeners: list[socket.socket] = []
         self.killed = False
         self.dies_at_once = True
+        self.uid = 0
         self.channel = socket.socket(fileno=os.dup(descriptors[frames.CHANNEL_FD]))
+        self._handover = os.dup(descriptors[frames.HANDOVER_FD])
         self.outbox = Outbox(os.dup(descriptors[frames.OUTBOX_FD]))
+        self._left = False
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
     def say(self, *messages: frames.Frame | bytes) -> None:
         data = (item if isinstance(item, bytes) else frame(frames.encoder.encode(item)) for item in messages)
         self.channel.sendall(b"".join(data))
 
-    def hello(self) -> None:
-        self.say(frames.WorkerHello(version=frames.WORKER_PROTOCOL_VERSION))
+    def hello(self, task: str = "", attempt: int = 0) -> None:
+        self.say(frames.WorkerHello(version=frames.WORKER_PROTOCOL_VERSION, task=task, attempt=attempt))
+
+    async def take_new_channel(self) -> None:
+        """What a later daemon hands in."""
+        self.channel.close()
+        await until(lambda: select.select([self._handover], [], [], 0)[0])
+        with socket.socket(fileno=os.dup(self._handover)) as handover:
+            channel = Handover(handover).receive()
+        assert channel is not None
+        self.channel = channel
+        self.channel.setblocking(False)
 
     def leave(self, exit: Exit) -> None:
         self.channel.close()
         if not self._exit.done():
             self._exit.set_result(exit)
 
+    def let_go(self) -> None:
+        """To those who had it, as if it had ended; they cannot kill it."""
+        self._left = True
+        if not self._exit.done():
+            self._exit.set_result(Exit(code=-1, signal=9))
+
+    def taken_over(self) -> StubSandbox:
+        """As a later daemon finds it."""
+        found = copy.copy(self)
+        found._left = False
+        found._exit = asyncio.get_running_loop().create_future()
+        return found
+
     def kill(self) -> None:
+        if self._left:
+            return
         self.killed = True
         if self.dies_at_once:
             self.leave(Exit(code=-1, signal=9))
@@ -73,8 +107,14 @@ class StubSpawner:
         self.hold = asyncio.Event()
         self.hold.set()
 
-    async def spawn(self, spec: SandboxSpec, descriptors: Mapping[int, int]) -> StubSandbox:
-        sandbox = StubSandbox(descriptors)
+    def leave(self) -> None:
+        self.ended = True
+        for sandbox in self.made:
+            sandbox.let_go()
+
+    async def spawn(self, spec: SandboxSpec, descriptors: Mapping[int, int], *, label: bytes, kept: Sequence[int]) -> StubSandbox:
+        sandbox = StubSandbox(descriptors, label, tuple(map(os.dup, kept)))
+        sandbox.uid = spec.uid
         await self.hold.wait()
         if self.error is not None:
             sandbox.kill()
@@ -101,6 +141,7 @@ class Heard:
         self.ended: list[frames.TaskResult | frames.TaskError] = []
         self.died: list[tuple[str, int, Failure]] = []
         self.said: list[Any] = []
+        self.found: list[tuple[str, int, bool]] = []
         self.recorded = True
         """What is answered to an end: it is with the journal already."""
         self.durable = True
@@ -117,6 +158,10 @@ class Heard:
     def attempt_said(self, frame: Any) -> None:
         self.said.append(frame)
 
+    def attempt_found(self, task: str, attempt: int, *, told: bool) -> int:
+        self.found.append((task, attempt, told))
+        return 5
+
     def slots_changed(self) -> None:
         pass
 
@@ -126,10 +171,10 @@ class Heard:
 
 
 class PoolBench:
-    """One pool `p` with its surroundings."""
+    """One pool with its surroundings."""
 
-    def __init__(self, directory: Path, *, min_workers: int = 0, max_workers: int = 2) -> None:
-        config = Config(pools={"p": Pool(min_workers=min_workers, max_workers=max_workers)})
+    def __init__(self, directory: Path, *, pool: str = "p", epoch: str = "e", min_workers: int = 0, max_workers: int = 2) -> None:
+        config = Config(pools={pool: Pool(min_workers=min_workers, max_workers=max_workers)})
         self.directory = directory / "workers"
         self.spawner = StubSpawner()
         self.heard = Heard()
@@ -139,9 +184,14 @@ class PoolBench:
             self.spawner,  # type: ignore[arg-type]
             BrokenGateway(),
             self.directory,
-            "e",
+            epoch,
         )
         self.pools.start(self.heard)
+
+    async def adopt(self, *found: StubSandbox, **running: Running) -> set[str]:
+        """Take over sandboxes of an earlier bench; `running` by worker, with `_` for `-`."""
+        by_worker = {worker.replace("_", "-"): attempt for worker, attempt in running.items()}
+        return await self.pools.adopt(self.heard, found, by_worker)  # type: ignore[arg-type]
 
     def claim(self, task: str, spec: TaskSpec = FUNCTION) -> str:
         worker = self.pools.claim("p", task, 1, spec)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import FrameReader, frame
+from supervisord_agents.workers.uplink import hand_over
 
 PATIENCE_S = 20.0
 COMMAND = "supervisord_agents.workers.agents.command:CommandAgent"
@@ -35,7 +36,6 @@ class RuntimeProcess:
         *,
         prefix: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
-        orphan_grace_s: float = 0.5,
     ) -> None:
         self.workspace = directory / "workspace"
         self.home = directory / "home"
@@ -49,22 +49,44 @@ class RuntimeProcess:
         self._status: int | None = None
         self._closed = False
         self.socket, theirs = socket.socketpair()
+        self._handover, handed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         env = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.home),
             **(environment or {}),
         }
-        argv = (*prefix, *RUNTIME, str(orphan_grace_s))
+        argv = (*prefix, *RUNTIME)
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
             (os.POSIX_SPAWN_OPEN, 2, str(self._stderr), os.O_WRONLY | os.O_CREAT, 0o600),
-            (os.POSIX_SPAWN_DUP2, theirs.fileno(), frames.CHANNEL_FD),
+            # Above all that is put into place, so that neither overwrites the other.
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), 200),
+            (os.POSIX_SPAWN_DUP2, handed.fileno(), frames.HANDOVER_FD),
+            (os.POSIX_SPAWN_DUP2, 200, frames.CHANNEL_FD),
+            (os.POSIX_SPAWN_CLOSE, 200),
             (os.POSIX_SPAWN_OPEN, frames.OUTBOX_FD, str(self.outbox), os.O_WRONLY | os.O_CREAT, 0o600),
         ]
         self.pid = os.posix_spawn(argv[0], argv, env, file_actions=actions)
         self._pidfd = os.pidfd_open(self.pid)
         theirs.close()
+        handed.close()
+
+    def leave(self, *, for_ever: bool = False) -> None:
+        """The daemon goes away; `for_ever`: and the fork server, so that no other can come."""
+        self.socket.close()
+        if for_ever:
+            self._handover.close()
+
+    def come_back(self) -> frames.WorkerHello:
+        """A new daemon hands the worker a new channel, and hears its hello."""
+        self.socket.close()
+        self.socket, theirs = socket.socketpair()
+        with theirs:
+            hand_over(self._handover.fileno(), theirs.fileno())
+        self._reader = FrameReader()
+        self.frames, self._read = [], 0
+        return self.next(frames.WorkerHello)
 
     def send(self, message: frames.ToWorker) -> None:
         self.socket.sendall(frame(frames.encoder.encode(message)))
@@ -126,6 +148,7 @@ class RuntimeProcess:
 
     def close(self) -> None:
         self.socket.close()
+        self._handover.close()
         if self._closed:
             return
         self._closed = True

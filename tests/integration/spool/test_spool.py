@@ -88,12 +88,17 @@ def test_a_result_that_cannot_be_staged_leaves_nothing(tmp_path: Path, monkeypat
     assert not os.listdir(tmp_path / ".staging")
 
 
+def add(logs: LogStore, task: str, data: bytes) -> bytes:
+    """What comes next of attempt 1."""
+    return logs.hear(task, 1, logs.heard(task, 1), data)
+
+
 def test_a_log_is_cut_at_its_limit_and_says_so_once(tmp_path: Path) -> None:
     logs = LogStore(tmp_path, limit_bytes=10)
     for _ in range(5):
-        logs.append("t", b"123456")
+        add(logs, "t", b"123456")
     logs.close("t")
-    logs.append("t", b"more")
+    add(logs, "t", b"more")
     logs.close_all()
     assert (tmp_path / "task_t.log").read_bytes() == b"1234561234\n[supervisor] log cut at 10 bytes\n"
 
@@ -101,7 +106,7 @@ def test_a_log_is_cut_at_its_limit_and_says_so_once(tmp_path: Path) -> None:
 def test_a_log_is_read_in_pieces(tmp_path: Path) -> None:
     logs = LogStore(tmp_path, limit_bytes=1000)
     assert logs.read("t", 0, 10) == (b"", 0)
-    logs.append("t", b"0123456789")
+    add(logs, "t", b"0123456789")
     assert logs.read("t", 4, 3) == (b"456", 10)
     assert logs.read("t", 10, 3) == (b"", 10)
     logs.close_all()
@@ -110,7 +115,7 @@ def test_a_log_is_read_in_pieces(tmp_path: Path) -> None:
 
 def test_a_full_log_still_tells_how_the_attempt_ended(tmp_path: Path) -> None:
     logs = LogStore(tmp_path, limit_bytes=10)
-    logs.append("t", b"x" * 100)
+    add(logs, "t", b"x" * 100)
     logs.notice("t", "attempt 1 is over")
     for _ in range(10_000):
         logs.notice("t", "a line of many")
@@ -123,12 +128,12 @@ def test_a_full_log_still_tells_how_the_attempt_ended(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_opened_costs_nothing_else(tmp_path: Path) -> None:
     logs = LogStore(tmp_path / "logs", limit_bytes=1000)
     (tmp_path / "logs").rename(tmp_path / "away")
-    logs.append("t", b"lost")
+    add(logs, "t", b"lost")
     logs.notice("t", "lost")
     (tmp_path / "away").rename(tmp_path / "logs")
-    logs.append("t", b"still lost")
+    add(logs, "t", b"still lost")
     logs.close("t")
-    logs.append("t", b"kept")
+    add(logs, "t", b"kept")
     logs.close_all()
     assert (tmp_path / "logs" / "task_t.log").read_bytes() == b"kept"
 
@@ -138,8 +143,8 @@ def test_however_many_logs_are_written_few_are_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for round in range(2):
         for number in range(log_module.MAX_OPEN + 50):
-            logs.append(f"t{number}", b"%d" % round)
-    assert len(os.listdir("/proc/self/fd")) <= before + log_module.MAX_OPEN
+            add(logs, f"t{number}", b"%d" % round)
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 * log_module.MAX_OPEN  # each with its position
     logs.close_all()
     assert (tmp_path / "task_t0.log").read_bytes() == b"01"
 
@@ -147,11 +152,71 @@ def test_however_many_logs_are_written_few_are_open(tmp_path: Path) -> None:
 def test_the_supervisor_s_lines_begin_a_line(tmp_path: Path) -> None:
     logs = LogStore(tmp_path, limit_bytes=1000)
     logs.notice("t", "one")
-    logs.append("t", b"half a line")
+    add(logs, "t", b"half a line")
     logs.close("t")
     logs.notice("t", "two")
-    logs.append("t", b"whole\n")
+    add(logs, "t", b"whole\n")
     logs.notice("t", "three")
     logs.close_all()
     text = (tmp_path / "task_t.log").read_bytes()
     assert text == b"[supervisor] one\nhalf a line\n[supervisor] two\nwhole\n[supervisor] three\n"
+
+
+def test_output_that_is_said_again_is_not_logged_again(tmp_path: Path) -> None:
+    logs = LogStore(tmp_path, limit_bytes=1000)
+    assert logs.hear("t", 1, 0, b"0123") == b"0123"
+    logs.notice("t", "a line between")
+    logs.close_all()  # as by a daemon that stops while the attempt goes on
+    logs = LogStore(tmp_path, limit_bytes=1000)
+    assert logs.heard("t", 1) == 4
+    assert logs.hear("t", 1, 2, b"2345") == b"45"
+    assert logs.hear("t", 1, 0, b"012345") == b""
+    assert logs.hear("t", 2, 0, b"next") == b"next"
+    logs.close("t")
+    assert logs.heard("t", 2) == 0
+    logs.close_all()
+    text = (tmp_path / "task_t.log").read_bytes()
+    assert text == b"0123\n[supervisor] a line between\n45next"
+
+
+def test_output_that_is_missing_is_told(tmp_path: Path) -> None:
+    logs = LogStore(tmp_path, limit_bytes=1000)
+    logs.hear("t", 1, 0, b"01\n")
+    logs.hear("t", 1, 8, b"89\n")
+    logs.close_all()
+    text = (tmp_path / "task_t.log").read_bytes()
+    assert text == b"01\n[supervisor] 5 bytes of output were lost with an earlier daemon\n89\n"
+
+
+@pytest.mark.parametrize("written", [0, 1, 3])
+def test_a_daemon_killed_while_it_logs_has_logged_just_that_much(
+    tmp_path: Path, written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = LogStore(tmp_path, limit_bytes=1000)
+    logs.hear("t", 1, 0, b"abc")
+    real = os.write
+
+    def killed(descriptor: int, data: bytes) -> int:
+        real(descriptor, data[:written])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        logs.hear("t", 1, 3, b"def")
+    monkeypatch.undo()
+    again = LogStore(tmp_path, limit_bytes=1000)
+    assert again.heard("t", 1) == 3 + written
+    again.hear("t", 1, 0, b"abcdefghi")
+    again.close_all()
+    assert (tmp_path / "task_t.log").read_bytes() == b"abcdefghi"
+
+
+def test_what_is_known_of_attempts_that_are_over_is_removed(tmp_path: Path) -> None:
+    logs = LogStore(tmp_path, limit_bytes=1000)
+    for task in ("goes-on", "is-over", "ended"):
+        logs.hear(task, 1, 0, b"x")
+    logs.close("ended")
+    logs.close_all()
+    again = LogStore(tmp_path, limit_bytes=1000)
+    again.forget_positions({"goes-on"})
+    assert os.listdir(tmp_path / ".heard") == ["goes-on"]

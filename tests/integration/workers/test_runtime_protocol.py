@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import tempfile
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import frame
 from supervisord_agents.workers import outbox
-from tests.support.runtime_process import AS_PID_1, PATIENCE_S, Make, RuntimeProcess
+from tests.support.runtime_process import AS_PID_1, Make, RuntimeProcess
 
 ECHO = "supervisord_agents.workers.builtin:echo"
 NOOP = "supervisord_agents.workers.builtin:noop"
@@ -158,36 +157,23 @@ def test_a_worker_that_was_cancelled_takes_the_next_task(worker: RuntimeProcess)
     assert isinstance(worker.command("true", attempt=2), frames.TaskResult)
 
 
-def test_an_idle_worker_leaves_when_the_daemon_has_gone(worker: RuntimeProcess) -> None:
+def test_an_idle_worker_leaves_when_no_daemon_can_come(worker: RuntimeProcess) -> None:
     worker.next(frames.WorkerHello)
-    worker.socket.close()
+    worker.leave(for_ever=True)
     assert worker.wait() == 0
 
 
 @pytest.mark.parametrize("agent", ["python", "command"])
-def test_a_task_that_ends_within_the_grace_leaves_its_end_in_the_outbox(make_worker: Make, agent: str) -> None:
-    worker = make_worker(orphan_grace_s=15)
+def test_without_any_daemon_a_task_still_ends_and_leaves_its_end_in_the_outbox(worker: RuntimeProcess, agent: str) -> None:
     (worker.workspace / "slow.py").write_text("import time\ndef go():\n    print('up')\n    time.sleep(0.3)\n    return 'done'\n")
     given = {"python": {"function": "slow:go"}, "command": {"argv": ["sh", "-c", "echo up; sleep 0.3; echo done"]}}
     worker.start(agent=agent, input=given[agent])
     worker.next(frames.Log)
-    worker.socket.close()
+    worker.leave(for_ever=True)
     assert worker.wait() == 0
     end = outbox.read(worker.outbox)
     assert isinstance(end, frames.TaskResult)
     assert "done" in str(end.output)
-
-
-def test_a_task_that_takes_longer_than_the_grace_is_ended(make_worker: Make) -> None:
-    worker = make_worker(orphan_grace_s=0.1)
-    worker.start(input={"argv": ["sh", "-c", "echo $$; exec sleep 60"]})
-    child = os.pidfd_open(int(worker.next(frames.Log).data))
-    worker.socket.close()
-    assert worker.wait() == 69
-    assert "the daemon has gone" in worker.stderr
-    assert outbox.read(worker.outbox) is None
-    assert select.select([child], [], [], PATIENCE_S)[0], "the program outlived the worker"
-    os.close(child)
 
 
 @pytest.mark.parametrize(

@@ -152,15 +152,18 @@ def test_a_daemon_that_comes_back_adopts_ends_and_clears_whatever_lies_there(tmp
     nest.handed_over()
     written(tmp_path / "w-1" / "outbox")
     adopted: list[tuple[str, object]] = []
-    assert recovery.adopt_outboxes(OneRunning(), tmp_path, lambda *item: adopted.append(item)) == 1  # type: ignore[arg-type]
+    assert recovery.adopt_outboxes(OneRunning(), tmp_path, lambda *item: adopted.append(item), ()) == 1  # type: ignore[arg-type]
     assert adopted == [("w-1", END)]
+    assert recovery.adopt_outboxes(OneRunning(), tmp_path, lambda *item: adopted.append(item), {"g.a"}) == 0  # type: ignore[arg-type]
     (tmp_path / "w-old" / "outbox").mkdir(parents=True)
     deep(tmp_path / "w-old" / "outbox", 3000)
-    recovery.clear(tmp_path)
+    recovery.clear(tmp_path, {"w-1"})
+    assert os.listdir(tmp_path) == ["w-1"]
+    recovery.clear(tmp_path, ())
     assert os.listdir(tmp_path) == []
 
 
 def test_a_bad_outbox_is_no_reason_not_to_start(tmp_path: Path) -> None:
     (tmp_path / "w-1").mkdir()
     (tmp_path / "w-1" / "outbox").write_bytes(b"\xff" * 20)
-    assert recovery.adopt_outboxes(OneRunning(), tmp_path, lambda *_: None) == 0  # type: ignore[arg-type]
+    assert recovery.adopt_outboxes(OneRunning(), tmp_path, lambda *_: None, ()) == 0  # type: ignore[arg-type]
