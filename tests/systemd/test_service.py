@@ -12,7 +12,7 @@ from tests.support.service import LAYERS, Service
 pytestmark = [pytest.mark.systemd, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MIB = 1024 * 1024
-UNIT_CGROUP = "/sys/fs/cgroup/system.slice/agent-supervisor.service"
+UNIT_CGROUPS = "/sys/fs/cgroup/system.slice/agent-supervisor.service /sys/fs/cgroup/system.slice/agent-supervisor-spawner.service"
 MEMORY_HOG = "b=[]\nwhile True: b.append(bytearray(1<<20))"
 FORKS = """
 import os, signal
@@ -37,13 +37,16 @@ def test_the_machine_is_what_it_should_be(machine: Guest) -> None:
 
 
 def test_the_units_have_no_faults(installed: Service) -> None:
-    done = installed.run("systemd-analyze verify agent-supervisor.service agent-supervisor.socket")
+    done = installed.run(
+        "systemd-analyze verify agent-supervisor.service agent-supervisor-spawner.service agent-supervisor.socket"
+    )
     assert (done.code, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_service_is_not_exposed_more_than_it_must_be(installed: Service) -> None:
-    told = installed.check("systemd-analyze security --no-pager agent-supervisor.service")
-    exposure = re.search(r"exposure level for agent-supervisor.service: ([\d.]+)", told)
+@pytest.mark.parametrize("unit", ["agent-supervisor", "agent-supervisor-spawner"])
+def test_the_service_is_not_exposed_more_than_it_must_be(installed: Service, unit: str) -> None:
+    told = installed.check(f"systemd-analyze security --no-pager {unit}.service")
+    exposure = re.search(rf"exposure level for {unit}.service: ([\d.]+)", told)
     assert exposure, told
     assert float(exposure[1]) <= MOST_EXPOSED
 
@@ -120,8 +123,8 @@ def test_a_stop_is_orderly_and_leaves_nothing(service: Service) -> None:
     service.machine.check(f"rm -r {DROP_IN} && systemctl daemon-reload")
     assert service.shows("ActiveState") == "inactive"
     assert "the end: success exited 0" in [entry["MESSAGE"] for entry in service.journal(before)]
-    assert service.run(f"[ -e {UNIT_CGROUP} ]").code != 0
-    assert service.run("pgrep -f '/opt/[a]gent-supervisor|[s]leep 700'").stdout == ""
+    service.machine.wait_for(f"! ls -d {UNIT_CGROUPS}")
+    service.machine.wait_for("! pgrep -f '/opt/[a]gent-supervisor|[s]leep 700'")
     assert "stopped clean=True" in [entry["MESSAGE"] for entry in service.journal(before)]
     service.control("start")
     recovery = service.status()["recovery"]
@@ -129,24 +132,46 @@ def test_a_stop_is_orderly_and_leaves_nothing(service: Service) -> None:
     service.agentctl(f"cancel {task}")
 
 
-def test_a_killed_supervisor_is_started_again_and_recovers(service: Service) -> None:
+COUNT = "for n in $(seq 5000); do echo line $n; done; until [ -e /tmp/go ]; do sleep 0.2; done; echo end"
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_running_work_goes_on_over_a_restart_and_a_crash(service: Service, how: str) -> None:
     done = service.submit("true")
     assert service.ended(done)["state"] == "succeeded"
-    cut_off = service.submit("sleep", "7004", max_retries=3)
-    orphan = service.process("sleep 7004")
+    service.check("rm -f /tmp/go")
+    task = service.submit("sh", "-c", f"{COUNT}; sleep 7004", workspace="/tmp", timeout_s=900)
+    worker = service.process(f"sh -c {COUNT}; sleep 7004")
     pid = service.shows("MainPID")
-    service.check(f"kill -KILL {pid}")
+    if how == "restart":
+        service.control("restart")
+    else:
+        service.check(f"kill -KILL {pid}")
+        service.await_shown("NRestarts", "1")
+        service.control("start")
+    assert service.shows("MainPID") not in ("0", pid)
+    assert service.run(f"[ -e /proc/{worker} ]").code == 0
+    recovery = service.status()["recovery"]
+    assert (recovery["clean"], recovery["requeued"], recovery["resumed"]) == (how == "restart", 0, 1)
+    service.check("touch /tmp/go")
+    service.process("sleep 7004")
+    service.machine.wait_for(f"agentctl logs {task} | grep -qx end")
+    said = [line for line in service.check(f"agentctl logs {task}").splitlines() if not line.startswith("[supervisor]")]
+    assert said == [*(f"line {number}" for number in range(1, 5001)), "end"]
+    assert service.agentctl(f"show {task}")["task"]["attempt"] == 1
+    assert service.agentctl(f"show {done}")["task"]["state"] == "succeeded"
+    service.agentctl(f"cancel {task}")
+
+
+def test_a_fork_server_that_died_is_started_again_and_its_tasks_run_again(service: Service) -> None:
+    task = service.submit("sleep", "7005", max_retries=3)
+    service.process("sleep 7005")
+    service.check("systemctl kill --kill-whom=main --signal=KILL agent-supervisor-spawner")
     service.await_shown("NRestarts", "1")
     service.control("start")
-    assert service.shows("MainPID") not in ("0", pid)
-    assert service.run(f"[ -e /proc/{orphan} ]").code != 0
-    recovery = service.status()["recovery"]
-    assert (recovery["clean"], recovery["requeued"]) == (False, 1)
-    assert "after a crash" in service.check("agentctl status")
-    assert service.agentctl(f"show {done}")["task"]["state"] == "succeeded"
-    service.process("sleep 7004")
-    assert service.agentctl(f"show {cut_off}")["task"]["attempt"] == 2
-    service.agentctl(f"cancel {cut_off}")
+    service.process("sleep 7005")
+    assert service.agentctl(f"show {task}")["task"]["attempt"] == 2
+    service.agentctl(f"cancel {task}")
 
 
 def test_a_supervisor_that_hangs_is_started_again(service: Service) -> None:
@@ -199,10 +224,12 @@ def test_a_client_starts_the_supervisor_through_the_socket(installed: Service) -
 
 
 def test_an_installation_over_a_running_one_keeps_it_running(service: Service) -> None:
-    task = service.submit("true")
-    service.ended(task)
+    task = service.submit("sleep", "7006", timeout_s=900)
+    worker = service.process("sleep 7006")
     pid = service.shows("MainPID")
     service.machine.check("/given/systemd/install", timeout_s=900)
     assert service.shows("ActiveState") == "active"
     assert service.shows("MainPID") != pid
-    assert service.agentctl(f"show {task}")["task"]["state"] == "succeeded"
+    assert service.process("sleep 7006") == worker
+    assert service.agentctl(f"show {task}")["task"]["attempt"] == 1
+    service.agentctl(f"cancel {task}")

@@ -13,7 +13,7 @@ MEMORY_HOG = "b=[]\nwhile True: b.append(bytearray(1<<20))"
 
 
 def test_the_unit_has_no_faults(user_service: Service) -> None:
-    done = user_service.run("systemd-analyze --user verify agent-supervisor.service")
+    done = user_service.run("systemd-analyze --user verify agent-supervisor.service agent-supervisor-spawner.service")
     assert (done.code, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -27,9 +27,11 @@ def test_a_user_has_a_service_of_his_own_with_the_same_limits(user_service: Serv
     hog = user_service.submit("python3", "-c", MEMORY_HOG, limits={"memory_bytes": 64 * MIB})
     assert user_service.ended(hog)["failure"]["code"] == "OUT_OF_MEMORY"
     assert user_service.journal()[-1]["MESSAGE"] == f"task_ended task={hog} state=failed attempt=1 code=OUT_OF_MEMORY"
+    user_service.control("restart")
+    assert user_service.status()["recovery"]["resumed"] == 1
     user_service.control("stop")
     assert "stopped clean=True" in [entry["MESSAGE"] for entry in user_service.journal()]
-    assert user_service.run("pgrep -f '[s]leep 7011'").stdout == ""
+    user_service.machine.wait_for("! pgrep -f '[s]leep 7011'")
 
 
 def test_what_a_user_installed_can_be_taken_away(user_service: Service) -> None:
