@@ -45,6 +45,7 @@ from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.observe import logging, notify
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.spool.logs import LogStore
+from supervisord_agents.spool.meters import Meters
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire.messages import Recovery
 from supervisord_agents.workers.agents.registry import AgentRegistry
@@ -201,7 +202,7 @@ async def _serve(
         config.gateway, lambda task, usage: attempts.used(task, usage), lambda task, text: attempts.refused(task, text)
     )
     pools = Pools(config, agents, spawner, gateway, state_dir / "workers", epoch)
-    accounts = Accounts()
+    accounts = Accounts(Meters(state_dir / "meters"))
     ends = Ends(results, accounts)
     attempts = Attempts(config, agents, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting)
     grown = Growth(replayed.records, replayed.bytes)

@@ -78,6 +78,7 @@ class Attempts:
 
     async def adopt(self, found: Iterable[Sandbox]) -> set[str]:
         """Go on with the attempts of an earlier daemon whose workers were found; gives their tasks."""
+        self._accounts.reopen(self._engine.scheduler)
         running = {
             task.worker: Running(task.id, task.attempt, self._reusable(task.spec))
             for task in self._engine.scheduler.running_tasks()
@@ -285,7 +286,7 @@ class Attempts:
         known = self._engine.scheduler.tasks.get(task)
         if known is None:
             return
-        self._accounts.count(task, usage)
+        self._accounts.count(task, known.attempt, usage)
         if known.state is not State.RUNNING:
             self._ends.late_usage(task)
 

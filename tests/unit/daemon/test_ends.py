@@ -11,6 +11,7 @@ from supervisord_agents.core.events import CancelRequested, RetryRequested, Star
 from supervisord_agents.core.model import Failure, State
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.ends import Ends
+from supervisord_agents.spool.meters import Meters
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire.frames import TaskError, TaskResult
 from tests.support.engine import Machine
@@ -24,7 +25,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.machine = Machine(directory / "journal")
         self.results = ResultStore(directory / "results")
-        self.ends = Ends(self.results, Accounts())
+        self.ends = Ends(self.results, Accounts(Meters(directory / "meters")))
         self.ends.attach(self.machine.engine)
         self.machine.submit("g")
         self.machine.engine.feed(Started(task=TASK, attempt=1, worker="w"))
