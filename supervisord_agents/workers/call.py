@@ -1,7 +1,7 @@
 """An attempt of a FunctionAgent: the function runs in a fork of the warm runtime, and speaks to it through a pipe.
 
 The fork has neither the channel nor the outbox. What comes out of the pipe is untrusted like all that a task does: it is decoded,
-bounded and put into frames of this very attempt by the runtime.
+bounded and put into frames of this very attempt by the runtime. An agent may let one fork do several tasks of a graph in turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import msgspec
@@ -31,11 +31,16 @@ from supervisord_agents.workers.uplink import LOG_FRAME_BYTES, Uplink
 
 REPORT_FD = 3
 """In the fork, in place of the channel."""
+ORDER_FD = 4
+"""In the fork: where its next tasks come from."""
+ORDER_BYTES = 32 * 1024
+"""A longer one is not sent by a pipe, which might not take it: it gets a fork of its own."""
 MAX_FD = 65_536
 EXIT_BROKEN = 70
 """Of the fork: what is around the function failed, not the function (EX_SOFTWARE of sysexits(3))."""
 Report = frames.Progress | frames.Log | frames.UsageReport | frames.TaskResult | frames.TaskError
 _report_decoder = msgspec.msgpack.Decoder(Report)
+_order_decoder = msgspec.msgpack.Decoder(frames.RunTask)
 
 
 class FunctionJob:
@@ -47,19 +52,59 @@ class FunctionJob:
         self._reader = FrameReader(frames.MAX_FRAME_BYTES)
         self._end: frames.TaskResult | frames.TaskError | None = None
         self._broken = ""
+        left = agent.tasks_per_process(task)
         with contextlib.ExitStack() as on_failure:
             pipes = [_pipe(on_failure) for _ in range(3)]
+            orders, self._orders = _pipe(on_failure) if left > 1 else (-1, -1)
+            if left > 1:
+                os.set_blocking(self._orders, False)
             pid = os.fork()
             if pid == 0:
-                _become(agent, task, [writing for _, writing in pipes])
+                _become(agent, task, [writing for _, writing in pipes], orders, left)
             on_failure.pop_all()
         (stdout, stderr, reports), writing = zip(*pipes, strict=True)
-        for descriptor in writing:
-            os.close(descriptor)
+        for descriptor in (*writing, orders):
+            if descriptor >= 0:
+                os.close(descriptor)
         self.child = Child(selector, pid, drain_s=0.0)
         self.child.read(stdout, lambda data: uplink.log("stdout", data))
         self.child.read(stderr, lambda data: uplink.log("stderr", data))
         self.child.read(reports, self._hear)
+
+    @property
+    def over(self) -> bool:
+        """The function has ended, whether its process has or not."""
+        return self.rests or self.child.over
+
+    @property
+    def rests(self) -> bool:
+        """The process has done its task, and could do another."""
+        return self._end is not None and not self._end.last and not self.child.stop_requested
+
+    def go_on(self, task: frames.RunTask) -> bool:
+        """Have the resting process do this task; False if it is not one for it."""
+        before, order = self.task, frame(frames.encoder.encode(task), frames.MAX_FRAME_BYTES)
+        fits = (
+            _graph(task) == _graph(before)
+            and (task.agent_class, task.settings, task.workspace) == (before.agent_class, before.settings, before.workspace)
+            and len(order) <= ORDER_BYTES
+        )
+        if not fits or self.child.over:
+            return False
+        try:
+            if os.write(self._orders, order) < len(order):
+                return False
+        except OSError:  # it has ended, or does not read
+            return False
+        self.task, self._end, self._broken = task, None, ""
+        return True
+
+    def close(self) -> None:
+        """Let go of the process, which ends if it rests."""
+        if self._orders >= 0:
+            os.close(self._orders)
+            self._orders = -1
+        self.child.close()
 
     def outcome(self) -> Outcome:
         """What the function came to, by its own word or by how its process ended."""
@@ -105,7 +150,8 @@ class FunctionJob:
             self._uplink.report(usage)
         else:
             self._end = report
-            self.child.kill()  # threads of its own must not keep it
+            if report.last:
+                self.child.kill()  # threads of its own must not keep it
 
     def _pass_on(self, progress: frames.Progress | None) -> None:
         if progress is not None:
@@ -119,6 +165,10 @@ class FunctionJob:
             )
 
 
+def _graph(task: frames.RunTask) -> str:
+    return task.task.partition(".")[0]
+
+
 def _pipe(on_failure: contextlib.ExitStack) -> tuple[int, int]:
     ends = os.pipe()
     for end in ends:
@@ -126,17 +176,18 @@ def _pipe(on_failure: contextlib.ExitStack) -> tuple[int, int]:
     return ends
 
 
-def _become(agent: FunctionAgent, task: frames.RunTask, pipes: Iterable[int]) -> NoReturn:
-    """In the fork: run the function, report its end, and leave without a look at what the runtime had in hand."""
+def _become(agent: FunctionAgent, task: frames.RunTask, pipes: Iterable[int], orders: int, left: int) -> NoReturn:
+    """In the fork: run functions, report how they ended, and leave without a look at what the runtime had in hand."""
     code = EXIT_BROKEN
     try:
-        _settle(*pipes)
-        reporter = PipeReporter(task)
-        outcome = _perform(agent, task, reporter)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-        reporter.end(outcome)
+        _settle([*pipes], orders)
+        reader = FrameReader(ORDER_BYTES)
+        tasks = [task]
+        while tasks:
+            left -= 1
+            _work(agent, tasks.pop(), left)
+            while left and not tasks and (data := os.read(ORDER_FD, ORDER_BYTES)):
+                tasks += map(_order_decoder.decode, reader.feed(data))
         code = 0
     except BaseException:
         with contextlib.suppress(BaseException):
@@ -145,7 +196,18 @@ def _become(agent: FunctionAgent, task: frames.RunTask, pipes: Iterable[int]) ->
         os._exit(code)
 
 
-def _settle(stdout: int, stderr: int, reports: int) -> None:
+def _work(agent: FunctionAgent, task: frames.RunTask, left: int) -> None:
+    reporter = PipeReporter(task)
+    outcome = _perform(agent, task, reporter)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    # A thread that goes on would work into the next task.
+    reporter.end(outcome, last=not left or threading.active_count() > 1)
+
+
+def _settle(pipes: Sequence[int], orders: int) -> None:
+    stdout, stderr, reports = pipes
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -153,7 +215,9 @@ def _settle(stdout: int, stderr: int, reports: int) -> None:
     os.dup2(stderr, 2)
     # In place of the channel; the outbox and all else of the runtime is closed behind it.
     os.dup2(reports, REPORT_FD, inheritable=False)
-    os.closerange(REPORT_FD + 1, MAX_FD)
+    if orders >= 0:
+        os.dup2(orders, ORDER_FD, inheritable=False)
+    os.closerange(ORDER_FD + (orders >= 0), MAX_FD)
     # Message queues would outlive the task, and there is no way to list them.
     resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, 0))
     prctl.set_dumpable(1)
@@ -168,7 +232,8 @@ def _perform(agent: FunctionAgent, task: frames.RunTask, reporter: PipeReporter)
     except OSError as error:
         message = f"the workspace {task.workspace} cannot be entered in the sandbox: {error.strerror}."
         return Outcome(failure=Failure(code=ErrorCode.SANDBOX_DENIED, message=message, retriable=False))
-    sys.path.insert(0, task.workspace)
+    if sys.path[0] != task.workspace:
+        sys.path.insert(0, task.workspace)
     try:
         outcome = agent.call(task, reporter)
     except AgentFailure as error:
@@ -203,8 +268,9 @@ class PipeReporter:
             self.used += sane(usage)
             self._write(frames.UsageReport(task="", attempt=0, usage=self.used))
 
-    def end(self, outcome: Outcome) -> None:
-        self._send(ending(self._task, outcome))
+    def end(self, outcome: Outcome, *, last: bool) -> None:
+        """How it ended; `last`: this process does no other task."""
+        self._send(msgspec.structs.replace(ending(self._task, outcome), last=last))
 
     def _send(self, report: Report) -> None:
         with self._lock:

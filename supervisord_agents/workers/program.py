@@ -43,6 +43,13 @@ class ProgramJob:
             pipe.close()
         process.returncode = 0  # it is waited for by Child: the object must not do so when it is collected
 
+    @property
+    def over(self) -> bool:
+        return self.child.over
+
+    def close(self) -> None:
+        self.child.close()
+
     def outcome(self) -> Outcome:
         """What its end means."""
         outcome = self._agent.read(

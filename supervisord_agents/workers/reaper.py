@@ -12,6 +12,11 @@ def is_init() -> bool:
     return os.getpid() == 1
 
 
+def alone_with(pid: int) -> bool:
+    """Whether this process and that one are all there is in the sandbox. Outside of one that is taken for so."""
+    return not is_init() or {name for name in os.listdir("/proc") if name.isdigit()} == {"1", str(pid)}
+
+
 def reap_orphans(own: int) -> None:
     """Wait for dead children until none is left, or the next one is `own`, whose exit status somebody else reads."""
     while True:

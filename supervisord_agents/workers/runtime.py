@@ -35,7 +35,7 @@ from supervisord_agents.workers.call import FunctionJob
 from supervisord_agents.workers.ending import ending
 from supervisord_agents.workers.outbox import Outbox
 from supervisord_agents.workers.program import ProgramJob
-from supervisord_agents.workers.reaper import clear_out, is_init, reap_orphans
+from supervisord_agents.workers.reaper import alone_with, clear_out, is_init, reap_orphans
 from supervisord_agents.workers.rooms import Rooms
 from supervisord_agents.workers.uplink import Handover, Uplink
 from supervisord_agents.workers.warmth import Warmth
@@ -59,6 +59,8 @@ class Runtime:
         self._selector.register(handover, selectors.EVENT_READ, self._on_handover)
         self._queue: deque[frames.RunTask] = deque()
         self._job: Job | None = None
+        self._spare: FunctionJob | None = None
+        """Its process rests, for another task of the same graph."""
         self._not_to_begin = ("", 0)
         self._leaving = False
         self._alone = False
@@ -87,7 +89,8 @@ class Runtime:
 
         def on_death() -> None:
             os.read(reading, 4096)
-            reap_orphans(self._job.child.pid if self._job else 0)
+            known = self._job or self._spare
+            reap_orphans(known.child.pid if known else 0)
 
         self._selector.register(reading, selectors.EVENT_READ, on_death)
 
@@ -103,7 +106,7 @@ class Runtime:
         if self._job is not None:
             self._job.child.on_time(now)
             self._job.child.hold(self._uplink.full)
-            if self._job.child.over:
+            if self._job.over:
                 self._finish(self._job)
         if self._job is None and self._queue and not self._leaving:
             self._begin(self._queue.popleft())
@@ -172,6 +175,12 @@ class Runtime:
             self._end(task, self._failed(task, error))
 
     def _start(self, task: frames.RunTask) -> Job:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            if spare.go_on(task):
+                return spare
+            clear_out()
+            spare.close()
         agent = load_agent(task.agent_class)
         if isinstance(agent, ProgramAgent):
             return ProgramJob(self._selector, self._uplink, agent, task)
@@ -180,13 +189,19 @@ class Runtime:
             return FunctionJob(self._selector, self._uplink, agent, task)
 
     def _finish(self, job: Job) -> None:
+        rests = isinstance(job, FunctionJob) and job.rests and alone_with(job.child.pid)
         try:
-            clear_out()
+            if not rests:
+                clear_out()
             job.child.drain()
             outcome = job.outcome()
         except Exception as error:
             outcome = self._failed(job.task, error)
-        job.child.close()
+        if rests:
+            assert isinstance(job, FunctionJob)
+            self._spare = job
+        else:
+            job.close()
         self._job = None
         self._end(job.task, outcome)
 
@@ -195,7 +210,8 @@ class Runtime:
         payload = frames.encoder.encode(frame)
         self._outbox.put(payload)
         try:
-            clear_out()
+            if self._spare is None:
+                clear_out()
             self._rooms.clear_up()
             self._warmth.check()
         except OSError as error:

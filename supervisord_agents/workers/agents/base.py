@@ -144,6 +144,10 @@ class FunctionAgent(Agent):
         """Installed modules that a worker which is used again keeps imported for the next task of the kind."""
         return ()
 
+    def tasks_per_process(self, task: RunTask) -> int:
+        """How many tasks of one graph a fork may do in turn; 1: each has a process of its own."""
+        return 1
+
     @abstractmethod
     def call(self, task: RunTask, reporter: Reporter) -> Outcome:
         """Do the task; an exception becomes a failure that may be retried."""

@@ -7,7 +7,7 @@ import inspect
 import traceback
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from supervisord_agents.workers.agents.base import (
     Reporter,
     parse_input,
 )
+from supervisord_agents.workers.agents.options import Options, parse_options
 
 
 class PythonInput(Input, frozen=True, kw_only=True):
@@ -32,6 +33,14 @@ class PythonInput(Input, frozen=True, kw_only=True):
     """`package.module:name`."""
     args: list[Any] = msgspec.field(default_factory=list)
     kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class PythonOptions(Options, frozen=True, kw_only=True):
+    """`options` of the agent's table."""
+
+    tasks_per_process: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """How many functions of one graph may run in one process, one after the other: quicker, and what one leaves in memory (in
+    variables of modules, in the environment) the next one finds. 1: each has a process of its own."""
 
 
 class Context:
@@ -62,6 +71,7 @@ class PythonAgent(FunctionAgent):
 
     name: ClassVar[str] = "python"
     reusable: ClassVar[bool] = True
+    options: ClassVar[type[Options]] = PythonOptions
 
     @classmethod
     def check(cls, spec: TaskSpec, settings: dict[str, Any]) -> None:
@@ -76,6 +86,9 @@ class PythonAgent(FunctionAgent):
 
     def modules(self, task: RunTask) -> tuple[str, ...]:
         return (parse_input(task.spec, PythonInput).function.partition(":")[0],)
+
+    def tasks_per_process(self, task: RunTask) -> int:
+        return parse_options(task.settings, PythonOptions).tasks_per_process
 
     def call(self, task: RunTask, reporter: Reporter) -> Outcome:
         given = parse_input(task.spec, PythonInput)
