@@ -150,7 +150,10 @@ class Pools:
         for worker in list(self._workers.values()):
             if not worker.busy_with(task, attempt):
                 continue
-            if worker.told and worker.channel is not None:
+            if worker.unknown:
+                worker.stop_code = code
+                worker.kill()
+            elif worker.told and worker.channel is not None:
                 worker.stop_code = code
                 worker.channel.send(frames.CancelTask(task=task, attempt=attempt))
                 asyncio.get_running_loop().call_later(STOP_ANSWER_S, self._kill_if_busy, worker, task, attempt)
@@ -161,20 +164,17 @@ class Pools:
 
     def views(self, waiting: dict[str, int]) -> list[PoolView]:
         """The pools in numbers; `waiting` is the ready tasks of each."""
-        rows = []
-        for name, pool in self._config.pools.items():
-            workers = self._of(name)
-            rows.append(
-                PoolView(
-                    name=name,
-                    min_workers=pool.min_workers,
-                    max_workers=pool.max_workers,
-                    busy=sum(1 for worker in workers if worker.task),
-                    idle=sum(1 for worker in workers if worker.phase is Phase.IDLE),
-                    waiting=waiting.get(name, 0),
-                )
+        return [
+            PoolView(
+                name=name,
+                min_workers=pool.min_workers,
+                max_workers=pool.max_workers,
+                busy=sum(1 for worker in self._of(name) if worker.task),
+                idle=sum(1 for worker in self._of(name) if worker.phase is Phase.IDLE),
+                waiting=waiting.get(name, 0),
             )
-        return rows
+            for name, pool in self._config.pools.items()
+        ]
 
     async def aclose(self) -> None:
         """Kill every worker and wait until all are gone, CLOSE_S at most."""
@@ -242,8 +242,8 @@ class Pools:
         """The next in turn; all that are in use, if there are more workers than uids, are shared."""
         config = self._config.sandbox
         used = {worker.uid for worker in self._workers.values()}
-        turn = [config.uid_first + (self._born + step) % config.uid_count for step in range(min(len(used) + 1, config.uid_count))]
-        return next((uid for uid in turn if uid not in used), turn[0])
+        turn = (config.uid_first + (self._born + step) % config.uid_count for step in range(config.uid_count))
+        return next((uid for uid in turn if uid not in used), config.uid_first)
 
     def _spawn_job(self, job: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(job)
@@ -389,15 +389,19 @@ class Pools:
             return
         worker.phase = Phase.BUSY if worker.task else Phase.IDLE
         worker.idle_since = time.monotonic()
-        if worker.message is not None:
+        if worker.adopted:
+            self._resume(worker, hello)
+        elif worker.message is not None:
             self._deliver(worker, worker.message)
-        elif worker.task and worker.adopted:
-            self._resume(worker, told=worker.busy_with(hello.task, hello.attempt))
-        elif hello.task:
-            worker.kill()  # it has done work before, of which nothing more is known here
 
-    def _resume(self, worker: Worker, *, told: bool) -> None:
+    def _resume(self, worker: Worker, hello: frames.WorkerHello) -> None:
         """Go on with the attempt that a worker of an earlier daemon has, or should have."""
+        if not worker.task:
+            if hello.task:
+                worker.kill()  # it has done work before, of which nothing more is known here
+            self._listener.slots_changed()
+            return
+        told = worker.busy_with(hello.task, hello.attempt)
         log_bytes = self._listener.attempt_found(worker.task, worker.attempt, told=told)
         if told and worker.channel is not None:
             worker.told = True

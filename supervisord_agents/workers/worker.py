@@ -52,7 +52,7 @@ class Worker:
         self.shape = shape
         self.uid = uid
         self.adopted = False
-        """An earlier daemon made it."""
+        """An earlier daemon made it. Before its hello nothing is known of what it does."""
         self.reusable = True
         """May be given another task after this one."""
         self.phase = Phase.SPAWNING
@@ -79,12 +79,17 @@ class Worker:
     @property
     def unclaimed(self) -> bool:
         """Free to be given a task of its shape, now or as soon as it is up."""
-        return not self.task and self.phase in (Phase.IDLE, Phase.SPAWNING)
+        return not (self.task or self.unknown) and self.phase in (Phase.IDLE, Phase.SPAWNING)
+
+    @property
+    def unknown(self) -> bool:
+        """What it does has not been told yet."""
+        return self.adopted and not self.ready
 
     @property
     def occupied(self) -> bool:
         """Not to be counted on for another task."""
-        return bool(self.task) or self.phase is Phase.BUSY or (self.phase is Phase.DYING and not self.replaced)
+        return bool(self.task) or self.unknown or self.phase is Phase.BUSY or (self.phase is Phase.DYING and not self.replaced)
 
     def busy_with(self, task: str, attempt: int) -> bool:
         return bool(self.task) and (self.task, self.attempt) == (task, attempt)

@@ -86,14 +86,29 @@ async def test_a_worker_that_never_got_its_task_is_told_again(before: PoolBench,
     await until(lambda: after.heard.ended)
 
 
-async def test_a_stop_that_came_before_its_hello_is_passed_on(before: PoolBench, after: PoolBench) -> None:
+async def test_a_stop_before_its_hello_ends_it(before: PoolBench, after: PoolBench) -> None:
     worker = await left_behind(before)
     await after.adopt(worker, **{WORKER: RUNNING})
     await worker.take_new_channel()
     after.pools.stop("g.a", 1, "CANCELLED")
-    worker.hello("g.a", 1)
-    await until(lambda: worker.killed)
+    assert worker.killed
+    await until(lambda: after.free == 2)
     assert not after.heard.died
+
+
+async def test_before_its_hello_none_is_given_another_task(before: PoolBench, tmp_path: Path) -> None:
+    """It may have one; and were it told before its hello, it would be told twice."""
+    worker = await left_behind(before)
+    after = PoolBench(tmp_path, epoch="later", max_workers=1)
+    assert await after.adopt(worker) == set()
+    await worker.take_new_channel()
+    assert after.free == 0
+    worker.hello()
+    await until(lambda: after.free == 1)
+    after.claim("g.b")
+    assert isinstance(await hears(worker), frames.RunTask)
+    assert (after.spawner.made, after.heard.found) == ([], [])
+    await after.pools.aclose()
 
 
 async def test_a_worker_that_has_not_worked_yet_is_used_and_another_is_not(before: PoolBench, after: PoolBench) -> None:
