@@ -28,12 +28,11 @@ import msgspec
 
 from sandbox import idmap, linux, plan, protocol, seccomp
 from sandbox.cgroup import RESOURCES, Cgroups, Group
+from sandbox.child import SETUP_TIMEOUT_S, Child
 from sandbox.enter import GO, READY, Entry, Failure, Owner, Owners, enter
 from sandbox.errors import SandboxError
 from sandbox.spec import SandboxSpec, check, ids
 
-SETUP_TIMEOUT_S = 30.0
-"""For a sandbox to be built: a bind source on a dead network file system must not hold a place for ever."""
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 LIMITS = dict(zip(RESOURCES, ("memory_bytes", "pids", "cpu_percent"), strict=True))
 """The field of a specification that each resource is limited by."""
@@ -51,48 +50,6 @@ class Settings(NamedTuple):
     cgroup_name: str
     orphan_grace_s: float
     """Infinite: the server waits for a client until it is killed."""
-
-
-class Child:
-    """A sandbox from its clone to its burial."""
-
-    def __init__(
-        self,
-        request: protocol.Spawn,
-        pid: int,
-        pidfd: int,
-        worker: Owner,
-        group: Group | None,
-        status: socket.socket,
-        kept: list[int],
-    ) -> None:
-        self.id = request.id
-        self.label = request.label
-        self.kept = kept
-        """Descriptors for a successor of the client."""
-        self.pid = pid
-        """In the namespace of the server."""
-        self.pidfd = pidfd
-        self.worker = worker
-        self.group = group
-        self.status = status
-        self.oom = group.oom_descriptor() if group else -1
-        self.listeners: list[int] = []
-        self.failure: Failure | None = None
-        self.ready = False
-        self.running = False
-        self.deadline = time.monotonic() + SETUP_TIMEOUT_S
-
-    def kill(self) -> None:
-        """End PID 1, and with it the whole namespace."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-
-    def forget_descriptors(self) -> None:
-        """Close what a client may want of it."""
-        for descriptor in (*self.kept, *self.listeners):
-            os.close(descriptor)
-        self.kept, self.listeners = [], []
 
 
 class Server:
@@ -129,11 +86,16 @@ class Server:
         """Serve until the client has said Stop, or is gone and the grace is over."""
         if self._first is not None:
             self._take(self._first)
-        while self._stop_at is None or self._children:
+        while not self._done():
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._enforce_deadlines()
         self._cgroups.close()
+
+    def _done(self) -> bool:
+        if self._stop_at is None or self._children:
+            return False
+        return self._door is None or not self._untold
 
     def _patience(self) -> float | None:
         deadlines = [child.deadline for child in self._children.values() if not child.running]
@@ -185,7 +147,7 @@ class Server:
             self._send(protocol.Found(child.id, pid, child.label, len(child.kept)), descriptors)
 
     def _lose_client(self) -> None:
-        """What it has not labelled is nobody's now."""
+        """What it has not labelled, or has not seen running, is nobody's now."""
         if self._control is None:
             return
         self._selector.unregister(self._control)
@@ -193,7 +155,8 @@ class Server:
         self._control = None
         if self._door is not None:
             for child in self._children.values():
-                if not child.label:
+                if not (child.label and child.running):
+                    child.abandoned = True
                     child.kill()
 
     def _shut_door(self) -> None:
@@ -353,7 +316,7 @@ class Server:
         """The exec has closed it, or a death, whose failure the exit will tell."""
         self._selector.unregister(child.status)
         child.status.close()
-        if child.failure is None and child.ready:
+        if child.failure is None and child.ready and not child.abandoned:
             child.running = True
             self._send(protocol.Spawned(child.id, linux.pid_in_proc(child.pidfd)), [child.pidfd, *child.listeners])
         if not (child.running and child.label):
@@ -376,7 +339,9 @@ class Server:
         os.close(child.pidfd)
         child.forget_descriptors()
         del self._children[child.pid]
-        if child.running and self._control is None and child.label:
+        if child.abandoned:
+            pass
+        elif child.running and self._control is None and child.label:
             self._untold.append((child.label, _exited(child, ended)))
         elif child.running:
             self._send(_exited(child, ended))

@@ -140,6 +140,8 @@ async def test_how_a_sandbox_ended_meanwhile_is_told(before: Predecessor) -> Non
         close(sandbox)
     second, ended = succeed(before)
     exits = {label: await sandbox.wait() for label, sandbox in ended.items()}
+    for sandbox in ended.values():
+        close(sandbox)
     assert {label: (exit.code, exit.signal) for label, exit in exits.items()} == {"talks": (7, 0), "fails": (3, 0)}
     await second.aclose()
 
@@ -150,6 +152,29 @@ async def test_what_has_no_label_ends_with_its_client(before: Predecessor) -> No
     spawner, sandboxes = succeed(before)
     assert list(sandboxes) == ["kept"]
     close(sandboxes["kept"])
+    await spawner.aclose()
+
+
+async def test_what_was_not_running_yet_ends_with_its_client(before: Predecessor) -> None:
+    """Its successor could not know of it: it is not told of its start or end either, and can use the server."""
+    before.make({"kept": TALK})
+    before.die()
+    first = rendezvous.connect(before.door)
+    assert first is not None
+    with first:
+        for _ in ("started", "found"):
+            protocol.receive_answer(first)
+        begun = protocol.Spawn(77, SandboxSpec(argv=("sleep", "1000"), env=ENV), (), label=b"begun")
+        first.send(protocol.encode(begun))
+        spawner, sandboxes = succeed(before)
+    sandbox = await spawner.spawn(SandboxSpec(argv=("sh", "-c", "exit 3"), env=ENV), {})
+    assert (await sandbox.wait()).code == 3
+    if "begun" not in sandboxes:  # else it was quick enough to run already
+        async with asyncio.timeout(60):
+            while any(directory.name == "sandbox-77" for directory in cgroup_directories(before.cgroup)):
+                await asyncio.sleep(0.01)
+    for found in sandboxes.values():
+        close(found)
     await spawner.aclose()
 
 
