@@ -1,0 +1,129 @@
+"""What there is to compare: the peers with their settings, and the works with their sizes. Plain data, for driver, table and plot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`durable`: what is acknowledged is on disk, as the peer's documentation defines it; `says` goes into the table."""
+
+    name: str
+    durable: bool
+    says: str
+
+
+@dataclass(frozen=True)
+class PeerEntry:
+    """`module` is the file in this directory and the name of the virtual environment; `python`: its client is a Python library."""
+
+    module: str
+    title: str
+    settings: tuple[Setting, ...]
+    programs: tuple[str, ...] = ()
+    python: bool = True
+
+
+@dataclass(frozen=True)
+class Work:
+    """`unit`: what the table shows. A work whose rate would take longer than `limit_s` is done with fewer tasks."""
+
+    name: str
+    title: str
+    unit: str
+    count: int
+    quick: int
+    workers: int
+    limit_s: float
+    once: bool = False
+    """Not in every round."""
+
+
+_AOF = (
+    Setting("always", True, "appendfsync always"),
+    Setting("everysec", False, "appendfsync everysec"),
+)
+
+PEERS = (
+    PeerEntry(OURS, "agent-supervisor", (Setting("only", True, "always durable, every task sandboxed"),)),
+    PeerEntry(
+        "sqlite_journal",
+        "SQLite as the journal",
+        (Setting("full", True, "WAL, synchronous=FULL"), Setting("normal", False, "WAL, synchronous=NORMAL")),
+    ),
+    PeerEntry(
+        "redis_streams",
+        "Redis Streams",
+        (*_AOF, Setting("no", False, "appendfsync no")),
+        ("redis-server",),
+    ),
+    PeerEntry(
+        "huey_sqlite",
+        "Huey, SQLite",
+        (Setting("fsync", True, "fsync=True"), Setting("nosync", False, "fsync=False")),
+    ),
+    PeerEntry(
+        "celery_redis",
+        "Celery, Redis",
+        (
+            Setting("always", True, "appendfsync always, acks_late"),
+            Setting("everysec", False, "appendfsync everysec, early acks"),
+        ),
+        ("redis-server",),
+    ),
+    PeerEntry("dramatiq_redis", "Dramatiq, Redis", _AOF, ("redis-server",)),
+    PeerEntry("taskiq_redis", "taskiq, Redis Streams", _AOF, ("redis-server",)),
+    PeerEntry(
+        "procrastinate_postgres",
+        "procrastinate, PostgreSQL",
+        (Setting("on", True, "synchronous_commit=on"), Setting("off", False, "synchronous_commit=off")),
+        ("postgres",),
+    ),
+    PeerEntry("dask_distributed", "Dask distributed", (Setting("memory", False, "in memory; there is no durable setting"),)),
+    PeerEntry("ray_tasks", "Ray", (Setting("memory", False, "in memory; there is no durable setting for tasks"),)),
+    PeerEntry(
+        "hyperqueue",
+        "HyperQueue",
+        (
+            Setting("journal", False, "--journal (flushed, never synced at a submit)"),
+            Setting("memory", False, "without a journal"),
+        ),
+    ),
+    PeerEntry(
+        "task_spooler",
+        "task-spooler",
+        (Setting("memory", False, "in memory; there is no durable setting"),),
+        ("tsp",),
+        python=False,
+    ),
+    PeerEntry(
+        "gnu_parallel",
+        "GNU parallel",
+        (Setting("joblog", False, "--joblog, written and not synced"), Setting("plain", False, "no log")),
+        ("parallel",),
+        python=False,
+    ),
+)
+
+WORKS = (
+    Work("submit_one", "submit, one at a time", "ms", 300, 30, 0, 4.0),
+    Work("submit_64", "submit, 64 clients at once", "ms", 200, 5, 0, 2.5),
+    Work("memory", "memory of a queued task", "bytes", 100_000, 2_000, 0, 12.0, once=True),
+    Work("noops", "no-op tasks, 2 warm workers", "tasks/s", 10_000, 50, 2, 6.0),
+    Work("processes", "/bin/true as a process", "tasks/s", 1_000, 20, 2, 3.0),
+    Work("chain", "chain of 1,000", "tasks/s", 1_000, 20, 2, 4.0),
+    Work("fan", "fan-out 1 → 1,000 → 1", "tasks/s", 1_000, 20, 2, 4.0),
+    Work("layers", "layered random graph of 10,000", "tasks/s", 10_000, 200, 2, 6.0),
+    Work("crash", "kill -9 of the broker", "lost/twice", 300, 60, 2, 10.0, once=True),
+)
+
+
+def peer(module: str) -> PeerEntry:
+    return next(entry for entry in PEERS if entry.module == module)
+
+
+def work(name: str) -> Work:
+    return next(entry for entry in WORKS if entry.name == name)
