@@ -1,4 +1,4 @@
-# make demo | test | check | bench | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | bench | bench-peers | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 CLIS := build/clis/.ready
 
-.PHONY: demo test check bench test-systemd wheels install-systemd install-systemd-user clis clean
+.PHONY: demo test check bench bench-peers test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
@@ -23,6 +23,11 @@ check: $(READY)
 bench: $(READY)
 	.ci/setup bench
 	set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
+
+# PEERS_ARGS: --quick, --peers ours,celery_redis, --works noops; see benchmarks/peers/__main__.py.
+bench-peers: $(READY)
+	.ci/setup peers
+	$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
 
 test-systemd: $(READY)
 	.ci/setup systemd

@@ -1,4 +1,4 @@
-"""What there is to compare: the peers with their settings, and the works with their sizes. Plain data, for driver, table and plot."""
+"""What there is to compare: the peers with their settings, and the works with their sizes. Plain data."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class PeerEntry:
-    """`module` is the file in this directory and the name of the virtual environment; `python`: its client is a Python library."""
+    """`module` is the file in this directory, and the name of the virtual environment."""
 
     module: str
     title: str
     settings: tuple[Setting, ...]
-    programs: tuple[str, ...] = ()
-    python: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,7 @@ PEERS = (
     PeerEntry(
         "redis_streams",
         "Redis Streams",
-        (*_AOF, Setting("no", False, "appendfsync no")),
-        ("redis-server",),
+        (*_AOF, Setting("no", False, "appendfsync no"))
     ),
     PeerEntry(
         "huey_sqlite",
@@ -71,16 +68,14 @@ PEERS = (
         (
             Setting("always", True, "appendfsync always, acks_late"),
             Setting("everysec", False, "appendfsync everysec, early acks"),
-        ),
-        ("redis-server",),
+        )
     ),
-    PeerEntry("dramatiq_redis", "Dramatiq, Redis", _AOF, ("redis-server",)),
-    PeerEntry("taskiq_redis", "taskiq, Redis Streams", _AOF, ("redis-server",)),
+    PeerEntry("dramatiq_redis", "Dramatiq, Redis", _AOF),
+    PeerEntry("taskiq_redis", "taskiq, Redis Streams", _AOF),
     PeerEntry(
         "procrastinate_postgres",
         "procrastinate, PostgreSQL",
-        (Setting("on", True, "synchronous_commit=on"), Setting("off", False, "synchronous_commit=off")),
-        ("postgres",),
+        (Setting("on", True, "synchronous_commit=on"), Setting("off", False, "synchronous_commit=off"))
     ),
     PeerEntry("dask_distributed", "Dask distributed", (Setting("memory", False, "in memory; there is no durable setting"),)),
     PeerEntry("ray_tasks", "Ray", (Setting("memory", False, "in memory; there is no durable setting for tasks"),)),
@@ -95,15 +90,13 @@ PEERS = (
     PeerEntry(
         "task_spooler",
         "task-spooler",
-        (Setting("memory", False, "in memory; there is no durable setting"),),
-        ("tsp",),
+        (Setting("memory", False, "in memory; there is no durable setting"),)
         python=False,
     ),
     PeerEntry(
         "gnu_parallel",
         "GNU parallel",
-        (Setting("joblog", False, "--joblog, written and not synced"), Setting("plain", False, "no log")),
-        ("parallel",),
+        (Setting("joblog", False, "--joblog, written and not synced"), Setting("plain", False, "no log"))
         python=False,
     ),
 )

@@ -17,7 +17,7 @@ from celery import Celery, chain, chord, group
 from celery.result import ResultSet
 
 from benchmarks.peers import clients as many
-from benchmarks.peers.children import Child, wait_until
+from benchmarks.peers.children import Child
 from benchmarks.peers.peer import Cannot, Graph, Unable, mark
 from benchmarks.peers.redis_server import RedisServer
 from benchmarks.peers.redis_server import version as redis_version
@@ -26,24 +26,16 @@ WAIT_S = 600
 VISIBILITY_S = 5
 DURABLE = os.environ["BENCH_SETTING"] == "always"
 
-app = Celery("bench")
+URL = "redis+socket://" + os.environ["BENCH_DIRECTORY"] + "/redis/s"
 
-
-def configure() -> None:
-    url = "redis+socket://" + os.environ["BENCH_DIRECTORY"] + "/redis/s"
-    app.conf.update(
-        broker_url=url,
-        result_backend=url,
-        broker_connection_retry_on_startup=True,
-        broker_transport_options={"visibility_timeout": VISIBILITY_S} if DURABLE else {},
-        task_acks_late=DURABLE,
-        task_reject_on_worker_lost=DURABLE,
-        worker_prefetch_multiplier=1 if DURABLE else 4,
-        worker_hijack_root_logger=False,
-    )
-
-
-configure()
+app = Celery("bench", broker=URL, backend=URL)
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": VISIBILITY_S} if DURABLE else {},
+    task_acks_late=DURABLE,
+    task_reject_on_worker_lost=DURABLE,
+    worker_prefetch_multiplier=1 if DURABLE else 4,
+)
 
 
 @app.task
@@ -66,12 +58,10 @@ class CeleryRedis(Unable):
         return {"celery": version("celery"), "redis": redis_version(), "redis-py": version("redis")}
 
     def start(self, workers: int) -> None:
-        self._server = RedisServer(self.directory, self.setting)
-        self._server.start()
-        app.close()
-        configure()
         self._count = workers
         self._worker: Child | None = None
+        self._server = RedisServer(self.directory, self.setting)
+        self._server.start()
         self._start_worker()
         if workers:
             noop.delay().get(timeout=60)
@@ -125,10 +115,8 @@ class CeleryRedis(Unable):
 
     def recover(self) -> None:
         self._server.start()
-        assert self._worker is not None
-        if not self._worker.running:
+        if self._worker is not None and not self._worker.running:
             self._start_worker()
-        wait_until(lambda: self._worker and self._worker.running, "the worker")
 
 
 PEER = CeleryRedis

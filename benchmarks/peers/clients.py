@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -10,9 +11,7 @@ from collections.abc import Awaitable, Callable
 WARM_UP = 5
 
 
-def by_threads(
-    submitters: list[Callable[[], object]], each: int, limit_s: float
-) -> tuple[list[float], float]:
+def by_threads(submitters: list[Callable[[], object]], each: int, limit_s: float) -> tuple[list[float], float]:
     """Seconds of every submit, and of all."""
     times: list[float] = []
     problems: list[BaseException] = []
@@ -41,10 +40,8 @@ def by_threads(
     threads = [threading.Thread(target=run, args=(submit,), daemon=True) for submit in submitters]
     for thread in threads:
         thread.start()
-    try:
+    with contextlib.suppress(threading.BrokenBarrierError):
         gate.wait()
-    except threading.BrokenBarrierError:
-        pass
     begin = time.perf_counter()
     for thread in threads:
         thread.join()
@@ -54,9 +51,7 @@ def by_threads(
     return times, elapsed
 
 
-async def by_tasks(
-    submitters: list[Callable[[], Awaitable[object]]], each: int, limit_s: float
-) -> tuple[list[float], float]:
+async def by_tasks(submitters: list[Callable[[], Awaitable[object]]], each: int, limit_s: float) -> tuple[list[float], float]:
     """Seconds of every submit, and of all."""
     for submit in submitters:
         for _ in range(WARM_UP):

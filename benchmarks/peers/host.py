@@ -2,7 +2,8 @@
 
     python -m benchmarks.peers.host MODULE SETTING DIRECTORY WORK=COUNT...
 
-Prints one JSON object a line: `{"versions": …}`, then for every work `{"work": …, …}` with figures, or `cannot`, or `failed`.
+All works are of one kind, with workers or without. Prints one JSON object a line: `versions`; for every work `work` with its
+figures, or with `cannot`, or with `failed`, which is the last; `absent` or `broken` when the peer could not be started.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from benchmarks.peers import catalog
-from benchmarks.peers.children import adopt_orphans, descendants, kill, reap
+from benchmarks.peers.children import adopt_orphans, descendants, kill
 from benchmarks.peers.peer import Absent, Cannot, Peer
 from benchmarks.peers.work import crash, memory, rates, submit
 
 RUNS = {"submit_one": submit.run, "submit_64": submit.run, "memory": memory.run, "crash": crash.run}
+MUST_START_S = 60
 MUST_END_S = 60
 
 
@@ -30,66 +32,38 @@ class _Overdue(BaseException):
     """Not an Exception: no library may take it for one of its own errors and try again."""
 
 
-class Visit:
-    """Does the works one after the other; a peer that failed at one is started anew for the next."""
+def visit(module: str, setting: str, directory: Path, plan: list[str], tell: Callable[..., None]) -> None:
+    """Start the peer and do the works. One that failed is the last: it may have left anything in the queue."""
+    works = [(catalog.work(name), int(count)) for name, _, count in (item.partition("=") for item in plan)]
+    directory.mkdir(parents=True)
+    # Modules make their application when they are imported, as the libraries' documentation does.
+    os.environ["BENCH_DIRECTORY"], os.environ["BENCH_SETTING"] = str(directory), setting
+    peer: Peer = importlib.import_module(f"benchmarks.peers.{module}").PEER(directory, setting)
+    tell(versions=peer.versions())
+    signal.alarm(MUST_START_S)
+    try:
+        peer.start(works[0][0].workers)
+        for work, count in works:
+            signal.alarm(MUST_END_S)
+            if not done(peer, work, count, tell):
+                return
+    finally:
+        signal.alarm(MUST_START_S)
+        peer.stop()
+        signal.alarm(0)
 
-    def __init__(self, module: str, setting: str, directory: Path, output: TextIO) -> None:
-        self._module, self._setting, self._directory = module, setting, directory
-        self._output = output
-        self._peer: Peer | None = None
-        self._workers = -1
-        self._starts = 0
 
-    def tell(self, **fields: Any) -> None:
-        print(json.dumps(fields), file=self._output, flush=True)
-
-    def do(self, work: catalog.Work, count: int) -> None:
-        run = RUNS.get(work.name, rates.run)
-        signal.alarm(MUST_END_S)
-        try:
-            self.tell(work=work.name, **run(self._started(work.workers), work, count))
-        except Cannot as cannot:
-            self.tell(work=work.name, cannot=str(cannot))
-        except Absent:
-            raise
-        except (Exception, _Overdue) as error:
-            signal.alarm(0)
-            traceback.print_exc()
-            self.tell(work=work.name, failed=said(error))
-            self.stop()
-        finally:
-            signal.alarm(0)
-
-    def _started(self, workers: int) -> Peer:
-        if self._peer is not None and self._workers == workers:
-            return self._peer
-        self.stop()
-        self._starts += 1
-        directory = self._directory / str(self._starts)
-        directory.mkdir(parents=True)
-        os.environ["BENCH_DIRECTORY"] = str(directory)
-        os.environ["BENCH_SETTING"] = self._setting
-        self._peer = importlib.import_module(f"benchmarks.peers.{self._module}").PEER(directory, self._setting)
-        self._workers = workers
-        if self._starts == 1:
-            self.tell(versions=self._peer.versions())
-        self._peer.start(workers)
-        return self._peer
-
-    def stop(self) -> None:
-        """End the peer, and whatever it left."""
-        signal.alarm(MUST_END_S)
-        try:
-            if self._peer is not None:
-                self._peer.stop()
-        except (Exception, _Overdue):
-            traceback.print_exc()
-        finally:
-            signal.alarm(0)
-            self._peer = None
-            kill(descendants(os.getpid()))
-            reap()
-            shutil.rmtree(self._directory / str(self._starts), ignore_errors=True)
+def done(peer: Peer, work: catalog.Work, count: int, tell: Callable[..., None]) -> bool:
+    """Do one work and tell how it went; False: it failed."""
+    try:
+        tell(work=work.name, **RUNS.get(work.name, rates.run)(peer, work, count))
+    except Cannot as cannot:
+        tell(work=work.name, cannot=str(cannot))
+    except (Exception, _Overdue) as error:
+        traceback.print_exc()
+        tell(work=work.name, failed=said(error))
+        return False
+    return True
 
 
 def said(error: BaseException) -> str:
@@ -109,17 +83,21 @@ def main() -> int:
     # Libraries print what they like: the report has a descriptor of its own.
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+
+    def tell(**fields: Any) -> None:
+        print(json.dumps(fields), file=output, flush=True)
+
     adopt_orphans()
     signal.signal(signal.SIGALRM, overdue)
-    visit = Visit(module, setting, Path(directory), output)
     try:
-        for item in plan:
-            name, _, count = item.partition("=")
-            visit.do(catalog.work(name), int(count))
+        visit(module, setting, Path(directory), plan, tell)
     except Absent as absent:
-        visit.tell(absent=str(absent))
+        tell(absent=str(absent))
+    except (Exception, _Overdue) as error:
+        traceback.print_exc()
+        tell(broken=said(error))
     finally:
-        visit.stop()
+        kill(descendants(os.getpid()))
     return 0
 
 

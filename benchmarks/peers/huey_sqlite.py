@@ -1,8 +1,8 @@
 """Huey with SqliteHuey, two worker processes of its consumer.
 
 Durable: fsync=True sets synchronous=FULL; fsync=False is synchronous=OFF ("SqliteHuey", huey.readthedocs.io). A task is taken out
-of the queue before it runs, so the consumer's death loses what it was running. Workers poll; the delay is set to 1 ms, the default
-being 100 ms. There is no broker: what is killed is the consumer.
+of the queue before it runs, so the consumer's death loses what it was running. Workers poll; the delay is set to 1 ms, by
+default it is 100 ms. There is no broker: what is killed is the consumer.
 """
 
 from __future__ import annotations
@@ -54,10 +54,6 @@ class HueySqlite(Unable):
         return {"huey": version("huey"), "sqlite": library.storage.sqlite3.sqlite_version}
 
     def start(self, workers: int) -> None:
-        # The module is loaded once, the directory is new at every start.
-        app.storage.close()
-        app.storage.filename = os.environ["BENCH_DIRECTORY"] + "/huey.sqlite"
-        app.storage.initialize_schema()
         self._workers = workers
         self._consumer: Child | None = None
         self._start_consumer()
@@ -93,12 +89,13 @@ class HueySqlite(Unable):
             first = noop.s()
             for _ in graph.dependencies[1:]:
                 first.then(noop)
-            app.enqueue(first)[-1].get(blocking=True, timeout=WAIT_S, backoff=1.0, max_delay=POLL_S)
+            *_, last = app.enqueue(first)
+            last.get(blocking=True, timeout=WAIT_S, backoff=1.0, max_delay=POLL_S)
             return
         noop().get(blocking=True, timeout=WAIT_S, backoff=1.0, max_delay=POLL_S)
         middle = [noop.s() for _ in graph.dependencies[1:-1]]
         ended = app.enqueue(chord(middle, noop.s()))
-        ended.callback_result.get(blocking=True, timeout=WAIT_S, backoff=1.0, max_delay=POLL_S)
+        ended.get(blocking=True, timeout=WAIT_S, backoff=1.0, max_delay=POLL_S)
 
     def submit_marked(self, number: int, path: Path) -> None:
         marked(number, str(path))

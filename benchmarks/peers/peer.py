@@ -1,7 +1,7 @@
 """What the harness asks of a peer, and what it is told when the peer cannot do it.
 
-A peer module runs in the peer's own virtual environment, so this file, like all that peers import, needs the standard library only.
-The clock is not the peer's business: the works in `work/` measure from outside, at the client.
+A peer module runs in the peer's own virtual environment, so this file, like all that peers import, needs the standard library
+only. The clock is not the peer's business: the works in `work/` measure from outside, at the client.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Graph:
 
 
 def graph(shape: str, count: int) -> Graph:
-    """A `chain` of `count`; a `fan` of one, `count` and one; `layers` of 100, each task after one to three of the layer before."""
+    """A `chain` of `count`; a `fan` of one, `count` and one; `layers` of 100, each task after 1 to 3 of the layer before."""
     if shape == "chain":
         return Graph(shape, tuple((number - 1,) if number else () for number in range(count)))
     if shape == "fan":
@@ -59,13 +59,16 @@ Submitter = Callable[[], Any]
 class Peer(Protocol):
     """One peer in one of its settings. Everything it starts lies in `directory` and is ended by `stop`."""
 
+    directory: Path
+    most_queued: int
+
     def __init__(self, directory: Path, setting: str) -> None: ...
 
     def versions(self) -> dict[str, str]:
         """Of the library and of the servers it needs."""
 
     def start(self, workers: int) -> None:
-        """Start the servers and `workers` warm workers on an empty queue; with none, tasks that are submitted wait. Raises Absent."""
+        """Start the servers and `workers` warm workers on an empty queue; without workers tasks wait. Raises Absent."""
 
     def stop(self) -> None:
         """End what was started, and wait for it."""
@@ -112,6 +115,9 @@ def mark(number: int, path: str) -> None:
 
 class Unable:
     """What a peer does not override it cannot do."""
+
+    most_queued = 10**9
+    """Tasks that may wait at a time."""
 
     def __init__(self, directory: Path, setting: str) -> None:
         self.directory = directory

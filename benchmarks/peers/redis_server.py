@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -20,7 +21,6 @@ class RedisServer:
         self.directory = directory / "redis"
         self.socket = self.directory / "s"
         self._appendfsync = appendfsync
-        self._starts = 0
         self.child: Child | None = None
 
     def start(self) -> None:
@@ -30,9 +30,14 @@ class RedisServer:
         self.directory.mkdir(exist_ok=True)
         argv = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory), "--save", ""]
         argv += ["--appendonly", "yes", "--appendfsync", self._appendfsync, "--logfile", "", "--maxclients", "1000"]
-        self._starts += 1
         self.child = Child(argv, self.directory / "log")
-        self.child.wait_until(lambda: self.child and self.child.said("Ready to accept connections", self._starts), "Redis")
+        self.child.wait_until(self._answers, "Redis")
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.socket))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(100).startswith(b"+PONG")
 
     def kill(self) -> None:
         assert self.child is not None

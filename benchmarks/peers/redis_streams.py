@@ -1,4 +1,4 @@
-"""Redis Streams used as a queue by hand: XADD, XREADGROUP of one, XACK, and the result as a list entry, with redis-py and hiredis.
+"""Redis Streams used as a queue by hand, with redis-py and hiredis: XADD, XREADGROUP of one, XACK, results in a list.
 
 Durable: see redis_server.py; a worker that comes back takes up its pending entries first ("XREADGROUP", redis.io). The floor for
 all that is built on Redis: no retries, no timeouts, no dependencies.

@@ -1,7 +1,7 @@
 """kill -9 of the broker while tasks are submitted and run: which acknowledged ones are lost, which run twice.
 
-Each task appends its number to a file as soon as it runs. The kernel survives, so this says nothing of a power cut: what a setting
-leaves to the kernel's cache is safe here.
+Each task appends its number to a file as soon as it runs. The kernel survives, so this says nothing of a power cut: what a
+setting leaves to the kernel's cache is safe here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Hung(Exception):
 
 def run(peer: Peer, work: Work, count: int) -> dict[str, Any]:
     """`acknowledged`, `lost`, `twice`; `stall_s`: how long nothing was run before the rest was given up as lost."""
-    path = peer.directory / "ran"  # type: ignore[attr-defined]
+    path = peer.directory / "ran"
     path.touch()
     path.chmod(0o666)
     acknowledged: list[int] = []

@@ -19,7 +19,7 @@ def run(peer: Peer, work: Work, count: int) -> dict[str, Any]:
     rate = _rate(peer, LEAST)
     first = max(LEAST, min(FIRST, int(rate * work.limit_s / 10)))
     rate = _rate(peer, first)
-    chosen = max(first, min(count, int(rate * work.limit_s)))
+    chosen = max(first, min(count, int(rate * work.limit_s), peer.most_queued - LEAST - first))
     before = resident_bytes(peer.holders())
     peer.fill(chosen)
     return {"count": chosen, "wanted": count, "bytes": (resident_bytes(peer.holders()) - before) / chosen}
