@@ -148,9 +148,9 @@ def plans(works: list[catalog.Work], quick: bool, last_round: bool) -> list[list
     """The works of one visit, in groups that share a start of the peer."""
     chosen = [work for work in works if last_round or not work.once]
     groups = [
-        [work for work in chosen if not work.workers],
-        [work for work in chosen if work.workers and work.name != "crash"],
-        [work for work in chosen if work.name == "crash"],
+        [work for work in chosen if not work.workers and not work.once],
+        [work for work in chosen if work.workers and not work.once],
+        *([work] for work in chosen if work.once),
     ]
     return [[f"{work.name}={work.quick if quick else work.count}" for work in group] for group in groups if group]
 

@@ -52,11 +52,7 @@ PEERS = (
         "SQLite as the journal",
         (Setting("full", True, "WAL, synchronous=FULL"), Setting("normal", False, "WAL, synchronous=NORMAL")),
     ),
-    PeerEntry(
-        "redis_streams",
-        "Redis Streams",
-        (*_AOF, Setting("no", False, "appendfsync no"))
-    ),
+    PeerEntry("redis_streams", "Redis Streams", (*_AOF, Setting("no", False, "appendfsync no"))),
     PeerEntry(
         "huey_sqlite",
         "Huey, SQLite",
@@ -68,14 +64,14 @@ PEERS = (
         (
             Setting("always", True, "appendfsync always, acks_late"),
             Setting("everysec", False, "appendfsync everysec, early acks"),
-        )
+        ),
     ),
     PeerEntry("dramatiq_redis", "Dramatiq, Redis", _AOF),
     PeerEntry("taskiq_redis", "taskiq, Redis Streams", _AOF),
     PeerEntry(
         "procrastinate_postgres",
         "procrastinate, PostgreSQL",
-        (Setting("on", True, "synchronous_commit=on"), Setting("off", False, "synchronous_commit=off"))
+        (Setting("on", True, "synchronous_commit=on"), Setting("off", False, "synchronous_commit=off")),
     ),
     PeerEntry("dask_distributed", "Dask distributed", (Setting("memory", False, "in memory; there is no durable setting"),)),
     PeerEntry("ray_tasks", "Ray", (Setting("memory", False, "in memory; there is no durable setting for tasks"),)),
@@ -90,14 +86,12 @@ PEERS = (
     PeerEntry(
         "task_spooler",
         "task-spooler",
-        (Setting("memory", False, "in memory; there is no durable setting"),)
-        python=False,
+        (Setting("memory", False, "in memory; there is no durable setting"),),
     ),
     PeerEntry(
         "gnu_parallel",
         "GNU parallel",
-        (Setting("joblog", False, "--joblog, written and not synced"), Setting("plain", False, "no log"))
-        python=False,
+        (Setting("joblog", False, "--joblog, written and not synced"), Setting("plain", False, "no log")),
     ),
 )
 

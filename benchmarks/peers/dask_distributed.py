@@ -40,7 +40,7 @@ class DaskDistributed(Unable):
         self._address = f"tcp://127.0.0.1:{free_port()}"
         self._count = workers
         self._start_cluster()
-        self._client = Client(self._address, set_as_default=False)
+        self._client = Client(self._address)
         if workers:
             self._client.wait_for_workers(workers, timeout=60)
 

@@ -69,9 +69,10 @@ def _head(run: dict[str, Any]) -> list[str]:
         f"Versions: {', '.join(versions)}.",
         "",
         "Every cell: the figure, then in brackets how many times better ours is; under 1 ours is behind. Submits: median / 99th "
-        "percentile of the time to the acknowledgement. All on one file system, two workers each, one client process; medians over "
-        "the rounds. What makes a setting durable is said in the file of each peer in `benchmarks/peers/`. Ours runs `/bin/true` "
-        "sandboxed: there is no unsandboxed way. After kill -9 the kernel lives on: what only a power cut loses is not seen here.",
+        "percentile of the time to the acknowledgement. All on one file system, two workers each, one client process; medians "
+        "over the rounds. What makes a setting durable is said in the file of each peer in `benchmarks/peers/`. Ours runs "
+        "`/bin/true` sandboxed: it has no unsandboxed way. After kill -9 the kernel lives on: what only a power cut loses is "
+        "not seen here.",
         "",
         "![the ratios as a plot](peers/results/peers.svg)",
     ]
@@ -149,12 +150,18 @@ def _behind(run: dict[str, Any], works: list[catalog.Work], reasons: dict[str, s
             if found.ratio is not None and found.ratio < 1 and name != OURS:
                 key = f"{entry.module}.{work.name}" if f"{entry.module}.{work.name}" in reasons else work.name
                 used.add(key)
-                behind.append(f"{key.replace('.', ' ')} {number(found.ratio)}×")
+                behind.append(f"{work.name} {number(found.ratio)}×")
         if behind:
             durable = "durable" if setting.durable else "fast"
             lines.append(f"- {entry.title}, {setting.name} ({durable}): {', '.join(behind)}.")
     if not lines:
         return ["Nowhere."]
     lines += ["", "Why:", ""]
-    lines += [f"- {key.replace('.', ' ')}: {reasons.get(key, 'not looked into yet.')}" for key in sorted(used)]
+    lines += [f"- {_named(key)}: {reasons.get(key, 'not looked into yet.')}" for key in sorted(used)]
     return lines
+
+
+def _named(key: str) -> str:
+    """The name of a reason for people."""
+    module, _, work = key.rpartition(".")
+    return f"{work}, {catalog.peer(module).title}" if module else work

@@ -17,7 +17,7 @@ def run(peer: Peer, work: Work, count: int) -> dict[str, Any]:
     """`bytes` a task. Raises Cannot where no process keeps the queue. As in rates.py a slow peer gets fewer tasks."""
     peer.holders()
     rate = _rate(peer, LEAST)
-    first = max(LEAST, min(FIRST, int(rate * work.limit_s / 10)))
+    first = max(LEAST, min(FIRST, int(rate * work.limit_s / 10), peer.most_queued // 4))
     rate = _rate(peer, first)
     chosen = max(first, min(count, int(rate * work.limit_s), peer.most_queued - LEAST - first))
     before = resident_bytes(peer.holders())
