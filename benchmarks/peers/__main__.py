@@ -54,7 +54,8 @@ class Run:
         elif "absent" in told or "broken" in told:
             self.skipped[name] = told.get("absent") or f"broken: {told['broken']}"
         else:
-            self.cells.setdefault(name, {}).setdefault(told.pop("work"), []).append(told)
+            sample = {key: value for key, value in told.items() if key != "work"}
+            self.cells.setdefault(name, {}).setdefault(told["work"], []).append(sample)
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -7,13 +7,15 @@ returns before anybody else has the task, so its times are no acknowledgements. 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_TOKEN_PATH"] = os.environ["BENCH_DIRECTORY"] + "/auth_token"
 
 import ray
 
@@ -40,6 +42,7 @@ class RayTasks(Unable):
 
     def start(self, workers: int) -> None:
         # Its socket paths are too long for any directory but a short one; nothing durable lies there.
+        Path(os.environ["RAY_AUTH_TOKEN_PATH"]).write_text(secrets.token_hex(32))
         self._temporary = tempfile.mkdtemp(prefix="ray-")
         self._kept: list[object] = []
         ray.init(
