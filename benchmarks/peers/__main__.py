@@ -65,11 +65,14 @@ class Run:
             "rounds": self.rounds,
             "machine": machine(),
             "commit": commit(),
-            "load": [*self.load, round(os.getloadavg()[0], 2)],
+            "load": self.load,
             "versions": self.versions,
             "skipped": self.skipped,
             "cells": self.cells,
         }
+
+    def write(self, output: Path) -> None:
+        output.write_text(json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n")
 
 
 def machine() -> dict[str, Any]:
@@ -156,26 +159,27 @@ def plans(works: list[catalog.Work], quick: bool, last_round: bool) -> list[list
     return [[f"{work.name}={work.quick if quick else work.count}" for work in group] for group in groups if group]
 
 
-def measure(entries: list[catalog.PeerEntry], works: list[catalog.Work], quick: bool, rounds: int) -> Run:
-    run = Run(quick, rounds)
+def measure(entries: list[catalog.PeerEntry], works: list[catalog.Work], run: Run, output: Path) -> None:
+    """Visit all, and write what is known to `output` after each visit."""
     pairs = [(entry.module, setting.name) for entry in entries for setting in entry.settings]
     dice = random.Random(0)
-    for number in range(rounds):
+    for number in range(run.rounds):
         order = pairs[:]
         dice.shuffle(order)
         for module, setting in order:
             if f"{module}/{setting}" in run.skipped:
                 continue
             begin = time.monotonic()
-            for plan in plans(works, quick, number == rounds - 1):
+            for plan in plans(works, run.quick, number == run.rounds - 1):
                 for told in visit(module, setting, plan):
                     run.take(module, setting, told)
                 if f"{module}/{setting}" in run.skipped:
                     print(f"SKIPPED {module}/{setting}: {run.skipped[f'{module}/{setting}']}", flush=True)
                     break
             print(f"round {number + 1}: {module}/{setting}: {time.monotonic() - begin:.0f} s", flush=True)
+            run.write(output)
         run.load.append(round(os.getloadavg()[0], 2))
-    return run
+        run.write(output)
 
 
 def chosen(text: str, known: tuple[Any, ...], name: str) -> list[Any]:
@@ -201,10 +205,8 @@ def main() -> int:
         adopt_orphans()
         entries = chosen(arguments.peers, catalog.PEERS, "module")
         works = chosen(arguments.works, catalog.WORKS, "name")
-        rounds = arguments.rounds or (1 if arguments.quick else ROUNDS)
-        run = measure(entries, works, arguments.quick, rounds).as_json()
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+        measure(entries, works, Run(arguments.quick, arguments.rounds or (1 if arguments.quick else ROUNDS)), output)
     run = json.loads(output.read_text())
     reasons = table.read_reasons()
     if arguments.publish or (whole and not arguments.output):

@@ -63,7 +63,7 @@ def _head(run: dict[str, Any]) -> list[str]:
         f"`make bench-peers`, {run['date']}, {machine['cores']} × {machine['cpu']}, {machine['memory_gib']} GiB, "
         f"Linux {machine['kernel']}, Python {machine['python']}, at commit {run['commit']}; "
         f"{run['rounds']} rounds in {run['seconds']} s. "
-        f"Load average meanwhile (start, after each round, end): {loads}"
+        f"Load average meanwhile (start, after each round): {loads}"
         + ("; **the machine was busy with other work**." if max(run["load"]) > 2 * machine["cores"] else "."),
         "",
         f"Versions: {', '.join(versions)}.",
