@@ -15,6 +15,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -142,6 +143,7 @@ def host(python: Path, module: str, setting: str, directory: Path, plan: list[st
         except subprocess.TimeoutExpired:
             process.kill()
             told, _ = process.communicate()
+        # The host may have left servers behind that became ours.
         finally:
             kill(descendants(os.getpid()))
             reap()
@@ -203,6 +205,8 @@ def main() -> int:
     output = arguments.output or (RESULTS / "last.json" if whole else RUNS.parent / "part.json")
     if not arguments.publish:
         adopt_orphans()
+        # So that what was started is ended.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
         entries = chosen(arguments.peers, catalog.PEERS, "module")
         works = chosen(arguments.works, catalog.WORKS, "name")
         output.parent.mkdir(parents=True, exist_ok=True)
