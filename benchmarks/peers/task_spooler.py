@@ -56,7 +56,7 @@ class TaskSpooler(Unable):
         def submit() -> None:
             self._tsp("-n", *TRUE)
 
-        return many.by_threads([submit] * clients, min(each, MOST // (2 * clients)), limit_s)
+        return many.by_threads([submit] * clients, min(each, MOST // (4 * clients)), limit_s)
 
     def processes(self, count: int) -> None:
         jobs = [self._tsp("-n", *TRUE) for _ in range(count)]
