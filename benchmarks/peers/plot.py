@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.peers import catalog
 from benchmarks.peers.figures import OURS, cell, rows
 
-LABEL, COLUMN, GAP, ROW = 330, 104, 14, 21
+LABEL, COLUMN, GAP, ROW = 290, 104, 28, 21
 TOP, BOTTOM, RIGHT = 96, 54, 20
 DECADES = 2
 """To each side of 1; what is beyond sits at the edge as an arrow."""
@@ -65,9 +65,6 @@ def _with_gap(peers: list[Row]) -> list[Row | str]:
 def _axis(left: float, height: float, work: catalog.Work) -> list[str]:
     bottom = height - BOTTOM
     title, _, rest = work.title.partition(", ")
-    if not rest and len(title) > 17:
-        middle = title.rfind(" ", 0, 18)
-        title, rest = title[:middle], title[middle + 1 :]
     parts = [_label(left + COLUMN / 2, TOP - 26, title, anchor="middle", size=11, weight="bold")]
     parts.append(_label(left + COLUMN / 2, TOP - 12, rest, anchor="middle", size=11))
     for decade in range(-DECADES, DECADES + 1):
@@ -86,7 +83,7 @@ def _place(ratio: float) -> float:
 
 def _dot(left: float, y: float, ratio: float | None, durable: bool) -> list[str]:
     if ratio is None:
-        return [_label(left + COLUMN / 2, y + 3, "–", anchor="middle", size=9, fill="#bbbbbb")]
+        return [f'<rect x="{left + COLUMN / 2 - 4}" y="{y - 4}" width="8" height="8" fill="white"/>', _none(left, y)]
     colour = AHEAD if ratio >= 1 else BEHIND
     x, middle = left + _place(ratio), left + COLUMN / 2
     stem = f'<line x1="{middle}" y1="{y}" x2="{x:.1f}" y2="{y}" stroke="{colour}" stroke-width="2" stroke-opacity="0.45"/>'
@@ -97,6 +94,10 @@ def _dot(left: float, y: float, ratio: float | None, durable: bool) -> list[str]
     fill = colour if durable else "white"
     shape = f'<circle cx="{x:.1f}" cy="{y}" r="4.5" fill="{fill}" stroke="{colour}" stroke-width="2">'
     return [stem, f"{shape}<title>{ratio:.3g}</title></circle>"]
+
+
+def _none(left: float, y: float) -> str:
+    return _label(left + COLUMN / 2, y + 4, "–", anchor="middle", fill=FAINT)
 
 
 def _legend(height: float) -> str:
