@@ -30,6 +30,7 @@ from benchmarks.peers.children import ROOT, adopt_orphans, descendants, kill, re
 VENVS = ROOT / "build" / "peers" / "venvs"
 RUNS = ROOT / "build" / "peers" / "run"
 RESULTS = Path(__file__).parent / "results"
+LAST = RESULTS / "last.json"
 ROUNDS = 2
 VISIT_MUST_END_S = 600
 HERE = (catalog.OURS, "sqlite_journal", "task_spooler", "gnu_parallel")
@@ -199,10 +200,11 @@ def main() -> int:
     parser.add_argument("--peers", default="", help="only these, by comma")
     parser.add_argument("--works", default="", help="only these, by comma")
     parser.add_argument("--output", type=Path, help="where the raw figures go")
+    parser.add_argument("--add", action="store_true", help="put what is measured in place of what the last whole run had")
     parser.add_argument("--publish", action="store_true", help="only make table and plot anew from the last whole run")
     arguments = parser.parse_args()
     whole = not (arguments.quick or arguments.peers or arguments.works)
-    output = arguments.output or (RESULTS / "last.json" if whole else RUNS.parent / "part.json")
+    output = arguments.output or (LAST if whole or arguments.publish else RUNS.parent / "part.json")
     if not arguments.publish:
         adopt_orphans()
         # So that what was started is ended.
@@ -212,12 +214,26 @@ def main() -> int:
         output.parent.mkdir(parents=True, exist_ok=True)
         measure(entries, works, Run(arguments.quick, arguments.rounds or (1 if arguments.quick else ROUNDS)), output)
     run = json.loads(output.read_text())
+    if arguments.add:
+        run = added(json.loads(LAST.read_text()), run)
+        LAST.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     reasons = table.read_reasons()
-    if arguments.publish or (whole and not arguments.output):
+    if arguments.publish or arguments.add or (whole and not arguments.output):
         plot.write(run, RESULTS / "peers.svg")
         table.publish(run, reasons, ROOT / "benchmarks" / "RESULTS.md")
     print(table.markdown(run, reasons))
     return 0
+
+
+def added(last: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """The last run with the cells of a later one, and a word of which."""
+    for name, cells in part["cells"].items():
+        last["cells"].setdefault(name, {}).update(cells)
+    works = sorted({work for cells in part["cells"].values() for work in cells})
+    note = f"{', '.join(works)} of {len(part['cells'])} rows at {part['date']} (commit {part['commit']})"
+    last.setdefault("added", []).append(note)
+    last["load"] = [*last["load"], *part["load"][-1:]]
+    return last
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.peers import clients as many
 from benchmarks.peers.children import Child, wait_until
-from benchmarks.peers.peer import MARKED_S, Absent, Graph, Unable
+from benchmarks.peers.peer import Absent, Graph, Unable, marking_script
 
 TRUE = ["/bin/true"]
 READY = "ready"
@@ -107,7 +107,7 @@ class HyperQueue(Unable):
 
     def submit_marked(self, number: int, path: Path) -> None:
         job = self._job()
-        self._add(job, ["/bin/sh", "-c", f"echo {number} >> {path}; sleep {MARKED_S}"])
+        self._add(job, marking_script(number, str(path)))
         self._client.submit(job)  # type: ignore[attr-defined]
 
     def crash(self) -> None:

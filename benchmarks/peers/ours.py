@@ -7,13 +7,14 @@ There is one setting: a submit is answered after the fdatasync of its record (do
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.peers import clients as many
 from benchmarks.peers.children import descendants
-from benchmarks.peers.peer import MARKED_S, Graph, Unable
+from benchmarks.peers.peer import MARKED_S, Graph, Unable, mark
 from supervisord_agents import __version__
 from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.rpc.client import Client
@@ -34,6 +35,8 @@ max_workers = 1
 [daemon]
 log_level = "warning"
 """
+MARKING = f"MARKED_S = {MARKED_S}\n\n{inspect.getsource(mark)}"
+"""The module in the workspace with the marked task."""
 BLOCKER = TaskSpec(id="blocker", input={"argv": ["sleep", "3600"]}, timeout_s=3600.0, pool="parked")
 
 
@@ -132,15 +135,14 @@ class Ours(Unable):
     def submit_marked(self, number: int, path: Path) -> None:
         workspace = path.parent / "marks"
         if not number:
-            workspace.mkdir()
+            workspace.mkdir(mode=0o777)
             workspace.chmod(0o777)
-            path.unlink()
-            (workspace / path.name).touch()
-            (workspace / path.name).chmod(0o666)
-            path.symlink_to(workspace / path.name)
-        script = f"echo {number} >> {path.name}; sleep {MARKED_S}"
-        spec = TaskSpec(input={"argv": ["/bin/sh", "-c", script]}, workspace=str(workspace))
-        self._run(self._connected.submit([spec]))
+            (workspace / "marking.py").write_text(MARKING)
+            # Inside the sandbox there is nothing else that it could write to.
+            marks = path.rename(workspace / path.name)
+            path.symlink_to(marks)
+        arguments = {"function": "marking:mark", "args": [number, str(workspace / path.name)]}
+        self._run(self._connected.submit([TaskSpec(agent="python", input=arguments, workspace=str(workspace))]))
 
     def crash(self) -> None:
         self._daemon.kill()

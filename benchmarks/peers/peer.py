@@ -92,7 +92,7 @@ class Peer(Protocol):
         """Process ids of all that keeps queued tasks in memory."""
 
     def submit_marked(self, number: int, path: Path) -> None:
-        """Submit a task that appends `number` to `path` and then sleeps MARKED_S; returns once it is acknowledged."""
+        """Submit a task that does as `mark` does; returns once it is acknowledged."""
 
     def crash(self) -> None:
         """SIGKILL the broker."""
@@ -105,12 +105,18 @@ MARKED_S = 0.02
 
 
 def mark(number: int, path: str) -> None:
-    """The marked task of peers that run Python functions."""
+    """The marked task of peers that run Python functions: a line when it begins, and one with a full stop when it has ended."""
     import time
 
-    with open(path, "a") as file:
+    with open(path, "a", buffering=1) as file:
         file.write(f"{number}\n")
-    time.sleep(MARKED_S)
+        time.sleep(MARKED_S)
+        file.write(f"{number}.\n")
+
+
+def marking_script(number: int, path: str) -> list[str]:
+    """The same for peers that run programs."""
+    return ["/bin/sh", "-c", f"echo {number} >> {path}; sleep {MARKED_S}; echo {number}. >> {path}"]
 
 
 class Unable:

@@ -64,6 +64,7 @@ def _head(run: dict[str, Any]) -> list[str]:
         f"Linux {machine['kernel']}, Python {machine['python']}, at commit {run['commit']}; "
         f"{run['rounds']} rounds in {run['seconds']} s. "
         f"Load average meanwhile (start, after each round): {loads}"
+        + ("".join(f"; taken later: {note}" for note in run.get("added", [])))
         + ("; **the machine was busy with other work**." if max(run["load"]) > 2 * machine["cores"] else "."),
         "",
         f"Versions: {', '.join(versions)}.",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.peers import clients as many
 from benchmarks.peers.children import descendants
-from benchmarks.peers.peer import MARKED_S, Absent, Cannot, Graph, Unable
+from benchmarks.peers.peer import Absent, Cannot, Graph, Unable, marking_script
 
 TRUE = ("/bin/true",)
 MOST = 900
@@ -79,7 +79,7 @@ class TaskSpooler(Unable):
         return descendants(os.getpid())
 
     def submit_marked(self, number: int, path: Path) -> None:
-        self._tsp("-n", "/bin/sh", "-c", f"echo {number} >> {path}; sleep {MARKED_S}")
+        self._tsp("-n", *marking_script(number, str(path)))
 
     def crash(self) -> None:
         raise Cannot("its server cannot be told from its clients from outside; the manual says that the queue is lost with it")

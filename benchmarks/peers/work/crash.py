@@ -1,6 +1,7 @@
 """kill -9 of the broker while tasks are submitted and run: which acknowledged ones are lost, which run twice.
 
-Each task appends its number to a file as soon as it runs. The kernel survives, so this says nothing of a power cut: what a
+Each task appends a line to a file when it begins, and another when it has ended. Lost is what never ended, twice what began more
+than once. The kernel survives, so this says nothing of a power cut: what a
 setting leaves to the kernel's cache is safe here.
 """
 
@@ -64,11 +65,11 @@ def run(peer: Peer, work: Work, count: int) -> dict[str, Any]:
     peer.recover()
     _until_run(path, set(acknowledged), work.limit_s)
     time.sleep(LINGER_S)
-    ran = _ran(path)
+    begun, ended = _marks(path)
     return {
         "acknowledged": len(acknowledged),
-        "lost": len(set(acknowledged) - ran.keys()),
-        "twice": sum(times > 1 for times in ran.values()),
+        "lost": len(set(acknowledged) - ended.keys()),
+        "twice": sum(times > 1 for times in begun.values()),
         "stall_s": work.limit_s,
     }
 
@@ -78,13 +79,16 @@ def _until_run(path: Path, wanted: set[int], stall_s: float) -> None:
     while time.monotonic() - since < stall_s:
         if path.stat().st_size != size:
             size, since = path.stat().st_size, time.monotonic()
-            if wanted <= _ran(path).keys():
+            if wanted <= _marks(path)[1].keys():
                 return
         time.sleep(0.05)
 
 
-def _ran(path: Path) -> Counter[int]:
-    return Counter(int(line) for line in path.read_text().split())
+def _marks(path: Path) -> tuple[Counter[int], Counter[int]]:
+    """How often each task began, and how often it ended."""
+    lines = path.read_text().split()
+    begun = Counter(int(line) for line in lines if not line.endswith("."))
+    return begun, Counter(int(line[:-1]) for line in lines if line.endswith("."))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.peers import catalog, figures, plot, table
+from benchmarks.peers.__main__ import added
 
 CANNED = Path(__file__).parent / "peers_run.json"
 
@@ -79,6 +80,14 @@ def test_publishing_twice_keeps_one_section_and_what_is_around_it(run: dict[str,
     assert text.count(table.BEGIN) == text.count(table.END) == text.count("## Peers") == 1
     assert text.startswith("# Measured\n\nbefore\n")
     assert text.endswith("\nafter\n")
+
+
+def test_what_is_added_later_takes_the_place_of_what_was_and_is_told(run: dict[str, Any]) -> None:
+    part = {"date": "later", "commit": "1234567", "load": [1.0, 2.0], "cells": {"ours/only": {"noops": [{"per_s": 100.0}]}}}
+    later = added(run, part)
+    assert figures.cell(later, "celery_redis/always", "noops").ratio == pytest.approx(0.5)
+    assert figures.cell(later, "celery_redis/always", "submit_one").ratio == pytest.approx(4.0)
+    assert "taken later: noops of 1 rows at later (commit 1234567)" in table.markdown(later, {})
 
 
 def test_plot_is_well_formed_and_has_a_mark_for_every_ratio(run: dict[str, Any]) -> None:
