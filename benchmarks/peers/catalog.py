@@ -104,7 +104,7 @@ WORKS = (
     Work("chain", "chain, 1,000 tasks", "tasks/s", 1_000, 6, 2, 4.0),
     Work("fan", "fan-out, 1 → 1,000 → 1", "tasks/s", 1_000, 6, 2, 4.0),
     Work("layers", "layered graph, 10,000 tasks", "tasks/s", 10_000, 100, 2, 6.0),
-    Work("crash", "crash, kill -9 of the broker", "lost/twice", 300, 20, 2, 8.0, once=True),
+    Work("crash", "crash, kill -9 of the broker", "lost/twice", 300, 20, 2, 30.0, once=True),
 )
 
 
