@@ -97,7 +97,7 @@ PEERS = (
 
 WORKS = (
     Work("submit_one", "submit, one at a time", "ms", 300, 20, 0, 4.0),
-    Work("submit_64", "submit, 64 clients at once", "ms", 200, 5, 0, 2.5),
+    Work("submit_64", "submit, 64 clients at once", "submits/s", 200, 5, 0, 2.5),
     Work("memory", "memory, a queued task", "bytes", 100_000, 2_000, 0, 12.0, once=True),
     Work("noops", "no-op tasks, 2 warm workers", "tasks/s", 10_000, 20, 2, 6.0),
     Work("processes", "processes, /bin/true", "tasks/s", 1_000, 4, 2, 3.0),

@@ -62,7 +62,7 @@ def _head(run: dict[str, Any]) -> list[str]:
         "",
         f"`make bench-peers`, {run['date']}, {machine['cores']} × {machine['cpu']}, {machine['memory_gib']} GiB, "
         f"Linux {machine['kernel']}, Python {machine['python']}, at commit {run['commit']}; "
-        f"{run['rounds']} rounds in {run['seconds']} s. "
+        f"rounds: {run['rounds']}, {run['seconds']} s. "
         f"Load average meanwhile (start, after each round): {loads}"
         + ("".join(f"; taken later: {note}" for note in run.get("added", [])))
         + ("; **the machine was busy with other work**." if max(run["load"]) > 2 * machine["cores"] else "."),
@@ -70,10 +70,10 @@ def _head(run: dict[str, Any]) -> list[str]:
         f"Versions: {', '.join(versions)}.",
         "",
         "Every cell: the figure, then in brackets how many times better ours is; under 1 ours is behind. Submits: median / 99th "
-        "percentile of the time to the acknowledgement. All on one file system, two workers each, one client process; medians "
-        "over the rounds. What makes a setting durable is said in the file of each peer in `benchmarks/peers/`. Ours runs "
-        "`/bin/true` sandboxed: it has no unsandboxed way. After kill -9 the kernel lives on: what only a power cut loses is "
-        "not seen here, and lost is what did not end although nothing else was run for 30 s.",
+        "percentile of the time to the acknowledgement; of 64 clients the rate counts. All on one file system, two workers each, "
+        "one client process; medians over the rounds. What makes a setting durable is said in the file of each peer in "
+        "`benchmarks/peers/`. Ours runs `/bin/true` sandboxed: it has no unsandboxed way. After kill -9 the kernel lives on: what "
+        "only a power cut loses is not seen here, and lost is what did not end although nothing else was run for 30 s.",
         "",
         "![the ratios as a plot](peers/results/peers.svg)",
     ]
@@ -92,9 +92,9 @@ def _text(run: dict[str, Any], name: str, work: catalog.Work, notes: _Notes) -> 
 def _figure(work: catalog.Work, found: Cell) -> str:
     assert found.median is not None
     assert found.figure is not None
-    if work.unit == "ms":
-        rate = f", {found.median['per_s']:,.0f}/s" if found.median["clients"] > 1 else ""
-        return f"{number(found.figure)} / {number(found.median['p99_ms'])} ms{rate}"
+    if "p50_ms" in found.median:
+        times = f"{number(found.median['p50_ms'])} / {number(found.median['p99_ms'])} ms"
+        return f"{number(found.figure)}/s, {times}" if found.median["clients"] > 1 else times
     if work.unit == "bytes":
         return f"{found.figure:,.0f} B"
     return f"{number(found.figure)}/s"
@@ -104,7 +104,9 @@ def number(value: float) -> str:
     """Two or three figures that say something."""
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.095 else f"{value:.2g}"
 
 
 class _Notes:
@@ -158,8 +160,13 @@ def _behind(run: dict[str, Any], works: list[catalog.Work], reasons: dict[str, s
     if not lines:
         return ["Nowhere."]
     lines += ["", "Why:", ""]
-    lines += [f"- {_named(key)}: {reasons.get(key, 'not looked into yet.')}" for key in sorted(used)]
+    lines += [f"- {_named(key)}: {reasons.get(key, 'not looked into yet.')}" for key in sorted(used, key=_by_work)]
     return lines
+
+
+def _by_work(key: str) -> tuple[str, str]:
+    module, _, work = key.rpartition(".")
+    return work, module
 
 
 def _named(key: str) -> str:
