@@ -72,8 +72,8 @@ def _head(run: dict[str, Any]) -> list[str]:
         "Every cell: the figure, then in brackets how many times better ours is; under 1 ours is behind. Submits: median / 99th "
         "percentile of the time to the acknowledgement; of 64 clients the rate counts. All on one file system, two workers each, "
         "one client process; medians over the rounds. What makes a setting durable is said in the file of each peer in "
-        "`benchmarks/peers/`. Ours runs `/bin/true` sandboxed: it has no unsandboxed way. After kill -9 the kernel lives on: what "
-        "only a power cut loses is not seen here, and lost is what did not end although nothing else was run for 30 s.",
+        "`benchmarks/peers/`. Ours runs `/bin/true` sandboxed: it has no unsandboxed way. After kill -9 the kernel lives on: "
+        "what only a power cut loses is not seen here, and lost is what did not end although nothing else was run for 30 s.",
         "",
         "![the ratios as a plot](peers/results/peers.svg)",
     ]
