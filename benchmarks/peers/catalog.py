@@ -96,14 +96,14 @@ PEERS = (
 )
 
 WORKS = (
-    Work("submit_one", "submit, one at a time", "ms", 300, 20, 0, 4.0),
-    Work("submit_64", "submit, 64 clients at once", "submits/s", 200, 5, 0, 2.5),
-    Work("memory", "memory, a queued task", "bytes", 100_000, 2_000, 0, 12.0, once=True),
-    Work("noops", "no-op tasks, 2 warm workers", "tasks/s", 10_000, 20, 2, 6.0),
-    Work("processes", "processes, /bin/true", "tasks/s", 1_000, 4, 2, 3.0),
-    Work("chain", "chain, 1,000 tasks", "tasks/s", 1_000, 6, 2, 4.0),
-    Work("fan", "fan-out, 1 → 1,000 → 1", "tasks/s", 1_000, 6, 2, 4.0),
-    Work("layers", "layered graph, 10,000 tasks", "tasks/s", 10_000, 100, 2, 6.0),
+    Work("submit_one", "submit, one at a time", "ms", 300, 20, 0, 3.0),
+    Work("submit_64", "submit, 64 clients at once", "submits/s", 200, 5, 0, 2.0),
+    Work("memory", "memory, a queued task", "bytes", 100_000, 2_000, 0, 8.0, once=True),
+    Work("noops", "no-op tasks, 2 warm workers", "tasks/s", 10_000, 20, 2, 4.0),
+    Work("processes", "processes, /bin/true", "tasks/s", 1_000, 4, 2, 2.5),
+    Work("chain", "chain, 1,000 tasks", "tasks/s", 1_000, 6, 2, 2.5),
+    Work("fan", "fan-out, 1 → 1,000 → 1", "tasks/s", 1_000, 6, 2, 2.5),
+    Work("layers", "layered graph, 10,000 tasks", "tasks/s", 10_000, 100, 2, 4.0),
     Work("crash", "crash, kill -9 of the broker", "lost/twice", 300, 20, 2, 30.0, once=True),
 )
 
