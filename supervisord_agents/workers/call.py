@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import selectors
 import signal
 import sys
@@ -218,8 +217,6 @@ def _settle(pipes: Sequence[int], orders: int) -> None:
     if orders >= 0:
         os.dup2(orders, ORDER_FD, inheritable=False)
     os.closerange(ORDER_FD + (orders >= 0), MAX_FD)
-    # Message queues would outlive the task, and there is no way to list them.
-    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, 0))
     prctl.set_dumpable(1)
     # Every fork would draw the same numbers from it; the generators of the standard library see to this themselves.
     if (numpy_random := sys.modules.get("numpy.random")) is not None:

@@ -14,6 +14,7 @@ import gc
 import importlib
 import math
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -254,6 +255,8 @@ def main(arguments: Sequence[str]) -> None:
     """Entry point; the arguments are in the module's description."""
     # Children run under the same uid: without this they could read this process's memory and open its descriptors (prctl(2)).
     prctl.set_dumpable(0)
+    # Message queues would outlive a task, and there is no way to list them.
+    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, 0))
     for descriptor in (frames.CHANNEL_FD, frames.HANDOVER_FD):
         os.set_inheritable(descriptor, False)
     sys.dont_write_bytecode = True  # no __pycache__ in the user's workspace

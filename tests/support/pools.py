@@ -14,10 +14,11 @@ from typing import Any
 from sandbox.errors import SandboxError
 from sandbox.spawner import Exit
 from sandbox.spec import SandboxSpec
-from supervisord_agents.config import Config, Pool
+from supervisord_agents.config import Agent, Config, Pool
 from supervisord_agents.core.model import Failure, TaskSpec
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import frame
+from supervisord_agents.workers.agents.command import CommandAgent
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.listener import Running
 from supervisord_agents.workers.outbox import Outbox
@@ -25,7 +26,8 @@ from supervisord_agents.workers.pool import Pools
 from supervisord_agents.workers.uplink import Handover
 
 PATIENCE_S = 20.0
-COMMAND = TaskSpec(agent="command", input={"argv": ["true"]})
+COMMAND = TaskSpec(agent="once", input={"argv": ["true"]})
+"""Of an agent whose workers are used once."""
 FUNCTION = TaskSpec(agent="python", input={"function": "a:b"})
 
 
@@ -34,6 +36,12 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0)
+
+
+class Once(CommandAgent):
+    """Its workers are used once."""
+
+    reusable = False
 
 
 class StubSandbox:
@@ -174,7 +182,10 @@ class PoolBench:
     """One pool with its surroundings."""
 
     def __init__(self, directory: Path, *, pool: str = "p", epoch: str = "e", min_workers: int = 0, max_workers: int = 2) -> None:
-        config = Config(pools={pool: Pool(min_workers=min_workers, max_workers=max_workers)})
+        config = Config(
+            pools={pool: Pool(min_workers=min_workers, max_workers=max_workers)},
+            agents={"once": Agent(adapter=f"{Once.__module__}:{Once.__qualname__}")},
+        )
         self.directory = directory / "workers"
         self.spawner = StubSpawner()
         self.heard = Heard()

@@ -46,6 +46,7 @@ class CommandAgent(ProgramAgent):
     """Runs `input.argv` in the workspace. Output: `{exit_code, stdout, stderr}`, texts decoded as UTF-8."""
 
     name: ClassVar[str] = "command"
+    reusable: ClassVar[bool] = True
     options: ClassVar[type[Options]] = CommandOptions
 
     @classmethod

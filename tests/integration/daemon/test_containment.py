@@ -144,3 +144,24 @@ async def gone(words: str) -> None:
     """Wait until no process of the host has these words; the test's own limit of time ends it otherwise."""
     while of_this_host(words):
         await asyncio.sleep(0.01)
+
+
+async def test_a_command_finds_nothing_of_the_one_before_in_the_same_worker(daemon: DaemonProcess) -> None:
+    daemon.config.write_text("[pools.standard]\nmin_workers = 1\nmax_workers = 1\n")
+    await daemon.start()
+    leave = "echo x >/tmp/left; echo x >$HOME/left; echo x >/dev/shm/left; echo x >left; setsid sleep 7030 >/dev/null 2>&1 &"
+    look = "ls -A /tmp /dev/shm $HOME .; echo processes; cat /proc/[0-9]*/comm; ulimit -q"
+    async with daemon.client() as client:
+        first = await run_one(client, TaskSpec(input={"argv": ["sh", "-c", leave]}))
+        second = await run_one(client, TaskSpec(input={"argv": ["bash", "-c", look]}))
+        assert (first.state, second.state) == ("succeeded", "succeeded")
+        assert first.worker == second.worker
+        output = (await client.result(second.id)).result.output
+    assert isinstance(output, dict)
+    listed, _, rest = output["stdout"].partition("processes\n")
+    assert "left" not in listed
+    assert sorted(set(rest.split()) - {"cat"}) == [
+        "0",
+        "bash",
+        "python",
+    ]  # no message queues, and none but the worker's processes
