@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import chain
 
 MAX_NESTING = 100
 """Of lists and maps inside a task's `input` and inside an output. Far below what the encoders can do."""
+_CONTAINERS = (dict, list, tuple)
 
 
 def too_deep(value: object) -> bool:
     """Whether lists and maps are nested in it beyond MAX_NESTING levels. Looks no deeper than that."""
     depth = 0
-    level: Iterable[object] = (value,)
-    while depth <= MAX_NESTING and (containers := [item for item in level if isinstance(item, (dict, list, tuple))]):
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    while level and depth <= MAX_NESTING:
         depth += 1
-        level = chain.from_iterable(chain(item, item.values()) if isinstance(item, dict) else item for item in containers)
+        level = [
+            item
+            for container in level
+            for item in (chain(container, container.values()) if isinstance(container, dict) else container)
+            if isinstance(item, _CONTAINERS)
+        ]
     return depth > MAX_NESTING

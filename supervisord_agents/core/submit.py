@@ -17,7 +17,8 @@ LENGTHEN_LIMIT = 256
 """Earlier tasks whose remaining path one new graph may lengthen. Beyond it the order among equals is less exact, nothing else:
 without it a chain that grows by one graph at a time would cost more with every link."""
 
-_READY = State.READY  # Class attributes of an enum are ten times slower to read than a global in Python 3.11.
+# Class attributes of an enum are ten times slower to read than globals in Python 3.11.
+_BLOCKED, _READY, _SUCCEEDED = State.BLOCKED, State.READY, State.SUCCEEDED
 
 
 def submitted(table: TaskTable, event: Submitted, now: float) -> None:
@@ -26,8 +27,8 @@ def submitted(table: TaskTable, event: Submitted, now: float) -> None:
         return
     if event.key:
         table.keys[event.key] = event.graph
-    blocked = (Moment(now, State.BLOCKED),)
-    ready = (Moment(now, State.READY),)
+    blocked = (Moment(now, _BLOCKED),)
+    ready = (Moment(now, _READY),)
     first = len(table.tasks)
     added = [new_task(event.graph, spec, order, now, event.client) for order, spec in enumerate(event.specs, start=first)]
     connect(table, event.specs, added)
@@ -70,7 +71,7 @@ def connect(table: TaskTable, specs: Sequence[TaskSpec], added: Sequence[Task]) 
 def _measure(table: TaskTable, specs: Sequence[TaskSpec], added: Sequence[Task]) -> None:
     """Lengthen the remaining paths of the new tasks, dependents first, then those of the earlier tasks that they wait for."""
     in_order = added
-    if any(edge.before.order > task.order for task in added for edge in task.dependencies):
+    if _any_waits_for_later(added):
         in_order = [added[position] for position in dependencies_first(inner_dependencies(specs))]
     first = added[0].order
     grown: deque[Task] = deque()
@@ -87,10 +88,18 @@ def _measure(table: TaskTable, specs: Sequence[TaskSpec], added: Sequence[Task])
         grown.extend(edge.before for edge in task.dependencies if _lengthen(edge.before, task))
 
 
+def _any_waits_for_later(tasks: Sequence[Task]) -> bool:
+    for task in tasks:
+        for edge in task.dependencies:
+            if edge.before.order > task.order:
+                return True
+    return False
+
+
 def _lengthen(before: Task, after: Task) -> bool:
     """Whether the path through `after` is the longest from `before`; what has succeeded has no path left."""
     path_s = before.estimate_s + after.rest_s
-    if path_s <= before.rest_s or before.state is State.SUCCEEDED:
+    if path_s <= before.rest_s or before.state is _SUCCEEDED:
         return False
     before.rest_s = path_s
     return True

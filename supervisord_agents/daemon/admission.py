@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from typing import Any
 
 import msgspec
 
@@ -17,6 +16,7 @@ from supervisord_agents.workers.agents.registry import AgentRegistry
 DEFAULT_POOL = "standard"
 MAX_SPEC_BYTES = 4 * 1024 * 1024
 """Of one encoded task: half a frame, so that it fits into the worker's with its dependencies' outputs."""
+_encoder = msgspec.msgpack.Encoder()
 
 
 class Admission:
@@ -39,16 +39,16 @@ class Admission:
                 field="tasks",
                 hint="Submit it in parts: a task may depend on an earlier graph's tasks by their full ids.",
             )
-        real = cache(lambda workspace: self._workspaces.real(workspace, uid))  # most tasks of a graph share one
-        return tuple(self._complete(spec, index, real) for index, spec in enumerate(normalise(tasks)))
+        seen = _Seen(uid)
+        return tuple([self._complete(spec, index, seen) for index, spec in enumerate(normalise(tasks))])
 
-    def _complete(self, spec: TaskSpec, index: int, real: Callable[[str], str]) -> TaskSpec:
+    def _complete(self, spec: TaskSpec, index: int, seen: _Seen) -> TaskSpec:
         try:
-            self._agents.check(spec)
+            self._agents.check(spec, self._settings(spec.agent, seen))
             pool = spec.pool or self._pool_of(spec.agent)
             self._check_pool(pool)
-            workspace = real(spec.workspace) if spec.workspace else ""
-            self._check_size(spec)
+            workspace = self._real(spec.workspace, seen) if spec.workspace else ""
+            _check_size(spec)
         except SupervisorError as error:
             error.field = f"tasks[{index}].{error.field}" if error.field else f"tasks[{index}]"
             raise
@@ -61,6 +61,18 @@ class Admission:
             backoff_s=spec.backoff_s or config.backoff_s,
         )
 
+    def _settings(self, agent: str, seen: _Seen) -> dict[str, Any]:
+        settings = seen.settings.get(agent)
+        if settings is None:
+            settings = seen.settings[agent] = self._agents.usable(agent)
+        return settings
+
+    def _real(self, workspace: str, seen: _Seen) -> str:
+        real = seen.workspaces.get(workspace)
+        if real is None:
+            real = seen.workspaces[workspace] = self._workspaces.real(workspace, seen.uid)
+        return real
+
     def _pool_of(self, agent: str) -> str:
         table = self._config.agents.get(agent)
         if table is not None and table.pool:
@@ -72,11 +84,25 @@ class Admission:
             known = ", ".join(sorted(self._config.pools))
             raise InvalidInput(f"no pool is called `{pool}`.", field="pool", hint=f"Configured pools: {known}.")
 
-    def _check_size(self, spec: TaskSpec) -> None:
-        size = len(msgspec.msgpack.encode(spec))
-        if size > MAX_SPEC_BYTES:
-            raise InvalidInput(
-                f"the task is {size} bytes, the limit is {MAX_SPEC_BYTES}.",
-                field="input",
-                hint="Put large data into a file of the workspace and name the file.",
-            )
+
+class _Seen:
+    """What was looked up for one graph, whose tasks share most of it."""
+
+    __slots__ = ("settings", "uid", "workspaces")
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self.settings: dict[str, dict[str, Any]] = {}
+        """By agent."""
+        self.workspaces: dict[str, str] = {}
+        """Real paths, by what the client calls them."""
+
+
+def _check_size(spec: TaskSpec) -> None:
+    size = len(_encoder.encode(spec))
+    if size > MAX_SPEC_BYTES:
+        raise InvalidInput(
+            f"the task is {size} bytes, the limit is {MAX_SPEC_BYTES}.",
+            field="input",
+            hint="Put large data into a file of the workspace and name the file.",
+        )

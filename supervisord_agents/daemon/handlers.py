@@ -17,7 +17,7 @@ import psutil
 
 from supervisord_agents import __version__
 from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
-from supervisord_agents.core.model import END_STATES
+from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.daemon import views
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
@@ -36,7 +36,10 @@ MAX_WAIT_S = 24 * 3600.0
 MAX_LOG_CHUNK_BYTES = 1024 * 1024
 MAX_LOG_OFFSET = 2**62
 _ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_ID_LETTERS = bytes(ord(_ID_ALPHABET[byte % len(_ID_ALPHABET)]) for byte in range(256))
+"""From a random byte to a letter: one draw an id, since each draw is a system call."""
 _ID_LENGTH = 8
+_PENDING = tuple(state for state in State if state not in END_STATES)
 
 
 class Facts(msgspec.Struct, kw_only=True):
@@ -125,8 +128,7 @@ class Handlers:
             raise Unavailable(
                 "the supervisor is stopping.", kept="Nothing of this graph was accepted.", hint="Try again when it is back."
             )
-        counts = self._scheduler.counts
-        pending = sum(number for state, number in counts.items() if state not in END_STATES)
+        pending = sum(map(self._scheduler.counts.__getitem__, _PENDING))
         if pending + count > self._max_pending:
             raise QueueFull(
                 f"this graph of {count} would make {pending + count} pending tasks, the limit is {self._max_pending}.",
@@ -136,7 +138,7 @@ class Handlers:
 
     def _new_graph_id(self) -> str:
         while True:
-            graph = "g" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH - 1))
+            graph = "g" + secrets.token_bytes(_ID_LENGTH - 1).translate(_ID_LETTERS).decode()
             if not self._scheduler.graph_tasks(graph):
                 return graph
 

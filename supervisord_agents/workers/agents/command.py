@@ -56,9 +56,10 @@ class CommandAgent(ProgramAgent):
             raise InvalidInput("names no program.", field="input.argv", hint='Give a list such as ["make", "test"].')
         for number, argument in enumerate(given.argv):
             refuse_nul(f"input.argv[{number}]", argument)
-        allowed = parse_options(settings, CommandOptions).environment_allow
-        for name, value in given.env.items():
-            _check_variable(name, value, allowed)
+        if given.env:
+            allowed = parse_options(settings, CommandOptions).environment_allow
+            for name, value in given.env.items():
+                _check_variable(name, value, allowed)
 
     def launch(self, task: RunTask, home: Path) -> Launch:
         given = parse_input(task.spec, CommandInput)

@@ -35,6 +35,7 @@ class AgentRegistry:
         self._paths = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
         self._paths.update({name: table.adapter for name, table in config.agents.items() if table.adapter})
         self._classes: dict[str, type[Agent]] = {}
+        self._configured: dict[str, dict[str, Any]] = {}
         for name, table in config.agents.items():
             if table.options:
                 self._check_options(name, table)
@@ -56,7 +57,9 @@ class AgentRegistry:
     def settings(self, name: str) -> dict[str, Any]:
         """The settings of an agent; see the module's description."""
         agent = self.get(name)
-        settings: dict[str, Any] = {"name": name, **msgspec.to_builtins(self._tables.get(name, AgentTable()))}
+        if name not in self._configured:
+            self._configured[name] = {"name": name, **msgspec.to_builtins(self._tables.get(name, AgentTable()))}
+        settings = self._configured[name].copy()
         if agent.needs_gateway and not settings["provider"] and len(self._providers) == 1:
             settings["provider"] = self._providers[0]
         program = find(agent.program, settings["executable"])
@@ -65,12 +68,15 @@ class AgentRegistry:
             settings["search_path"] = search_path(find_interpreter(program))
         return settings
 
-    def check(self, spec: TaskSpec) -> None:
-        """Refuse a task that its agent cannot do; raises InvalidInput or SandboxRefused."""
-        agent = self.get(spec.agent)
-        settings = self.settings(spec.agent)
-        agent.check(spec, settings)
-        agent.requirements(settings)
+    def usable(self, name: str) -> dict[str, Any]:
+        """The settings of an agent that has what it needs on this host; raises as `settings`, or SandboxRefused."""
+        settings = self.settings(name)
+        self.get(name).requirements(settings)
+        return settings
+
+    def check(self, spec: TaskSpec, settings: dict[str, Any]) -> None:
+        """Refuse a task that its agent, with these settings, cannot do; raises InvalidInput."""
+        self.get(spec.agent).check(spec, settings)
 
     def _check_options(self, name: str, table: AgentTable) -> None:
         try:

@@ -166,7 +166,7 @@ def test_an_agent_under_another_name_is_called_by_that_name(tmp_path: Path, monk
     def refused(**table: str) -> InvalidInput | SandboxRefused:
         registry = AgentRegistry(Config(gateway=two, agents={"other": Agent(adapter=adapter, **table)}))
         with pytest.raises((InvalidInput, SandboxRefused)) as refusal:
-            registry.check(task)
+            registry.check(task, registry.usable(task.agent))
         return refusal.value
 
     assert "[agents.other]" in refused().hint
@@ -200,7 +200,7 @@ def test_a_missing_cli_is_refused_with_where_it_was_looked_for_and_what_to_set(
     gateway = Gateway(providers={"a": Provider(base_url="x")})
     registry = AgentRegistry(Config(gateway=gateway, agents={"qwen": Agent(model="m")}))
     with pytest.raises(SandboxRefused) as refusal:
-        registry.check(TaskSpec(agent="qwen", input={"prompt": "p"}))
+        registry.usable("qwen")
     assert "`qwen`" in refusal.value.message
     assert str(tmp_path) in refusal.value.message
     assert refusal.value.field == "agents.qwen.executable"
