@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -24,6 +24,7 @@ from supervisord_agents.journal.journal import again
 
 log = structlog.get_logger()
 Release = Callable[[int, Decision], None]
+T = TypeVar("T")
 
 
 class Fed(NamedTuple):
@@ -50,15 +51,18 @@ class Engine:
     def __init__(self, scheduler: Scheduler, committer: Committer, clock: Clock, release: Release, grown: Growth) -> None:
         self.scheduler = scheduler
         self.clock = clock
+        self._loop = asyncio.get_running_loop()
         self._grown = grown
         self._committer = committer
         self._release = release
         self._held: deque[tuple[int, list[Decision]]] = deque()
-        self._wake = asyncio.Event()
+        self._broken = asyncio.Event()
         self._appended = committer.durable
         self._released = committer.durable
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[Any], Any]] = deque()
+        """Sequence, who waits for it, and what they are given."""
         self._failure: JournalError | None = None
+        committer.news = self._advance
 
     @property
     def sequence(self) -> int:
@@ -92,7 +96,6 @@ class Engine:
         except Exception as error:
             raise self._fail(_not_applied(event, sequence, error)) from error
         self._held.append((sequence, decisions))
-        self._wake.set()
         return Fed(sequence, decisions)
 
     async def released(self, sequence: int) -> None:
@@ -100,36 +103,49 @@ class Engine:
 
         Raises JournalError if the engine failed before that.
         """
+        if self._released < sequence:
+            await self.answer(sequence, None)
+
+    def answer(self, sequence: int, answer: T) -> asyncio.Future[T]:
+        """A future that gives the answer when the record is durable and all that follows from it has been carried out.
+
+        It raises JournalError if the engine failed before that.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
         if self._released >= sequence:
-            return
-        if self._failure is not None:
-            raise again(self._failure)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((sequence, future))
-        await future
+            future.set_result(answer)
+        elif self._failure is not None:
+            future.set_exception(again(self._failure))
+        else:
+            self._waiting.append((sequence, future, answer))
+        return future
 
     async def settled(self) -> None:
         """Return when everything fed so far is released."""
         await self.released(self._appended)
 
     async def run(self) -> None:
-        """Release decisions as they become durable, until cancelled; raises JournalError when the engine has failed."""
+        """Wait until cancelled, which ends the engine; raises JournalError when it has failed."""
         try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                self._check()
-                while self._held:
-                    await self._committer.wait(self._held[0][0])
-                    self._check()
-                    self._release_durable()
+            await self._broken.wait()
         except BaseException as error:
-            self._fail(error if isinstance(error, JournalError) else _ended(error))
+            self._fail(_ended(error))
             raise
+        assert self._failure is not None
+        raise again(self._failure)
 
-    def _check(self) -> None:
+    def _advance(self) -> None:
+        """Release what has become durable."""
         if self._failure is not None:
-            raise again(self._failure)
+            return
+        try:
+            self._release_durable()
+        except JournalError as error:
+            self._fail(error)
+        except Exception as error:
+            self._fail(_ended(error))
+        if self._committer.failure is not None:
+            self._fail(again(self._committer.failure))
 
     def _release_durable(self) -> None:
         durable = self._committer.durable
@@ -139,9 +155,9 @@ class Engine:
                 self._carry_out(sequence, decision)
             self._released = sequence
         while self._waiting and self._waiting[0][0] <= self._released:
-            _, future = self._waiting.popleft()
+            _, future, answer = self._waiting.popleft()
             if not future.done():
-                future.set_result(None)
+                future.set_result(answer)
 
     def _carry_out(self, sequence: int, decision: Decision) -> None:
         try:
@@ -157,10 +173,10 @@ class Engine:
         if self._failure is None:
             self._failure = error
         while self._waiting:
-            _, future = self._waiting.popleft()
+            _, future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(again(self._failure))
-        self._wake.set()
+        self._broken.set()
         return self._failure
 
 

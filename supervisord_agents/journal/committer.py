@@ -10,7 +10,7 @@ from enum import Enum
 from queue import SimpleQueue
 
 from supervisord_agents.errors import JournalError
-from supervisord_agents.journal.journal import Journal, again
+from supervisord_agents.journal.journal import Journal
 
 
 class Order(Enum):
@@ -22,18 +22,20 @@ class Order(Enum):
 
 
 class Committer:
-    """Makes appended records durable and wakes who waits for them. All methods belong to the thread of the running loop.
+    """Makes appended records durable and tells of it. All methods belong to the thread of the running loop.
 
     What is appended in one turn of the loop, or while a sync is under way, is one batch: the busier, the fewer syncs a record.
+    `news` is called when `durable` has moved or the journal has broken (`failure`); it must not raise.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._loop = asyncio.get_running_loop()
-        self._durable = journal.durable
-        self._news = asyncio.Event()
-        """Set when `durable` has moved or the journal has broken."""
-        self._failure: JournalError | None = None
+        self.durable = journal.durable
+        """Sequence of the last record known to be on disk."""
+        self.failure: JournalError | None = None
+        """Why nothing more becomes durable."""
+        self.news: Callable[[], None] = lambda: None
         self._busy = False
         self._stopping = False
         self._orders: SimpleQueue[Order] = SimpleQueue()
@@ -41,24 +43,11 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    @property
-    def durable(self) -> int:
-        """Sequence of the last record known to be on disk."""
-        return self._durable
-
     def append(self, payload: bytes, *, urgent: bool = True) -> int:
-        """Take a record; gives its sequence, for `wait`. Raises as Journal.append."""
+        """Take a record; gives its sequence, which `durable` reaches when it is on disk. Raises as Journal.append."""
         sequence = self._journal.append(payload, urgent=urgent)
         self._start_flush()
         return sequence
-
-    async def wait(self, sequence: int) -> None:
-        """Return when that record is on disk; raises JournalError if the journal broke before. For one caller at a time."""
-        while sequence > self._durable:
-            if self._failure is not None:
-                raise again(self._failure)
-            self._news.clear()
-            await self._news.wait()
 
     def reclaim(self) -> None:
         """Have the thread see whether the disk has room again (Journal.try_reclaim); `accepting` of the journal tells."""
@@ -81,15 +70,15 @@ class Committer:
             self._loop.call_soon(self._orders.put, Order.FLUSH)
 
     def _flushed(self, durable: int) -> None:
-        self._durable = durable
-        self._news.set()
+        self.durable = durable
         self._busy = False
         if self._journal.sequence > durable and not self._stopping:
             self._start_flush()
+        self.news()
 
     def _failed(self, error: JournalError) -> None:
-        self._failure = error
-        self._news.set()
+        self.failure = error
+        self.news()
 
     def _closed(self, durable: int, failure: JournalError | None) -> None:
         self._flushed(durable)
