@@ -18,6 +18,7 @@ import psutil
 from supervisord_agents import __version__
 from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
 from supervisord_agents.core.model import END_STATES, State
+from supervisord_agents.core.task import full_id
 from supervisord_agents.daemon import views
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
@@ -98,9 +99,9 @@ class Handlers:
             m.Status: self._status,
         }
 
-    async def handle(self, request: m.Request, peer: Peer) -> m.Reply:
+    def handle(self, request: m.Request, peer: Peer) -> Awaitable[m.Reply]:
         """Answer one request; raises SupervisorError for the client to see."""
-        return await self._table[type(request)](request, peer)
+        return self._table[type(request)](request, peer)
 
     def subscribe(self, request: m.Subscribe, peer: Peer) -> AsyncGenerator[m.Item, None]:
         """Raises NotFound or InvalidInput for a name that is no graph or task, or a token that is none."""
@@ -109,19 +110,20 @@ class Handlers:
 
     # Changing
 
-    async def _submit(self, request: m.Submit, peer: Peer) -> m.SubmitReply:
+    def _submit(self, request: m.Submit, peer: Peer) -> Awaitable[m.SubmitReply]:
+        """Done at once, but for the answer: a task for each submit would cost as much as the rest."""
         known = self._scheduler.graph_of_key(request.key) if request.key else None
         if known is not None:
-            await self._engine.settled()
-            return m.SubmitReply(graph=known, tasks=self._scheduler.graph_tasks(known), duplicate=True)
+            duplicate = m.SubmitReply(graph=known, tasks=self._scheduler.graph_tasks(known), duplicate=True)
+            return self._engine.answer(self._engine.sequence, duplicate)
         self._refuse_if_full(len(request.tasks))
         specs = self._admission.admit(request.tasks, peer.uid)
         event = Submitted(graph=self._new_graph_id(), specs=specs, key=request.key, client=str(peer.uid))
         self._scheduler.check(event, self._engine.clock.now())
         fed = self._engine.feed(event, urgent=False)
         self._attempts.slots_changed()
-        await self._engine.released(fed.sequence)
-        return m.SubmitReply(graph=event.graph, tasks=[f"{event.graph}.{spec.id}" for spec in specs])
+        reply = m.SubmitReply(graph=event.graph, tasks=[full_id(event.graph, spec.id) for spec in specs])
+        return self._engine.answer(fed.sequence, reply)
 
     def _refuse_if_full(self, count: int) -> None:
         if self._facts.stopping:

@@ -40,6 +40,7 @@ class Channel(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._max_frame_bytes = DEFAULT_MAX_FRAME_BYTES
         self._reader = FrameReader()
         self._last_id = 0
@@ -94,11 +95,13 @@ class Channel(asyncio.Protocol):
 
         To cancel it leaves the connection usable: the late answer is dropped.
         """
-        id, payload = self._encoded(request)
-        future: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+        id, data = self._encoded(request)
+        future: asyncio.Future[msgspec.Raw] = self._loop.create_future()
         self._calls[id] = future
         try:
-            await self._write(payload)
+            if not self._writable.is_set():
+                await self._until_writable()
+            self._transport.write(data)
             return await future
         finally:
             del self._calls[id]
@@ -106,9 +109,10 @@ class Channel(asyncio.Protocol):
 
     async def stream(self, request: Subscribe) -> AsyncGenerator[msgspec.Raw, None]:
         """The bodies of the items, as they come; read no faster than they are taken."""
-        id, payload = self._encoded(request)
+        id, data = self._encoded(request)
         self._stream = stream = _Stream(id, self._transport)
-        await self._write(payload)
+        await self._until_writable()
+        self._transport.write(data)
         while (body := await stream.take()) is not None:
             yield body
 
@@ -127,25 +131,25 @@ class Channel(asyncio.Protocol):
             raise InvalidInput(f"this cannot be sent: {error}.") from error
         return self._last_id, frame(payload, self._max_frame_bytes)
 
-    async def _write(self, data: bytes) -> None:
+    async def _until_writable(self) -> None:
         while not self._writable.is_set() and self._end is None:
             await self._writable.wait()
         if self._end is not None:
             raise self._end
-        self._transport.write(data)
 
     def _received(self, answer: Answer) -> None:
         error = error_of(answer.error) if answer.error is not None else None
-        stream = self._stream
-        if answer.id < 0:
-            self._fail(error or ProtocolError("the supervisor closed the connection without a reason."))
-        elif stream is not None and answer.id == stream.id:
-            stream.put(answer.body if answer.body != NO_BODY else None, error)
-        elif (future := self._calls.get(answer.id)) is not None and not future.done():
+        if (future := self._calls.get(answer.id)) is not None:
+            if future.done():
+                return
             if error is not None:
                 future.set_exception(error)
             elif answer.body != NO_BODY:
                 future.set_result(answer.body)
+        elif answer.id < 0:
+            self._fail(error or ProtocolError("the supervisor closed the connection without a reason."))
+        elif (stream := self._stream) is not None and answer.id == stream.id:
+            stream.put(answer.body if answer.body != NO_BODY else None, error)
 
     def _fail(self, error: SupervisorError) -> None:
         """Nothing more can be called, and nothing more will be answered. The first reason stands."""

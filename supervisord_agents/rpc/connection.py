@@ -6,7 +6,8 @@ import asyncio
 import secrets
 from collections import deque
 from contextlib import aclosing
-from typing import Protocol, cast
+from functools import partial
+from typing import Any, Protocol, cast
 
 import structlog
 
@@ -57,7 +58,7 @@ class Host(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Reads calls, runs each as a task of its own, writes answers as they come.
+    """Reads calls, runs each as a task of its own (but for submits, see Handler), writes answers as they come.
 
     While the client does not read its answers (the transport is paused), nothing more is read from it, no call is begun and no
     stream is pulled. A client that breaks the protocol is answered what it had asked before, then gets one error and is closed.
@@ -72,7 +73,9 @@ class Connection(asyncio.Protocol):
         self._reader = FrameReader(host.max_frame_bytes)
         self._unread: deque[bytes | ProtocolError] = deque()
         """Payloads, and at last why there are no more."""
-        self._calls: dict[int, tuple[Call, asyncio.Task[None]]] = {}
+        self._calls: dict[int, tuple[Call, asyncio.Future[Any]]] = {}
+        self._unsent: deque[tuple[Call, asyncio.Future[Reply]]] = deque()
+        """Submits that are answered while the client does not read."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._greeted = False
@@ -107,6 +110,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable.set()
+        while self._unsent and self._writable.is_set():
+            self._send_answer(*self._unsent.popleft())
         self._begin_calls()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -153,6 +158,8 @@ class Connection(asyncio.Protocol):
             self._refuse(ProtocolError("the first call on a connection must be `hello`."), call.id)
         elif call.id in self._calls:
             self._refuse(ProtocolError(f"the id {call.id} is that of an open call.", field="id"))
+        elif isinstance(call.request, Submit):
+            self._submit(call)
         else:
             self._calls[call.id] = call, self._loop.create_task(self._serve(call))
 
@@ -169,6 +176,33 @@ class Connection(asyncio.Protocol):
         log.debug("client", name=request.client, uid=self.peer.uid, pid=self.peer.pid)
         self._send(id, self._host.hello)
 
+    def _submit(self, call: Call) -> None:
+        try:
+            answer = asyncio.ensure_future(self._host.handler.handle(call.request, self.peer))
+        except Exception as error:
+            self._send_failure(call, error)
+            return
+        self._calls[call.id] = call, answer
+        answer.add_done_callback(partial(self._answered, call))
+
+    def _answered(self, call: Call, answer: asyncio.Future[Reply]) -> None:
+        if answer.cancelled():
+            return
+        answer.exception()  # an error that nobody asks for is logged as forgotten
+        if call.id not in self._calls:
+            return
+        if self._writable.is_set():
+            self._send_answer(call, answer)
+        else:
+            self._unsent.append((call, answer))
+
+    def _send_answer(self, call: Call, answer: asyncio.Future[Reply]) -> None:
+        try:
+            self._send_reply(call, answer.result())
+        except Exception as error:
+            self._send_failure(call, error)
+        self._over(call.id)
+
     async def _serve(self, call: Call) -> None:
         try:
             await self._until_writable()
@@ -178,16 +212,19 @@ class Connection(asyncio.Protocol):
                 reply = await self._host.handler.handle(call.request, self.peer)
                 await self._until_writable()
                 self._send_reply(call, reply)
-        except SupervisorError as error:
-            self._send_error(call.id, error)
         except Exception as error:
-            self._send_error(call.id, _internal(call, error))
+            self._send_failure(call, error)
         finally:
-            if self._calls.pop(call.id, None):
-                if not self._ended:
-                    self._begin_calls()
-                elif self._last is not None and not self._calls:
-                    self._hang_up(*self._last)
+            self._over(call.id)
+
+    def _over(self, id: int) -> None:
+        if self._calls.pop(id, None) is None:
+            return
+        if not self._ended:
+            if self._unread or not self._reading:
+                self._begin_calls()
+        elif self._last is not None and not self._calls:
+            self._hang_up(*self._last)
 
     async def _stream(self, id: int, request: Subscribe) -> None:
         async with aclosing(self._host.handler.subscribe(request, self.peer)) as items:
@@ -216,6 +253,9 @@ class Connection(asyncio.Protocol):
                 hint="Ask for less at a time, or read the file that `show` names.",
             )
         self._write(payload)
+
+    def _send_failure(self, call: Call, error: Exception) -> None:
+        self._send_error(call.id, error if isinstance(error, SupervisorError) else _internal(call, error))
 
     def _send_error(self, id: int, error: SupervisorError) -> None:
         reply = reply_of(error)
@@ -252,11 +292,12 @@ class Connection(asyncio.Protocol):
 
     def _drop_calls(self) -> None:
         self._unread.clear()
+        self._unsent.clear()
         calls, self._calls = self._calls, {}
         for _, task in calls.values():
             task.cancel()
 
-    def end_waits(self) -> list[asyncio.Task[None]]:
+    def end_waits(self) -> list[asyncio.Future[Any]]:
         """Begin no more calls; answer those that may last (waits and streams); gives the others, which are about to end."""
         self._ended = True
         self._unread.clear()
@@ -268,6 +309,8 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Answer what is still open, then close once all answers are written."""
         self._ended = True
+        while self._unsent:
+            self._send_answer(*self._unsent.popleft())
         for id, (_, task) in list(self._calls.items()):
             self._give_up(
                 id, task, Unavailable("the supervisor stopped before this call was done.", hint="Look whether it took effect.")
@@ -278,7 +321,7 @@ class Connection(asyncio.Protocol):
         """Close now, whatever is unwritten."""
         self._transport.abort()
 
-    def _give_up(self, id: int, task: asyncio.Task[None], error: Unavailable) -> None:
+    def _give_up(self, id: int, task: asyncio.Future[Any], error: Unavailable) -> None:
         del self._calls[id]
         task.cancel()
         self._send_error(id, error)

@@ -35,6 +35,10 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The payloads completed by `data`, in order. Those not taken from the iterator come with the next data."""
+        if not self._buffer and len(data) >= HEADER_BYTES:
+            (length,) = _LENGTH.unpack_from(data)
+            if len(data) == HEADER_BYTES + length and length <= self.max_bytes:
+                return iter((data[HEADER_BYTES:],))  # the usual: one call, or one answer, at a time
         self._buffer += data
         return self._finished()
 
