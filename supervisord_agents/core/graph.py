@@ -6,12 +6,14 @@ Everything is iterative: a chain of a hundred thousand tasks is a graph like any
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 
 from supervisord_agents.core.model import Dependency, TaskSpec, When
 
 _ON_SUCCESS = When.ON_SUCCESS
+_id_of = attrgetter("id")
 
 _CYCLE_NAMES = 20
 """So many tasks of a cycle are named; a longer one is shortened in the middle."""
@@ -19,6 +21,8 @@ _CYCLE_NAMES = 20
 
 def normalise(specs: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
     """The specifications with empty ids filled in: `t<position>` from 1, or the next such number that is free."""
+    if all(map(_id_of, specs)):
+        return tuple(specs)
     taken = {spec.id for spec in specs}
     filled: list[TaskSpec] = []
     number = 0

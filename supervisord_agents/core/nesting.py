@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from typing import Any
 
 MAX_NESTING = 100
 """Of lists and maps inside a task's `input` and inside an output. Far below what the encoders can do."""
@@ -12,13 +12,15 @@ _CONTAINERS = (dict, list, tuple)
 def too_deep(value: object) -> bool:
     """Whether lists and maps are nested in it beyond MAX_NESTING levels. Looks no deeper than that."""
     depth = 0
-    level = [value] if isinstance(value, _CONTAINERS) else []
+    level: list[Any] = [value] if isinstance(value, _CONTAINERS) else []
     while level and depth <= MAX_NESTING:
         depth += 1
-        level = [
-            item
-            for container in level
-            for item in (chain(container, container.values()) if isinstance(container, dict) else container)
-            if isinstance(item, _CONTAINERS)
-        ]
+        inner: list[Any] = []
+        for container in level:
+            items = container
+            if isinstance(container, dict):
+                items = container.values()
+                inner += [key for key in container if isinstance(key, tuple)]
+            inner += [item for item in items if isinstance(item, _CONTAINERS)]
+        level = inner
     return depth > MAX_NESTING

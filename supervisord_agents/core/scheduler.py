@@ -109,6 +109,10 @@ class Scheduler:
         """All graph ids, in order of submission."""
         return list(self.table.graphs)
 
+    def has_graph(self, graph: str) -> bool:
+        """Whether there is a graph of exactly this id."""
+        return graph in self.table.graphs
+
     def graph_tasks(self, graph: str) -> list[str]:
         """The full ids of the tasks of a graph, in its order; empty for an unknown graph."""
         return [task.id for task in self.table.graphs.get(graph, ())]

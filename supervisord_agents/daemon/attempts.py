@@ -33,6 +33,8 @@ DEPENDENCY_OUTPUT_BYTES = 3 * 1024 * 1024
 PROGRESS_CHARACTERS = 1000
 TRANSIENT = frozenset({ErrorCode.DISK_FULL, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL})
 """Why a worker could not be had, where the next attempt may find one."""
+# Class attributes of an enum are ten times slower to read than globals in Python 3.11.
+_READY, _RUNNING = State.READY, State.RUNNING
 log = structlog.get_logger()
 
 
@@ -120,16 +122,17 @@ class Attempts:
             self._changed(sequence, decision)
 
     def _changed(self, sequence: int, change: Changed) -> None:
-        if change.after is State.RUNNING:
+        ended = change.after in END_STATES
+        if change.after is _RUNNING:
             self._launch(change)
-        elif change.before is State.RUNNING:
+        elif change.before is _RUNNING:
             self._attempt_over(change)
-        if change.after in END_STATES:
+        if ended:
             self._ended(change)
-        if change.after in (State.READY, *END_STATES):
+        if ended or change.after is _READY:
             self.slots_changed()
         self._feed.changed(sequence, change)
-        if change.after in END_STATES:
+        if ended:
             self._waiters.ended(change.task)
 
     def _attempt_over(self, change: Changed) -> None:

@@ -52,7 +52,7 @@ class Engine:
         self.scheduler = scheduler
         self.clock = clock
         self._loop = asyncio.get_running_loop()
-        self._grown = grown
+        self._grown_records, self._grown_bytes = grown
         self._committer = committer
         self._release = release
         self._held: deque[tuple[int, list[Decision]]] = deque()
@@ -72,11 +72,12 @@ class Engine:
     @property
     def grown(self) -> Growth:
         """Since the last snapshot."""
-        return self._grown
+        return Growth(self._grown_records, self._grown_bytes)
 
     def covered(self, growth: Growth) -> None:
         """A snapshot holds that much of what `grown` said."""
-        self._grown = Growth(self._grown.records - growth.records, self._grown.bytes - growth.bytes)
+        self._grown_records -= growth.records
+        self._grown_bytes -= growth.bytes
 
     def feed(self, event: AnyEvent, *, urgent: bool = True) -> Fed:
         """Record an event and apply it; gives its sequence number, for `released`, and what it decided.
@@ -90,7 +91,8 @@ class Engine:
         record = encode_event(event, now)
         sequence = self._committer.append(record, urgent=urgent)
         self._appended = sequence
-        self._grown = Growth(self._grown.records + 1, self._grown.bytes + len(record))
+        self._grown_records += 1
+        self._grown_bytes += len(record)
         try:
             decisions = self.scheduler.handle(event, now)
         except Exception as error:

@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,11 @@ MAX_LOG_CHUNK_BYTES = 1024 * 1024
 MAX_LOG_OFFSET = 2**62
 _ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _ID_LETTERS = bytes(ord(_ID_ALPHABET[byte % len(_ID_ALPHABET)]) for byte in range(256))
-"""From a random byte to a letter: one draw an id, since each draw is a system call."""
+"""From a random byte to a letter."""
 _ID_LENGTH = 8
+_IDS_DRAWN = 256
+"""At once: each draw of randomness is a system call."""
+_READY = State.READY
 _PENDING = tuple(state for state in State if state not in END_STATES)
 
 
@@ -87,6 +90,7 @@ class Handlers:
         self._facts = facts
         self._max_pending = max_pending
         self._process = psutil.Process()
+        self._ids = _random_ids()
         self._table: dict[type[m.Request], Callable[[Any, Peer], Awaitable[m.Reply]]] = {
             m.Submit: self._submit,
             m.ListTasks: self._list,
@@ -121,7 +125,8 @@ class Handlers:
         event = Submitted(graph=self._new_graph_id(), specs=specs, key=request.key, client=str(peer.uid))
         self._scheduler.check(event, self._engine.clock.now())
         fed = self._engine.feed(event, urgent=False)
-        self._attempts.slots_changed()
+        if any(isinstance(change, Changed) and change.after is _READY for change in fed.decisions):
+            self._attempts.slots_changed()
         reply = m.SubmitReply(graph=event.graph, tasks=[full_id(event.graph, spec.id) for spec in specs])
         return self._engine.answer(fed.sequence, reply)
 
@@ -139,10 +144,7 @@ class Handlers:
             )
 
     def _new_graph_id(self) -> str:
-        while True:
-            graph = "g" + secrets.token_bytes(_ID_LENGTH - 1).translate(_ID_LETTERS).decode()
-            if not self._scheduler.graph_tasks(graph):
-                return graph
+        return next(graph for graph in self._ids if not self._scheduler.has_graph(graph))
 
     async def _cancel(self, request: m.Cancel, peer: Peer) -> m.CancelReply:
         target = views.resolve_target(self._scheduler, request.task)
@@ -259,3 +261,12 @@ class Handlers:
             for pool in self._scheduler.pools_waiting()
             if pool not in self._pools.free()
         ]
+
+
+def _random_ids() -> Iterator[str]:
+    """Ids of graphs, without end."""
+    length = _ID_LENGTH - 1
+    while True:
+        letters = secrets.token_bytes(length * _IDS_DRAWN).translate(_ID_LETTERS).decode()
+        for start in range(0, len(letters), length):
+            yield "g" + letters[start : start + length]

@@ -36,6 +36,8 @@ class AgentRegistry:
         self._paths.update({name: table.adapter for name, table in config.agents.items() if table.adapter})
         self._classes: dict[str, type[Agent]] = {}
         self._configured: dict[str, dict[str, Any]] = {}
+        self._independent: set[str] = set()
+        """Agents that need nothing of this host: once usable, always usable."""
         for name, table in config.agents.items():
             if table.options:
                 self._check_options(name, table)
@@ -70,8 +72,13 @@ class AgentRegistry:
 
     def usable(self, name: str) -> dict[str, Any]:
         """The settings of an agent that has what it needs on this host; raises as `settings`, or SandboxRefused."""
+        if name in self._independent:
+            return self._configured[name]
         settings = self.settings(name)
-        self.get(name).requirements(settings)
+        agent = self.get(name)
+        agent.requirements(settings)
+        if not (agent.program or settings["executable"] or agent.needs_gateway):
+            self._independent.add(name)
         return settings
 
     def check(self, spec: TaskSpec, settings: dict[str, Any]) -> None:
