@@ -55,14 +55,17 @@ def submitted(table: TaskTable, event: Submitted, now: float) -> None:
 
 def connect(table: TaskTable, specs: Sequence[TaskSpec], added: Sequence[Task]) -> None:
     """Lay the edges of one graph's tasks, to one another and to earlier tasks, and count what is unmet."""
-    by_name = {spec.id: task for spec, task in zip(specs, added, strict=True)}
     tasks = table.tasks
+    by_name: dict[str, Task] = {}
     for spec, task in zip(specs, added, strict=True):
         if spec.dependencies:
             edges = []
             for dependency in spec.dependencies:
                 name, when = edge_of(dependency)
-                before = by_name[name] if name in by_name else tasks[name]
+                before = tasks.get(name)  # only a full id has a dot: it is never the name of a new task
+                if before is None:
+                    by_name = by_name or {spec.id: task for spec, task in zip(specs, added, strict=True)}
+                    before = by_name[name]
                 edges.append(link(before, task, when))
                 if before.state not in END_STATES:
                     task.unmet += 1

@@ -144,7 +144,8 @@ class Handlers:
             )
 
     def _new_graph_id(self) -> str:
-        return next(graph for graph in self._ids if not self._scheduler.has_graph(graph))
+        graph = next(self._ids)
+        return graph if not self._scheduler.has_graph(graph) else self._new_graph_id()
 
     async def _cancel(self, request: m.Cancel, peer: Peer) -> m.CancelReply:
         target = views.resolve_target(self._scheduler, request.task)

@@ -77,7 +77,7 @@ class PythonAgent(FunctionAgent):
     def check(cls, spec: TaskSpec, settings: dict[str, Any]) -> None:
         given = parse_input(spec, PythonInput)
         module, _, name = given.function.partition(":")
-        if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        if not all(map(str.isidentifier, (*module.split("."), *name.split(".")))):
             raise InvalidInput(
                 f"`{given.function}` is not of the form `package.module:name`.",
                 field="input.function",
