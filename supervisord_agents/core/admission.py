@@ -24,6 +24,7 @@ MAX_REASON_CHARACTERS = 1000
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ID_RULE = "must be 1 to 64 letters, digits, '_' or '-'"
+_TIMES = ("timeout_s", "deadline_s", "backoff_s", "estimate_s")
 _NO_LIMITS = Limits()
 _LIMITS = {"memory_bytes": 1 << 50, "pids": 1 << 22, "cpu_percent": 1_000_000}
 """With the most of each: more than any machine has, less than the kernel refuses."""
@@ -116,16 +117,16 @@ def _check_numbers(spec: TaskSpec, position: int) -> None:
         )
     if not 0 <= spec.max_retries <= MAX_RETRIES_LIMIT:
         raise InvalidInput(f"must be 0 to {MAX_RETRIES_LIMIT}, not {spec.max_retries}", field=f"tasks[{position}].max_retries")
-    for name, value in (
-        ("timeout_s", spec.timeout_s),
-        ("deadline_s", spec.deadline_s),
-        ("backoff_s", spec.backoff_s),
-        ("estimate_s", spec.estimate_s),
+    if not (
+        0.0 <= spec.timeout_s <= MAX_TIME_S
+        and 0.0 <= spec.deadline_s <= MAX_TIME_S
+        and 0.0 <= spec.backoff_s <= MAX_TIME_S
+        and 0.0 <= spec.estimate_s <= MAX_TIME_S
     ):
-        if not 0.0 <= value <= MAX_TIME_S:
-            raise InvalidInput(
-                f"must be a number of seconds, 0 to {MAX_TIME_S:.0f}, not {value}", field=f"tasks[{position}].{name}"
-            )
+        name = next(name for name in _TIMES if not 0.0 <= getattr(spec, name) <= MAX_TIME_S)
+        raise InvalidInput(
+            f"must be a number of seconds, 0 to {MAX_TIME_S:.0f}, not {getattr(spec, name)}", field=f"tasks[{position}].{name}"
+        )
     if spec.type:
         _check_length(f"tasks[{position}].type", spec.type, MAX_TYPE_CHARACTERS)
     if spec.limits == _NO_LIMITS:

@@ -46,7 +46,8 @@ class Admission:
         try:
             self._agents.check(spec, self._settings(spec.agent, seen))
             pool = spec.pool or self._pool_of(spec.agent)
-            self._check_pool(pool)
+            if pool not in self._config.pools:
+                raise self._unknown_pool(pool)
             workspace = self._real(spec.workspace, seen) if spec.workspace else ""
             _check_size(spec)
         except SupervisorError as error:
@@ -79,10 +80,9 @@ class Admission:
             return table.pool
         return DEFAULT_POOL if DEFAULT_POOL in self._config.pools else next(iter(self._config.pools))
 
-    def _check_pool(self, pool: str) -> None:
-        if pool not in self._config.pools:
-            known = ", ".join(sorted(self._config.pools))
-            raise InvalidInput(f"no pool is called `{pool}`.", field="pool", hint=f"Configured pools: {known}.")
+    def _unknown_pool(self, pool: str) -> InvalidInput:
+        known = ", ".join(sorted(self._config.pools))
+        return InvalidInput(f"no pool is called `{pool}`.", field="pool", hint=f"Configured pools: {known}.")
 
 
 class _Seen:
