@@ -30,6 +30,17 @@ async def test_decisions_are_released_in_order_once_they_are_durable(machine: Ma
     assert machine.told == [f"g{number}.t0" for number in range(50)]
 
 
+async def test_an_answer_comes_when_its_record_is_durable_and_carried_out(machine: Machine) -> None:
+    sequence = machine.submit("g")
+    answer = machine.engine.answer(sequence, "taken")
+    seen: list[tuple[int, list[str]]] = []
+    answer.add_done_callback(lambda _: seen.append((machine.journal.durable, list(machine.told))))
+    assert not answer.done()
+    assert await answer == "taken"
+    assert seen == [(sequence, ["g.t0"])]
+    assert machine.engine.answer(sequence, "again").result() == "again"
+
+
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.ENOSPC, "No space left"), DiskFull("no room for a file")])
 async def test_a_decision_that_cannot_be_carried_out_takes_no_other_with_it(machine: Machine, error: Exception) -> None:
     machine.raises["g.t1"] = error
