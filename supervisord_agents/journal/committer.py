@@ -25,6 +25,7 @@ class Committer:
     """Makes appended records durable and tells of it. All methods belong to the thread of the running loop.
 
     What is appended in one turn of the loop, or while a sync is under way, is one batch: the busier, the fewer syncs a record.
+    The thread goes on by itself while there is something to sync; only one that rests has to be woken.
     `news` is called when `durable` has moved or the journal has broken (`failure`); it must not raise.
     """
 
@@ -69,11 +70,12 @@ class Committer:
             self._busy = True
             self._loop.call_soon(self._orders.put, Order.FLUSH)
 
-    def _flushed(self, durable: int) -> None:
+    def _flushed(self, durable: int, rests: bool) -> None:
         self.durable = durable
-        self._busy = False
-        if self._journal.sequence > durable and not self._stopping:
-            self._start_flush()
+        if rests:
+            self._busy = False
+            if self._journal.sequence > durable and not self._stopping:
+                self._start_flush()
         self.news()
 
     def _failed(self, error: JournalError) -> None:
@@ -81,7 +83,7 @@ class Committer:
         self.news()
 
     def _closed(self, durable: int, failure: JournalError | None) -> None:
-        self._flushed(durable)
+        self._flushed(durable, rests=True)
         if failure is None:
             self._ended.set_result(None)
             return
@@ -101,17 +103,23 @@ class Committer:
         self._tell(self._closed, self._journal.durable, failure)
 
     def _flush_until_stopped(self) -> bool:
+        rests = True
         try:
-            while (order := self._orders.get()) is not Order.STOP:
+            while (order := self._next_order(rests)) is not Order.STOP:
                 if order is Order.RECLAIM:
                     self._journal.try_reclaim()
                     continue
-                self._tell(self._flushed, self._journal.flush())
+                durable = self._journal.flush()
+                rests = self._journal.sequence == durable
+                self._tell(self._flushed, durable, rests)
                 self._journal.prepare()
         except Exception as error:
             self._tell(self._failed, _as_journal_error(error))
             return False
         return True
+
+    def _next_order(self, rests: bool) -> Order:
+        return self._orders.get() if rests or not self._orders.empty() else Order.FLUSH
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         # A loop that is closed has nobody left to tell.
