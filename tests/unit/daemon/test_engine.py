@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -39,6 +40,27 @@ async def test_an_answer_comes_when_its_record_is_durable_and_carried_out(machin
     assert await answer == "taken"
     assert seen == [(sequence, ["g.t0"])]
     assert machine.engine.answer(sequence, "again").result() == "again"
+
+
+async def test_what_comes_during_a_sync_is_synced_next(machine: Machine) -> None:
+    """With an order for the thread in between, which must neither be forgotten nor take the place of the sync."""
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def hold(_: int, name: str) -> None:
+        if name == "sync_data":
+            under_way.set()
+            assert go_on.wait(60)
+
+    machine.steps.fail = hold
+    machine.submit("g")
+    await asyncio.to_thread(under_way.wait)
+    last = machine.submit("h")
+    machine.committer.reclaim()
+    machine.submit("i")
+    go_on.set()
+    await machine.engine.released(last)
+    await machine.engine.settled()
+    assert machine.told == ["g.t0", "h.t0", "i.t0"]
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.ENOSPC, "No space left"), DiskFull("no room for a file")])
