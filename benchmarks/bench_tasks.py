@@ -5,7 +5,8 @@ Every figure stands beside what it is compared with, taken in turn in the same r
     one submit at a time        against a bare write + fdatasync, and a SQLite insert with synchronous=FULL
     64 clients at a time        submits a second, and what CPU time each takes of the daemon (syncs included) and of the clients
     1,000 tasks a submit        tasks a second
-    no-op tasks                 in 2 warm workers: submitted, run in the sandbox, result recorded, told to a waiting client
+    no-op tasks                 in 2 warm workers: submitted, run in the sandbox, result recorded, told to a waiting client:
+                                functions with a process each, functions that share one (tasks_per_process), and /bin/true
     one call                    of the protocol with nothing behind it, and a bare echo (bench_rpc.py)
 
 The daemon runs on uvloop, as ever. The clients run on asyncio's own loop and on uvloop, turn by turn.
@@ -32,6 +33,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import msgspec
+
 from benchmarks import bench_rpc
 from benchmarks.bench_rpc import LOOPS
 from supervisord_agents.core.model import TaskSpec
@@ -43,6 +46,11 @@ BATCH = 1_000
 NO_OPS = 2_000
 TURNS = 5
 NO_OP = TaskSpec(agent="python", input={"function": "supervisord_agents.workers.builtin:noop"})
+NO_OPS_OF = {
+    "no_op_tasks_per_s": NO_OP,
+    "no_op_tasks_in_one_process_per_s": msgspec.structs.replace(NO_OP, agent="shared"),
+    "bin_true_per_s": TaskSpec(input={"argv": ["/bin/true"]}),
+}
 T = TypeVar("T")
 BLOCKER = TaskSpec(id="blocker", input={"argv": ["sleep", "3600"]}, timeout_s=3600.0, pool="parked")
 CONFIG = """
@@ -54,6 +62,9 @@ min_workers = 0
 max_workers = 1
 [daemon]
 log_level = "warning"
+[agents.shared]
+adapter = "supervisord_agents.workers.agents.python:PythonAgent"
+options = { tasks_per_process = 1000 }
 """
 
 
@@ -188,15 +199,18 @@ async def _batches(daemon: DaemonProcess, held: str, rounds: int = 20) -> dict[s
 
 
 async def _no_ops(daemon: DaemonProcess) -> dict[str, float]:
+    figures = {}
     async with daemon.client() as client:
-        warm = await client.submit([NO_OP] * 20)
-        await client.wait([warm.graph], timeout_s=60)
-        begin = time.perf_counter()
-        graphs = [(await client.submit([NO_OP] * BATCH)).graph for _ in range(NO_OPS // BATCH)]
-        waited = await client.wait(graphs, timeout_s=600)
-        elapsed = time.perf_counter() - begin
-        assert waited.done
-        return {"no_op_tasks_per_s": NO_OPS / elapsed}
+        for name, task in NO_OPS_OF.items():
+            warm = await client.submit([task] * 20)
+            await client.wait([warm.graph], timeout_s=60)
+            begin = time.perf_counter()
+            graphs = [(await client.submit([task] * BATCH)).graph for _ in range(NO_OPS // BATCH)]
+            waited = await client.wait(graphs, timeout_s=600)
+            elapsed = time.perf_counter() - begin
+            assert waited.done
+            figures[name] = NO_OPS / elapsed
+    return figures
 
 
 def main() -> int:

@@ -46,7 +46,11 @@ _AOF = (
 )
 
 PEERS = (
-    PeerEntry(OURS, "agent-supervisor", (Setting("only", True, "always durable, every task sandboxed"),)),
+    PeerEntry(
+        OURS,
+        "agent-supervisor",
+        (Setting("only", True, "always durable, every task sandboxed, functions of a graph share a process"),),
+    ),
     PeerEntry(
         "sqlite_journal",
         "SQLite as the journal",

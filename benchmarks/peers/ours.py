@@ -1,7 +1,8 @@
 """agent-supervisor itself: the daemon as its users start it, two workers, its own asyncio client.
 
 There is one setting: a submit is answered after the fdatasync of its record (docs/journal.md), and every task runs in a sandbox.
-`/bin/true` runs sandboxed too: the product has no unsandboxed way.
+Functions of one graph share a process, as those of all tasks do with the peers; by default each has its own (docs/agents.md), for
+which see bench_tasks.py. `/bin/true` runs sandboxed too: the product has no unsandboxed way.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ min_workers = 0
 max_workers = 1
 [daemon]
 log_level = "warning"
+[agents.python.options]
+tasks_per_process = 1000
 """
 MARKING = f"MARKED_S = {MARKED_S}\n\n{inspect.getsource(mark)}"
 """The module in the workspace with the marked task."""
