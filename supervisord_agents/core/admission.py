@@ -6,17 +6,19 @@ Every refusal is an InvalidInput or NotFound that names the field, such as `task
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from supervisord_agents.core.dependents import obstacle
 from supervisord_agents.core.events import CancelRequested, RetryRequested, Submitted
 from supervisord_agents.core.graph import edge_of, find_cycle, inner_dependencies, name_cycle
 from supervisord_agents.core.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, Limits, State, TaskSpec
 from supervisord_agents.core.table import TaskTable
-from supervisord_agents.errors import InvalidInput, NotFound
+from supervisord_agents.errors import InvalidInput, NotFound, Unavailable
 
 MAX_RETRIES_LIMIT = 100
 MAX_TIME_S = 10 * 365 * 86400.0
+AT_ONCE = 500
+"""Tasks of a graph checked without a stop."""
 MAX_KEY_CHARACTERS = 256
 MAX_TYPE_CHARACTERS = 64
 MAX_REASON_CHARACTERS = 1000
@@ -33,19 +35,36 @@ _SHOWN = 80
 """Characters of a wrong value that a message repeats."""
 
 
-def check_submitted(table: TaskTable, event: Submitted) -> None:
-    """Raise InvalidInput unless the graph, with its ids filled in, can be taken up as it is."""
+def checks_of_submitted(table: TaskTable, event: Submitted) -> Iterator[None]:
+    """Raise InvalidInput unless the graph, with its ids filled in, can be taken up as it is; stops after every AT_ONCE tasks."""
     if not _ID.fullmatch(event.graph):
         raise InvalidInput(f"a graph id {_ID_RULE}, not {_shown(event.graph)}", field="graph")
-    if event.graph in table.graphs:
-        raise InvalidInput(f"the graph {event.graph} exists already", field="graph")
     _check_length("key", event.key, MAX_KEY_CHARACTERS)
-    if event.key and event.key in table.keys:
-        raise InvalidInput(f"the key was used for graph {table.keys[event.key]}", field="key")
     if not event.specs:
         raise InvalidInput("a graph needs at least one task", field="tasks")
-    if _check_tasks(table, event.specs):
-        _check_cycles(event.specs)
+    _check_names(table, event)
+    specs = event.specs
+    positions: dict[str, int] = {}
+    for start in range(0, len(specs), AT_ONCE):
+        _check_tasks(specs, positions, start, start + AT_ONCE)
+        yield
+    forward = False
+    past = {item.task for item in event.past}
+    for start in range(0, len(specs), AT_ONCE):
+        for position, spec in enumerate(specs[start : start + AT_ONCE], start):
+            if spec.dependencies:
+                forward |= _check_dependencies(table, spec, position, positions, past)
+        yield
+    if forward:
+        _check_cycles(specs)
+    _check_names(table, event)  # other events may have come in between
+
+
+def _check_names(table: TaskTable, event: Submitted) -> None:
+    if event.graph in table.graphs:
+        raise InvalidInput(f"the graph {event.graph} exists already", field="graph")
+    if event.key and event.key in table.keys:
+        raise InvalidInput(f"the key was used for graph {table.keys[event.key]}", field="key")
 
 
 def check_cancel(table: TaskTable, event: CancelRequested) -> None:
@@ -59,6 +78,12 @@ def check_cancel(table: TaskTable, event: CancelRequested) -> None:
 
 def check_retry(table: TaskTable, event: RetryRequested) -> None:
     """Raise NotFound for an unknown task, InvalidInput for one that another round cannot help."""
+    if table.backlog:
+        raise Unavailable(
+            "a large cancellation or failure is still being carried out.",
+            kept="Nothing was changed.",
+            hint="Try again in a few seconds.",
+        )
     task = table.tasks.get(event.task)
     if task is None:
         raise NotFound(f"there is no task {_shown(event.task)}", field="task", hint="`agentctl list` shows what there is.")
@@ -83,21 +108,14 @@ def check_retry(table: TaskTable, event: RetryRequested) -> None:
         )
 
 
-def _check_tasks(table: TaskTable, specs: Sequence[TaskSpec]) -> bool:
-    """Check each task; whether any waits for a later one of the graph, without which there is no cycle."""
-    positions: dict[str, int] = {}
-    for position, spec in enumerate(specs):
+def _check_tasks(specs: Sequence[TaskSpec], positions: dict[str, int], start: int, stop: int) -> None:
+    for position, spec in enumerate(specs[start:stop], start):
         if not _ID.fullmatch(spec.id):
             raise InvalidInput(f"an id {_ID_RULE}, not {_shown(spec.id)}", field=f"tasks[{position}].id")
         earlier = positions.setdefault(spec.id, position)
         if earlier != position:
             raise InvalidInput(f"the id {spec.id} is already that of tasks[{earlier}]", field=f"tasks[{position}].id")
         _check_numbers(spec, position)
-    forward = False
-    for position, spec in enumerate(specs):
-        if spec.dependencies:
-            forward |= _check_dependencies(table, spec, position, positions)
-    return forward
 
 
 def _check_cycles(specs: Sequence[TaskSpec]) -> None:
@@ -142,7 +160,7 @@ def _check_length(field: str, text: str, most: int) -> None:
         raise InvalidInput(f"is {len(text)} characters long, the limit is {most}", field=field)
 
 
-def _check_dependencies(table: TaskTable, spec: TaskSpec, position: int, positions: dict[str, int]) -> bool:
+def _check_dependencies(table: TaskTable, spec: TaskSpec, position: int, positions: dict[str, int], past: set[str]) -> bool:
     """Check the edges of one task; whether one leads to a later task of the graph."""
     seen: set[str] = set()
     forward = False
@@ -154,7 +172,7 @@ def _check_dependencies(table: TaskTable, spec: TaskSpec, position: int, positio
             fault = f"the task {spec.id} depends on itself"
         elif name in seen:
             fault = f"{_shown(name)} is already a dependency of this task"
-        elif inner is None and name not in table.tasks:
+        elif inner is None and name not in table.tasks and name not in table.stubs and name not in past:
             fault = f"unknown dependency {_shown(name)}"
             hint = "Name a task of this graph by its id, or an earlier task by its full id, <graph>.<id>."
         if fault:

@@ -5,6 +5,8 @@ Attempt numbers are the fence: what arrives about any attempt but the one that i
 
 from __future__ import annotations
 
+from itertools import islice
+
 from supervisord_agents.core import policy
 from supervisord_agents.core.events import Finished, Restarted, Started, Stop, Used
 from supervisord_agents.core.model import Failure, State
@@ -22,6 +24,8 @@ def started(table: TaskTable, event: Started, now: float) -> None:
     task = table.tasks.get(event.task)
     if task is None or task.state is not _READY or event.attempt != task.attempt + 1:
         return
+    if table.watched:
+        table.change(task)
     task.attempt = event.attempt
     task.started_at = now
     task.worker = event.worker
@@ -34,6 +38,7 @@ def finished(table: TaskTable, event: Finished, now: float) -> None:
     if task is None or task.state is not _RUNNING or event.attempt != task.attempt:
         return
     if event.usage != NO_USAGE:
+        table.change(task)
         task.usage = task.usage + event.usage
     if event.failure is None:
         table.move(task, _SUCCEEDED, now)
@@ -42,8 +47,9 @@ def finished(table: TaskTable, event: Finished, now: float) -> None:
 
 
 def ticked(table: TaskTable, now: float) -> None:
-    """Fire everything that is due."""
-    for why, task in table.timers.due(now):
+    """Fire what is due; what is too much for one step stays due."""
+    for why, task in islice(table.timers.due(now), table.step or None):
+        table.change(task)
         if why is Due.BACKOFF:
             task.retry_at = 0.0
             table.move(task, State.READY, now)
@@ -60,6 +66,7 @@ def used(table: TaskTable, event: Used) -> None:
     """Add to what the task has consumed, whatever its state."""
     task = table.tasks.get(event.task)
     if task is not None:
+        table.change(task)
         task.usage = task.usage + event.usage
 
 
@@ -69,6 +76,7 @@ def restarted(table: TaskTable, event: Restarted, now: float) -> None:
     for task in sorted(table.running.values(), key=lambda task: task.order):
         if task.id in kept:
             continue
+        table.change(task)
         if not event.clean:
             task.lost += 1
         table.judge(task, policy.after_loss(task), now)
@@ -83,5 +91,6 @@ def stop(table: TaskTable, task: Task, code: ErrorCode) -> None:
 def _failed(table: TaskTable, task: Task, failure: Failure, now: float) -> None:
     verdict = policy.after_failure(task, failure, now)
     if verdict.state is State.BACKING_OFF:
+        table.change(task)
         task.retries += 1
     table.judge(task, verdict, now)

@@ -2,38 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from supervisord_agents.core.attempts import stop
+from supervisord_agents.core.backlog import ALL, Work
 from supervisord_agents.core.events import CancelRequested
 from supervisord_agents.core.model import Failure, State
 from supervisord_agents.core.table import TaskTable
-from supervisord_agents.core.task import Task
+from supervisord_agents.core.task import Edge, Task
 from supervisord_agents.errors import ErrorCode
 
 
 def cancelled(table: TaskTable, event: CancelRequested, now: float) -> None:
-    """End what is asked for and has not ended; a second time there is nothing left to do."""
-    chosen = _chosen(table, event)
+    """End what is asked for and has not ended; a second time there is nothing left to do. What is much goes on by `Advanced`."""
+    task = table.tasks.get(event.task)
+    roots = [task] if task is not None else table.graphs.tasks(event.task)
     failure = Failure(ErrorCode.CANCELLED, event.reason or "cancelled on request", retriable=False)
-    for task in chosen.values():
-        if task.ended:
-            continue
-        # Not the roots of the request: a retry of those brings these back, as it does what their end would have cancelled.
-        task.ended_by_dependency = any(edge.before.id in chosen for edge in task.dependencies)
-        stop(table, task, ErrorCode.CANCELLED)
-        task.retry_at = 0.0
-        table.move(task, State.CANCELLED, now, failure)
+    if not event.subtree:
+        for root in roots:
+            _cancel(table, root, failure, now, len(roots) > 1 and _within(root))
+        return
+    wave = Wave(roots, failure)
+    wave.advance(table, table.step or ALL, now)
+    if not wave.over:
+        table.backlog.works.append(wave)
 
 
-def _chosen(table: TaskTable, event: CancelRequested) -> dict[str, Task]:
-    if event.task in table.tasks:
-        chosen = {event.task: table.tasks[event.task]}
-    else:
-        chosen = {task.id: task for task in table.graphs.get(event.task, ())}
-    if event.subtree:
-        queue = list(chosen.values())
-        for task in queue:  # grows meanwhile
-            for edge in task.dependents:
-                if edge.after.id not in chosen:
-                    chosen[edge.after.id] = edge.after
-                    queue.append(edge.after)
-    return chosen
+class Wave(Work):
+    """Walks from its roots through all dependents, breadth first, visits each task once, and ends those that are open.
+
+    These ends are told to nobody: the wave comes to all dependents itself.
+    """
+
+    def __init__(self, roots: Sequence[Task], failure: Failure) -> None:
+        super().__init__()
+        self._failure = failure
+        self._todo = list(roots)
+        self._seen = {task.order for task in roots}
+        self._roots = len(roots)
+        self._place = 0
+        self._edge = 0
+
+    @property
+    def over(self) -> bool:
+        return self._place == len(self._todo)
+
+    def advance(self, table: TaskTable, step: int, now: float) -> None:
+        told = len(table.ended)
+        while step > 0 and not self.over:
+            task = self._todo[self._place]
+            if not self._edge:
+                self._visit(table, task, now)
+            edges = task.dependents[self._edge : self._edge + step]
+            self._reach(edges)
+            step -= len(edges) + 1
+            self._edge += len(edges)
+            if self._edge == len(task.dependents):
+                self._place += 1
+                self._edge = 0
+        del table.ended[told:]
+
+    def _visit(self, table: TaskTable, task: Task, now: float) -> None:
+        reached = self._place >= self._roots or (self._roots > 1 and _within(task))
+        if _cancel(table, task, self._failure, now, reached):
+            self.names.append(task.id)
+
+    def _reach(self, edges: Sequence[Edge]) -> None:
+        for edge in edges:
+            after = edge.after
+            if after.order not in self._seen:
+                self._seen.add(after.order)
+                self._todo.append(after)
+
+
+def _within(root: Task) -> bool:
+    """Whether a task that was asked for itself waits for another such: then they are both of one graph."""
+    return any(edge.before.graph == root.graph for edge in root.dependencies)
+
+
+def _cancel(table: TaskTable, task: Task, failure: Failure, now: float, by_dependency: bool) -> bool:
+    if task.ended:
+        return False
+    table.change(task)
+    # Not the roots of the request: a retry of those brings these back, as it does what their end would have cancelled.
+    task.ended_by_dependency = by_dependency
+    stop(table, task, ErrorCode.CANCELLED)
+    task.retry_at = 0.0
+    table.move(task, State.CANCELLED, now, failure)
+    return True

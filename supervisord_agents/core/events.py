@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_agents.core.model import Failure, State, TaskSpec, Usage
+from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="e"):
@@ -27,6 +27,8 @@ class Submitted(Event, frozen=True, tag="submitted"):
     """The client's idempotency key; a later submit with the same key is answered with this graph."""
     client: str = ""
     """The uid that asked, as text: its rights decide what a worker may be given."""
+    past: tuple[Past, ...] = ()
+    """Of the tasks that these depend on, those that are archived."""
 
 
 class Started(Event, frozen=True, tag="started"):
@@ -84,7 +86,25 @@ class Restarted(Event, frozen=True, tag="restarted"):
     """Tasks whose attempts go on: their workers outlived that daemon."""
 
 
-AnyEvent = Submitted | Started | Finished | Used | CancelRequested | RetryRequested | Ticked | Restarted
+class Paced(Event, frozen=True, tag="paced"):
+    """From here on one event looks at about `step` edges, and `Advanced` events carry out the rest; 0: each does all at once."""
+
+    step: int
+
+
+class Advanced(Event, frozen=True, tag="advanced"):
+    """The loop has had its turn: another step of what earlier events have left to do (core.backlog)."""
+
+
+class Archived(Event, frozen=True, tag="archived"):
+    """These graphs are in the archive, durably, and leave memory (core.archive)."""
+
+    graphs: tuple[str, ...]
+
+
+AnyEvent = (
+    Archived | Submitted | Started | Finished | Used | CancelRequested | RetryRequested | Ticked | Restarted | Paced | Advanced
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[float, AnyEvent])
@@ -100,8 +120,8 @@ def decode_event(record: bytes) -> tuple[float, AnyEvent]:
     return _decoder.decode(record)
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """Something for the shell to do, or to tell."""
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Something for the shell to do, or to tell. The event stream keeps very many of them."""
 
 
 class Start(Decision, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from supervisord_agents.core.archive import GONE
 from supervisord_agents.core.dependents import blocks
 from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.core.scheduler import Scheduler
@@ -17,17 +18,23 @@ class InvariantBroken(SupervisorError):
 def check(scheduler: Scheduler) -> None:
     """Raise InvariantBroken for the first contradiction found."""
     table = scheduler.table
+    busy = bool(table.backlog)
     _demand(not table.ended, "an end was not told to dependents")
-    in_graphs = [task for tasks in table.graphs.values() for task in tasks]
+    in_graphs = [task for graph in table.graphs.values() for task in graph.tasks]
     _demand(in_graphs == list(table.tasks.values()), "graphs and tasks differ")
-    _demand([task.order for task in in_graphs] == list(range(len(in_graphs))), "the order of submission has gaps")
+    orders = [task.order for task in in_graphs]
+    _demand(orders == sorted(set(orders)), "the order of submission is broken")
+    _demand(table.graphs.before(table.next_order, len(orders) + 1) == in_graphs[::-1], "the order of the graphs is broken")
+    for graph in table.graphs.values():
+        _demand(not graph.key or table.keys.get(graph.key) == graph.id, f"graph {graph.id} is not known by its key")
     for state in State:
         count = sum(task.state is state for task in in_graphs)
         _demand(table.counts[state] == count, f"{table.counts[state]} counted in {state}, {count} there")
     for task in in_graphs:
         _check_task(task)
         _check_edges(task)
-        _check_dependencies(task)
+        _check_dependencies(task, busy)
+    _check_archive(scheduler, in_graphs)
     _check_queues(scheduler, in_graphs)
     _check_timers(scheduler, in_graphs)
 
@@ -53,15 +60,23 @@ def _check_task(task: Task) -> None:
 
 def _check_edges(task: Task) -> None:
     for edge in task.dependencies:
+        if edge.before.order < 0:
+            _demand(edge.before.ended and edge.after is task, f"{task.id} waits for the archived {edge.before.id}")
+            continue
         _demand(edge.after is task and edge in edge.before.dependents, f"the edge {edge.before.id} -> {task.id} has one end")
         _demand(edge.before.graph == task.graph or edge.before.order < task.order, f"{task.id} waits for a later graph")
     for edge in task.dependents:
+        if edge.after is GONE:
+            continue
         _demand(edge.before is task and edge in edge.after.dependencies, f"the edge {task.id} -> {edge.after.id} has one end")
 
 
-def _check_dependencies(task: Task) -> None:
+def _check_dependencies(task: Task, busy: bool) -> None:
+    """While there is a backlog, an end may not have been told yet."""
     open_edges = [edge for edge in task.dependencies if not edge.before.ended]
-    if task.state is State.BLOCKED:
+    if task.state is State.BLOCKED and busy:
+        _demand(task.unmet >= len(open_edges), f"{task.id} counts {task.unmet} unmet dependencies of {len(open_edges)}")
+    elif task.state is State.BLOCKED:
         _demand(task.unmet == len(open_edges), f"{task.id} counts {task.unmet} unmet dependencies of {len(open_edges)}")
         _demand(task.unmet > 0, f"{task.id} waits for nothing")
         _demand(not any(map(blocks, task.dependencies)), f"{task.id} waits, though a dependency decided it")
@@ -69,6 +84,20 @@ def _check_dependencies(task: Task) -> None:
         # A dependency may have had its end and been given another round since.
         unheard = [edge.before.id for edge in open_edges if not any(moment.state in END_STATES for moment in edge.before.history)]
         _demand(not unheard, f"{task.id} is {task.state} before {', '.join(unheard)} ended")
+
+
+def _check_archive(scheduler: Scheduler, tasks: list[Task]) -> None:
+    table = scheduler.table
+    done = {graph.id for graph in table.graphs.values() if graph.ended_at}
+    _demand(done <= set(table.lately) <= set(table.graphs), "the graphs that have ended lately differ")
+    referred: dict[str, int] = {}
+    for task in tasks:
+        for edge in task.dependencies:
+            if edge.before.order < 0:
+                referred[edge.before.id] = referred.get(edge.before.id, 0) + 1
+        loose = sum(edge.after is GONE for edge in task.dependents)
+        _demand(table.loose.get(task.id, 0) == loose, f"{task.id} has {loose} loose edges")
+    _demand({name: stub.unmet for name, stub in table.stubs.items()} == referred, "the stubs differ from what refers to them")
 
 
 def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:

@@ -28,6 +28,8 @@ MAX_COST_USD = 1e9
 class State(StrEnum):
     """The state of a task."""
 
+    __hash__ = str.__hash__  # That of Enum is a Python function: every look into a table would call it.
+
     BLOCKED = "blocked"
     READY = "ready"
     RUNNING = "running"
@@ -56,6 +58,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 class When(StrEnum):
     """What the end of a dependency must be for its dependent to run."""
+
+    __hash__ = str.__hash__
 
     ON_SUCCESS = "on_success"
     ON_FAILURE = "on_failure"
@@ -109,7 +113,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """Expected duration, for the critical path; 0: unknown, counted as 1."""
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why an attempt, or a task, did not succeed."""
 
     code: str
@@ -118,7 +122,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     retriable: bool = True
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What an attempt consumed at model providers. The bounds keep what a worker claims within what can be added and stored."""
 
     input_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] = 0
@@ -136,6 +140,15 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     def tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
+
+
+class Past(msgspec.Struct, frozen=True, array_like=True):
+    """What is left of a task that is archived, for those that depend on it."""
+
+    task: str
+    state: State
+    code: str = ""
+    """Of its failure."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

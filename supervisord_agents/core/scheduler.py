@@ -7,17 +7,22 @@ caller's `now` (seconds, Unix epoch, never running backwards).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
-from supervisord_agents.core import admission, attempts
+from supervisord_agents.core import admission, attempts, dependents
+from supervisord_agents.core.archive import archived, candidates
+from supervisord_agents.core.backlog import Work
 from supervisord_agents.core.cancel import cancelled
-from supervisord_agents.core.dependents import settle
 from supervisord_agents.core.events import (
+    Advanced,
     AnyEvent,
+    Archived,
     CancelRequested,
     Decision,
     Finished,
+    Paced,
     Restarted,
     RetryRequested,
     Start,
@@ -26,9 +31,11 @@ from supervisord_agents.core.events import (
     Ticked,
     Used,
 )
-from supervisord_agents.core.model import State
+from supervisord_agents.core.graph import edge_of
+from supervisord_agents.core.graphs import Graph
+from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.core.revive import revived
-from supervisord_agents.core.snapshot import decode_table, encode_table
+from supervisord_agents.core.snapshot import Still, decode_table, encode_table
 from supervisord_agents.core.submit import submitted
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.core.task import Task
@@ -47,13 +54,17 @@ class Scheduler:
         """
         match event:
             case Submitted():
-                admission.check_submitted(self.table, event)
+                deque(self.checks(event), maxlen=0)
             case CancelRequested():
                 admission.check_cancel(self.table, event)
             case RetryRequested():
                 admission.check_retry(self.table, event)
             case _:
                 pass  # Facts about attempts and time: the attempt number tells what is stale.
+
+    def checks(self, event: Submitted) -> Iterator[None]:
+        """`check` of a large graph, some tasks at a time: nothing is settled before the last, nor after another event."""
+        return admission.checks_of_submitted(self.table, event)
 
     def handle(self, event: AnyEvent, now: float) -> list[Decision]:
         """Change the state by a checked and journalled event; return what follows, in order.
@@ -73,15 +84,26 @@ class Scheduler:
                 cancelled(self.table, event, now)
             case RetryRequested():
                 revived(self.table, event, now)
+            case _:
+                self._handle_other(event, now)
+        if self.table.ended:
+            dependents.settle(self.table, now)
+        return self.table.take_decisions()
+
+    def _handle_other(self, event: Restarted | Used | Advanced | Archived | Paced, now: float) -> None:
+        match event:
             case Restarted():
                 attempts.restarted(self.table, event, now)
             case Used():
                 attempts.used(self.table, event)
+            case Advanced():
+                dependents.advanced(self.table, now)
+            case Archived():
+                archived(self.table, event)
+            case Paced():
+                self.table.step = event.step
             case _:
                 assert_never(event)
-        if self.table.ended:
-            settle(self.table, now)
-        return self.table.take_decisions()
 
     def starts(self, free: Mapping[str, int]) -> list[Start]:
         """For each pool at most `free[pool]` ready tasks, best first. A question only: `Started` is what takes a task."""
@@ -94,6 +116,22 @@ class Scheduler:
     def next_due(self) -> float | None:
         """When the next `Ticked` has something to do; None: not before another event."""
         return self.table.timers.next_due()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an `Advanced` has something to do."""
+        return bool(self.table.backlog)
+
+    @property
+    def step(self) -> int:
+        """About how many edges one event may look at; 0: all."""
+        return self.table.step
+
+    @property
+    def newest_work(self) -> Work | None:
+        """The cancellation or revival that was begun last, if it is not over."""
+        works = self.table.backlog.works
+        return works[-1] if works else None
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -115,7 +153,30 @@ class Scheduler:
 
     def graph_tasks(self, graph: str) -> list[str]:
         """The full ids of the tasks of a graph, in its order; empty for an unknown graph."""
-        return [task.id for task in self.table.graphs.get(graph, ())]
+        return [task.id for task in self.table.graphs.tasks(graph)]
+
+    @property
+    def next_order(self) -> int:
+        """All tasks so far have a smaller order."""
+        return self.table.next_order
+
+    def before(self, order: int, count: int, graph: str = "") -> list[Task]:
+        """At most `count` tasks of an order below `order`, newest first: of all, or of one graph."""
+        if not graph:
+            return self.table.graphs.before(order, count)
+        tasks = self.table.graphs.tasks(graph)
+        end = min(max(order - tasks[0].order, 0), len(tasks)) if tasks else 0
+        return tasks[max(end - count, 0) : end][::-1]
+
+    def to_archive(self, keep: int, older_than: float, limit: int) -> list[Graph]:
+        """The graphs to archive next: beyond `keep` ended tasks, or ended before `older_than`; about `limit` tasks."""
+        return candidates(self.table, keep, older_than, limit)
+
+    def unknown(self, specs: Sequence[TaskSpec]) -> set[str]:
+        """What these depend on that is neither among them nor in memory."""
+        own = {spec.id for spec in specs}
+        names = {edge_of(dependency)[0] for spec in specs for dependency in spec.dependencies}
+        return {name for name in names - own if name not in self.table.tasks and name not in self.table.stubs}
 
     def graph_of_key(self, key: str) -> str | None:
         """The graph that was submitted with this idempotency key."""
@@ -141,21 +202,28 @@ class Scheduler:
         """The full ids that a person may mean; an id that matches exactly is the only answer.
 
         Without a dot: graphs whose id begins so. With one: `ab.t1` is the task t1 (else those beginning with t1) of each graph
-        whose id begins with `ab`. Scans all graphs.
+        whose id begins with `ab`. Of very many only some are given.
         """
         if prefix in self.table.tasks or prefix in self.table.graphs:
             return [prefix]
         head, dot, short = prefix.partition(".")
-        graphs = [graph for graph in self.table.graphs if graph.startswith(head)] if prefix else []
+        graphs = sorted(self.table.graphs.meant(head), key=lambda graph: graph.first) if prefix else []
         if not dot:
-            return graphs
-        meant = [task for graph in graphs for task in self.table.graphs[graph] if task.short_id.startswith(short)]
+            return [graph.id for graph in graphs]
+        meant = [task for graph in graphs for task in graph.tasks if task.short_id.startswith(short)]
         exact = [task for task in meant if task.short_id == short]
         return [task.id for task in exact or meant]
 
     def snapshot(self, now: float = 0.0) -> bytes:
-        """The whole state; `restore` of it behaves the same from here on. core.snapshot.taken_at gives `now` back."""
+        """The whole state; `restore` of it behaves the same from here on. core.snapshot.taken_at gives `now` back.
+
+        Raises ValueError while the scheduler is busy: no snapshot holds a backlog.
+        """
         return encode_table(self.table, now)
+
+    def still(self, now: float) -> Still:
+        """The same, to be had piece by piece while events go on."""
+        return Still(self.table, now)
 
     @classmethod
     def restore(cls, snapshot: bytes) -> Scheduler:

@@ -1,19 +1,32 @@
 """The whole state as bytes, and back: msgpack arrays of plain values; edges, counts, heaps and timers are rebuilt.
 
+A `Still` encodes the state of one moment piece by piece while events go on: a task that is about to change before its turn has
+come is encoded first, as it was (copy on write).
+
 Fields are only ever added at the end of a record, with defaults, so that old snapshots stay readable.
 """
 
 from __future__ import annotations
 
+import operator
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+
 import msgspec
 
-from supervisord_agents.core.model import Failure, State, TaskSpec, Usage
+from supervisord_agents.core.archive import stub
+from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
 from supervisord_agents.core.submit import connect
 from supervisord_agents.core.table import TaskTable
-from supervisord_agents.core.task import NO_USAGE, Moment, Task, new_task
+from supervisord_agents.core.task import NO_USAGE, UNKNOWN_ESTIMATE_S, Moment, Task, full_id
 from supervisord_agents.errors import JournalCorrupt
 
 VERSION = 1
+ALL = 1 << 62
+PIECE_BYTES = 200
+"""What a task takes, about."""
 
 
 class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -36,6 +49,8 @@ class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     rest_s: float
     history: tuple[Moment, ...]
     client: str = ""
+    order: int = -1
+    """-1 where it was not kept: the position among all tasks."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -46,6 +61,10 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     keys: dict[str, str]
     now: float = 0.0
     """The supervisor's clock when it was taken; 0.0 where that was not kept."""
+    next_order: int = -1
+    step: int = 0
+    past: list[Past] = []
+    """Archived tasks that others refer to."""
 
 
 class _Outline(msgspec.Struct, frozen=True, array_like=True):
@@ -57,17 +76,70 @@ class _Outline(msgspec.Struct, frozen=True, array_like=True):
     now: float = 0.0
 
 
-_FIELDS = TaskRecord.__struct_fields__[1:]
+_fields = operator.attrgetter(*TaskRecord.__struct_fields__[1:])
 _spec_decoder = msgspec.msgpack.Decoder(TaskSpec)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Snapshot)
 _outline_decoder = msgspec.msgpack.Decoder(_Outline)
 
 
+class Still:
+    """The snapshot of a table as it is now, at `now`, to be had by `pieces`. One at a time of a table."""
+
+    def __init__(self, table: TaskTable, now: float) -> None:
+        if table.picture is not None:
+            raise ValueError("a snapshot of this table is being taken already")
+        if table.backlog:
+            raise ValueError("no snapshot holds a backlog: it has to be carried out first")
+        self._table = table
+        self._now = now
+        self._graphs = list(table.graphs.values())
+        self._end = table.next_order
+        self._keys = len(table.keys)
+        self._step = table.step
+        self._past = _encoder.encode([_past(stub) for stub in table.stubs.values()])
+        self._done = 0
+        """Tasks of a smaller order are encoded."""
+        self._kept: dict[int, bytes] = {}
+        table.watch(self, table.touched)
+
+    def close(self) -> None:
+        """Keep no more; the pieces are not to be had any longer."""
+        self._table.watch(None, self._table.touched)
+
+    def keep(self, task: Task) -> None:
+        """Encode a task that is about to change, unless that is done."""
+        if self._done <= task.order < self._end and task.order not in self._kept:
+            self._kept[task.order] = _encoder.encode(record_of(task))
+
+    def pieces(self, count: int) -> Iterator[bytes]:
+        """The bytes, by about `count` tasks at a time; events may be handled in between. Closes this at the end."""
+        with closing(self):
+            piece = bytearray(_array(len(Snapshot.__struct_fields__)) + _encoder.encode(VERSION) + _array(len(self._graphs)))
+            for graph in self._graphs:
+                piece += _array(2) + _encoder.encode(graph.id) + _array(len(graph.tasks))
+                for start in range(0, len(graph.tasks), count):
+                    for task in graph.tasks[start : start + count]:
+                        piece += self._kept.pop(task.order, b"") or _encoder.encode(record_of(task))
+                    self._done = task.order + 1
+                    if len(piece) > count * PIECE_BYTES:
+                        yield bytes(piece)
+                        piece.clear()
+            piece += _map(self._keys)
+            keyed = (graph for graph in self._graphs if graph.key)
+            while some := list(islice(keyed, count)):
+                for graph in some:
+                    piece += _encoder.encode(graph.key) + _encoder.encode(graph.id)
+                yield bytes(piece)
+                piece.clear()
+            yield bytes(
+                piece + _encoder.encode(self._now) + _encoder.encode(self._end) + _encoder.encode(self._step) + self._past
+            )
+
+
 def encode_table(table: TaskTable, now: float = 0.0) -> bytes:
     """The snapshot of the table. Equal states at the same time have equal snapshots."""
-    graphs = [(graph, [_record(task) for task in tasks]) for graph, tasks in table.graphs.items()]
-    return _encoder.encode(Snapshot(VERSION, graphs, table.keys, now))
+    return b"".join(Still(table, now).pieces(ALL))
 
 
 def taken_at(data: bytes) -> float:
@@ -79,47 +151,100 @@ def decode_table(data: bytes) -> TaskTable:
     """The table of a snapshot; raises JournalCorrupt for bytes that are none, or of a later version."""
     try:
         snapshot = _decoder.decode(data)
-        specs = [[_spec_decoder.decode(record.spec) for record in records] for _, records in snapshot.graphs]
+        if snapshot.version > VERSION:
+            raise JournalCorrupt(
+                f"the snapshot has version {snapshot.version}, this program reads up to {VERSION}",
+                kept="It is left as it is.",
+                hint="Use the version of agent-supervisor that wrote it, or a later one.",
+            )
+        return _table(snapshot)
     except msgspec.DecodeError as error:
         raise JournalCorrupt(
             f"the snapshot cannot be read: {error}", kept="It is left as it is.", hint="An older snapshot and the journal may do."
         ) from error
-    if snapshot.version > VERSION:
-        raise JournalCorrupt(
-            f"the snapshot has version {snapshot.version}, this program reads up to {VERSION}",
-            kept="It is left as it is.",
-            hint="Use the version of agent-supervisor that wrote it, or a later one.",
-        )
+
+
+def _table(snapshot: Snapshot) -> TaskTable:
     table = TaskTable()
-    table.keys = snapshot.keys
-    shared: dict[tuple[Moment, ...], tuple[Moment, ...]] = {}
-    for (graph, records), unpacked in zip(snapshot.graphs, specs, strict=True):
-        shared.clear()
-        start = len(table.tasks)
-        added = [
-            _task(graph, spec, record, start + position, shared)
-            for position, (spec, record) in enumerate(zip(unpacked, records, strict=True))
-        ]
-        connect(table, unpacked, added)
-        for task in added:
-            table.add(task)
-            if not task.ended:
-                table.timers.set_deadline(task)
+    table.stubs = {past.task: stub(past) for past in snapshot.past}
+    keys = {graph: key for key, graph in snapshot.keys.items()}
+    for graph, records in snapshot.graphs:
+        _add(table, graph, records, keys.get(graph, ""))
+    table.next_order = max(table.next_order, snapshot.next_order)
+    ended = [(at, graph.id) for graph in table.graphs.values() if (at := graph.ended_at)]
+    table.lately = {graph: at for at, graph in sorted(ended)}
+    table.step = snapshot.step
     return table
 
 
-def _record(task: Task) -> TaskRecord:
-    return TaskRecord(msgspec.Raw(task.packed), *[getattr(task, name) for name in _FIELDS])
+def _add(table: TaskTable, graph: str, records: list[TaskRecord], key: str) -> None:
+    shared: dict[tuple[Moment, ...], tuple[Moment, ...]] = {}
+    specs = [_spec_decoder.decode(record.spec) for record in records]
+    first = table.next_order
+    added = [
+        _task(graph, spec, record, first + position, shared)
+        for position, (spec, record) in enumerate(zip(specs, records, strict=True))
+    ]
+    connect(table, specs, added)
+    table.add_graph(graph, added, key)
+    for task in added:
+        table.add(task)
+        if task.deadline_at and not task.ended:
+            table.timers.set_deadline(task)
+
+
+def _past(stub: Task) -> Past:
+    return Past(stub.id, stub.state, stub.failure.code if stub.failure else "")
+
+
+def _array(length: int) -> bytes:
+    """The head of a msgpack array."""
+    return b"\xdd" + length.to_bytes(4, "big")
+
+
+def _map(length: int) -> bytes:
+    """The head of a msgpack map."""
+    return b"\xdf" + length.to_bytes(4, "big")
+
+
+def record_of(task: Task) -> TaskRecord:
+    """All that is kept of a task."""
+    return TaskRecord(msgspec.Raw(task.packed), *_fields(task))
+
+
+def task_of(graph: str, record: TaskRecord) -> Task:
+    """The task that a record with its order was made of, without its edges."""
+    return _task(graph, _spec_decoder.decode(record.spec), record, record.order, {})
 
 
 def _task(
     graph: str, spec: TaskSpec, record: TaskRecord, order: int, shared: dict[tuple[Moment, ...], tuple[Moment, ...]]
 ) -> Task:
-    task = new_task(graph, spec, order, record.submitted_at, record.client)
-    for name in _FIELDS:
-        setattr(task, name, getattr(record, name))
-    # Tasks of a graph begin with the same history: one object for all of them again, as before the snapshot.
-    task.history = shared.setdefault(record.history, record.history)
-    if record.usage == NO_USAGE:
-        task.usage = NO_USAGE
-    return task
+    estimate_s = spec.estimate_s or UNKNOWN_ESTIMATE_S
+    return Task(
+        id=full_id(graph, spec.id),
+        graph=graph,
+        packed=bytes(record.spec),
+        pool=sys.intern(spec.pool),
+        priority=spec.priority,
+        timeout_s=spec.timeout_s,
+        estimate_s=estimate_s,
+        client=sys.intern(record.client),
+        order=record.order if record.order >= 0 else order,
+        state=record.state,
+        attempt=record.attempt,
+        retries=record.retries,
+        lost=record.lost,
+        submitted_at=record.submitted_at,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        retry_at=record.retry_at,
+        deadline_at=record.deadline_at,
+        worker=record.worker,
+        failure=record.failure,
+        usage=record.usage if record.usage != NO_USAGE else NO_USAGE,
+        ended_by_dependency=record.ended_by_dependency,
+        rest_s=record.rest_s,
+        # Tasks of a graph begin with the same history: one object for all of them again, as before the snapshot.
+        history=shared.setdefault(record.history, record.history),
+    )

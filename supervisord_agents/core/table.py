@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from supervisord_agents.core.backlog import Backlog
 from supervisord_agents.core.events import Changed, Decision
+from supervisord_agents.core.graphs import Graph, Graphs
 from supervisord_agents.core.model import END_STATES, TRANSITIONS, Failure, State
 from supervisord_agents.core.policy import Verdict
 from supervisord_agents.core.ready import ReadyQueue
@@ -20,12 +24,21 @@ MOMENT_CHARACTERS = 500
 """Of a failure's message in the history, which every `show` carries whole."""
 
 
+class Picture(Protocol):
+    """Somebody who wants every task as it was at one moment (core.snapshot)."""
+
+    def keep(self, task: Task) -> None:
+        """The task is about to change."""
+
+
 class TaskTable:
     """The state of the scheduler."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
-        self.graphs: dict[str, list[Task]] = {}
+        self.graphs = Graphs()
+        self.next_order = 0
+        """Of the next task to be submitted; it only grows, though tasks go."""
         self.keys: dict[str, str] = {}
         """Idempotency key to graph."""
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
@@ -36,12 +49,44 @@ class TaskTable:
         """Running tasks by pool."""
         self.ended: list[Task] = []
         """Tasks that ended in the event being handled, whose dependents have not been told."""
+        self.step = 0
+        """About how many edges one event may look at; 0: all."""
+        self.backlog = Backlog()
+        self.lately: dict[str, float] = {}
+        """Graphs in which a task has ended since core.archive last looked, and when; all that may be archived are in it."""
+        self.stubs: dict[str, Task] = {}
+        """Archived tasks that others refer to (core.archive)."""
+        self.loose: dict[str, int] = {}
+        """Edges of a task's dependents that lead to archived ones."""
+        self.touched: set[str] | None = None
+        """Graphs of the tasks that changed since somebody wanted to know."""
+        self.picture: Picture | None = None
+        self.watched = False
+        """Somebody wants to know what changes."""
         self._decisions: list[Decision] = []
 
+    def change(self, task: Task) -> None:
+        """Call it before any field of a task is changed that a snapshot holds; it does nothing unless `watched`."""
+        if self.picture is not None:
+            self.picture.keep(task)
+        if self.touched is not None:
+            self.touched.add(task.graph)
+
+    def watch(self, picture: Picture | None, touched: set[str] | None) -> None:
+        """Tell these of every change from here on."""
+        self.picture, self.touched = picture, touched
+        self.watched = picture is not None or touched is not None
+
+    def add_graph(self, graph: str, tasks: list[Task], key: str) -> None:
+        """Take up a graph; its tasks follow by `add`."""
+        self.graphs.add(Graph(graph, tasks, key))
+        self.next_order = tasks[-1].order + 1
+        if key:
+            self.keys[key] = graph
+
     def add(self, task: Task) -> None:
-        """Take up a task in the state it is in; its edges are in place."""
+        """Take up a task of a graph in the state it is in; its edges are in place."""
         self.tasks[task.id] = task
-        self.graphs.setdefault(task.graph, []).append(task)
         self.counts[task.state] += 1
         self._enter(task)
 
@@ -54,6 +99,8 @@ class TaskTable:
 
         Raises InvalidTransition, with nothing changed, where core.model.TRANSITIONS does not have the change.
         """
+        if self.watched:
+            self.change(task)
         before = task.state
         if after not in TRANSITIONS[before]:
             story = ", ".join(f"{moment.state} at {moment.at:.3f}" for moment in task.history)
@@ -76,12 +123,14 @@ class TaskTable:
         if after in END_STATES:
             task.ended_at = now
             self.ended.append(task)
+            self.lately[task.graph] = now
         elif after is not _BLOCKED:
             self._enter(task)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
 
     def judge(self, task: Task, verdict: Verdict, now: float) -> None:
         """Carry out a verdict of core.policy."""
+        self.change(task)
         task.retry_at = verdict.retry_at
         self.move(task, verdict.state, now, verdict.failure)
 

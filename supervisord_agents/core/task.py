@@ -33,7 +33,7 @@ class Moment(msgspec.Struct, frozen=True, array_like=True, gc=False):
     message: str = ""
 
 
-class Edge(msgspec.Struct, eq=False):
+class Edge(msgspec.Struct, eq=False, gc=False):
     """`after` waits for `before`, and runs if that ends as `when` says."""
 
     before: Task
@@ -41,7 +41,7 @@ class Edge(msgspec.Struct, eq=False):
     when: When
 
 
-class Task(msgspec.Struct, eq=False, kw_only=True):
+class Task(msgspec.Struct, eq=False, kw_only=True, gc=False):
     """A task. Only `TaskTable.move` changes its state."""
 
     id: str
@@ -104,8 +104,8 @@ class Task(msgspec.Struct, eq=False, kw_only=True):
 
     @property
     def dependent_ids(self) -> list[str]:
-        """The full ids of what waits for this task, in order of submission."""
-        return [edge.after.id for edge in self.dependents]
+        """The full ids of what waits for this task, in order of submission; without what is archived."""
+        return [edge.after.id for edge in self.dependents if edge.after.id]
 
     @property
     def spec(self) -> TaskSpec:

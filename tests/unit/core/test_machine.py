@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from supervisord_agents.core import invariants
+from supervisord_agents.core.backlog import Backlog
 from supervisord_agents.core.events import (
+    Advanced,
     AnyEvent,
+    Archived,
     CancelRequested,
     Changed,
     Decision,
     Finished,
+    Paced,
     Restarted,
     RetryRequested,
     Start,
@@ -23,10 +29,10 @@ from supervisord_agents.core.events import (
     Used,
     encode_event,
 )
-from supervisord_agents.core.model import END_STATES, Dependency, Failure, State, TaskSpec, Usage, When
+from supervisord_agents.core.model import END_STATES, Dependency, Failure, Past, State, TaskSpec, Usage, When
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import Task
-from supervisord_agents.errors import InvalidInput
+from supervisord_agents.errors import InvalidInput, Unavailable
 from tests.support.scheduling import replay
 
 POOLS = ("a", "b")
@@ -54,6 +60,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.known: dict[str, State] = {}
         """The states as the decisions told them."""
         self.attempts: dict[str, int] = {}
+        self.graphs = 0
+        self.past: dict[str, Past] = {}
+        """What is archived."""
+        self.expected = b""
+        """The snapshot when the picture was begun that is being taken."""
+        self.pieces: Iterator[bytes] | None = None
+        self.taken: list[bytes] = []
+
+    def whole(self) -> bytes:
+        """A snapshot, beside the picture that is being taken."""
+        table = self.scheduler.table
+        picture = table.picture
+        table.watch(None, None)
+        backlog, table.backlog = table.backlog, Backlog()
+        try:
+            return self.scheduler.snapshot()
+        finally:
+            table.watch(picture, None)
+            table.backlog = backlog
 
     def feed(self, event: AnyEvent) -> list[Decision]:
         self.scheduler.check(event, self.now)
@@ -89,12 +114,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         earlier = list(self.scheduler.tasks)
         made = []
         for position, name in enumerate(names):
-            allowed = names[:position] + earlier[-12:]
+            allowed = names[:position] + earlier[-12:] + list(self.past)[-3:]
             chosen = data.draw(st.lists(st.sampled_from(allowed), unique=True, max_size=3)) if allowed else []
             edges = tuple(Dependency(other, data.draw(st.sampled_from(When))) for other in chosen)
             made.append(TaskSpec(id=name, dependencies=edges, **data.draw(specs)))
-        graph = f"g{len(self.scheduler.graphs())}"
-        self.feed(Submitted(graph=graph, specs=tuple(data.draw(st.permutations(made))), key=graph))
+        graph = f"g{self.graphs}"
+        self.graphs += 1
+        past = tuple(self.past[name] for name in sorted(self.scheduler.unknown(made)))
+        self.feed(Submitted(graph=graph, specs=tuple(data.draw(st.permutations(made))), key=graph, past=past))
         assert self.scheduler.graph_of_key(graph) == graph
 
     @rule(slots=st.integers(1, 3))
@@ -116,10 +143,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), back=st.integers(1, 2))
     def stale_messages_change_nothing(self, data: st.DataObject, back: int) -> None:
         task = self.pick(data, list(self.scheduler.tasks.values()))
-        before = self.scheduler.snapshot()
+        before = self.whole()
         assert self.feed(Finished(task=task.id, attempt=task.attempt - back)) == []
         assert self.feed(Started(task=task.id, attempt=task.attempt + 1 - back, worker="w")) == []
-        assert self.scheduler.snapshot() == before
+        assert self.whole() == before
 
     @precondition(lambda self: self.scheduler.tasks)
     @rule(data=st.data(), subtree=st.booleans(), whole=st.booleans())
@@ -127,8 +154,36 @@ class SchedulerMachine(RuleBasedStateMachine):
         task = self.pick(data, list(self.scheduler.tasks.values()))
         event = CancelRequested(task=task.graph if whole else task.id, subtree=subtree)
         self.feed(event)
-        assert task.ended
-        assert self.feed(event) == []
+        if not self.scheduler.busy:
+            assert task.ended
+            assert self.feed(event) == []
+
+    @rule(step=st.sampled_from((0, 1, 3)))
+    def pace(self, step: int) -> None:
+        self.feed(Paced(step=step))
+
+    @precondition(lambda self: self.scheduler.busy)
+    @rule()
+    def advance(self) -> None:
+        self.feed(Advanced())
+
+    @precondition(lambda self: not self.scheduler.busy and self.pieces is None)
+    @rule(count=st.integers(1, 4))
+    def begin_a_picture(self, count: int) -> None:
+        self.expected = self.whole()
+        self.pieces = self.scheduler.still(0.0).pieces(count)
+
+    @precondition(lambda self: self.pieces is not None)
+    @rule()
+    def take_a_piece(self) -> None:
+        assert self.pieces is not None
+        piece = next(self.pieces, None)
+        if piece is not None:
+            self.taken.append(piece)
+            return
+        assert b"".join(self.taken) == self.expected
+        self.taken.clear()
+        self.pieces = None
 
     @precondition(lambda self: self.ended_badly())
     @rule(data=st.data())
@@ -137,7 +192,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         event = RetryRequested(task=task.id)
         try:
             self.scheduler.check(event, self.now)
-        except InvalidInput:
+        except (InvalidInput, Unavailable):
             # Refused; had it been journalled all the same, it must do no harm.
             self.journal.append(encode_event(event, self.now))
             for change in self.scheduler.handle(event, self.now):
@@ -153,7 +208,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += seconds
         self.feed(Ticked())
         due = self.scheduler.next_due()
+        while self.scheduler.step and due is not None and due <= self.now:
+            self.feed(Ticked())
+            due = self.scheduler.next_due()
         assert due is None or due > self.now
+
+    @rule(keep=st.sampled_from((0, 3)), old=st.sampled_from((0.0, 4.0)), limit=st.sampled_from((1, 5, 100)))
+    def archive(self, keep: int, old: float, limit: int) -> None:
+        graphs = self.scheduler.to_archive(keep, self.now - old, limit)
+        assert len(graphs) <= 1 or sum(len(graph.tasks) for graph in graphs) <= limit
+        for task in [task for graph in graphs for task in graph.tasks]:
+            self.past[task.id] = Past(task.id, task.state, task.failure.code if task.failure else "")
+            del self.known[task.id]
+        self.feed(Archived(graphs=tuple(graph.id for graph in graphs)))
+        assert not any(graph.id in self.scheduler.graphs() or self.scheduler.graph_of_key(graph.id) for graph in graphs)
 
     @precondition(lambda self: self.scheduler.tasks)
     @rule(data=st.data())
@@ -170,9 +238,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert not self.scheduler.running_tasks()
         assert all(task.lost == before + (not clean) for task, before in lost.items())
 
+    @precondition(lambda self: not self.scheduler.busy and self.pieces is None)
     @rule()
     def restore_from_a_snapshot(self) -> None:
-        data = self.scheduler.snapshot()
+        data = self.whole()
         restored = Scheduler.restore(data)
         assert restored.snapshot() == data
         assert restored.starts(FREE) == self.scheduler.starts(FREE)
@@ -191,16 +260,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         for task in self.scheduler.tasks.values():
             if task.state is not State.SUCCEEDED:
                 longest = max((edge.after.rest_s for edge in task.dependents), default=0.0)
-                assert task.rest_s == task.estimate_s + longest
+                path_s = task.estimate_s + longest
+                assert task.rest_s >= path_s if self.past else task.rest_s == path_s
 
     def teardown(self) -> None:
+        while self.pieces is not None:
+            self.take_a_piece()
         replayed = replay(self.journal)
-        assert replayed.snapshot() == self.scheduler.snapshot()
+        assert replayed.busy == self.scheduler.busy
+        while self.scheduler.busy:
+            assert replayed.handle(Advanced(), self.now) == self.feed(Advanced())
+        assert replayed.snapshot() == self.whole()
         assert replayed.starts(FREE) == self.scheduler.starts(FREE)
         self.drive_to_the_end()
+        while self.scheduler.busy:
+            self.feed(Advanced())
         assert all(task.state in END_STATES for task in self.scheduler.tasks.values())
         assert self.scheduler.next_due() is None
-        assert replay(self.journal).snapshot() == self.scheduler.snapshot()
+        assert replay(self.journal).snapshot() == self.whole()
 
     def drive_to_the_end(self) -> None:
         """Run everything, every third attempt without success."""
@@ -208,6 +285,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         while not all(task.ended for task in self.scheduler.tasks.values()):
             rounds += 1
             assert rounds < 1000, "something waits for ever"
+            while self.scheduler.busy:
+                self.feed(Advanced())
             for offer in self.scheduler.starts(FREE):
                 self.start(offer)
             for task in self.scheduler.running_tasks():
@@ -224,3 +303,20 @@ SchedulerMachine.TestCase.settings = settings(
     max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestScheduler = SchedulerMachine.TestCase
+
+
+class PicturedMachine(SchedulerMachine):
+    """A picture is under way all the time: a task before each event."""
+
+    @invariant()
+    def a_picture_is_under_way(self) -> None:
+        if self.pieces is not None:
+            self.take_a_piece()
+        elif not self.scheduler.busy:
+            self.expected = self.whole()
+            self.pieces = self.scheduler.still(0.0).pieces(1)
+            self.take_a_piece()
+
+
+PicturedMachine.TestCase.settings = settings(SchedulerMachine.TestCase.settings, max_examples=100)
+TestPicture = PicturedMachine.TestCase
