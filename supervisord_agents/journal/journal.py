@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from supervisord_agents.errors import DiskFull, InvalidInput, JournalError
@@ -156,10 +157,11 @@ class Journal:
             self._check_usable()
             self._space.reclaim()
 
-    def write_snapshot(self, payload: bytes, sequence: int) -> None:
+    def write_snapshot(self, payload: bytes | Iterable[bytes], sequence: int) -> None:
         """Make the state after record `sequence` durable, then remove what it replaces: older snapshots, segments wholly covered.
 
-        Raises DiskFull or JournalError if it cannot be written; the journal goes on as it was.
+        The payload may come in pieces. Raises DiskFull or JournalError if it cannot be written, or what the pieces raise; the
+        journal goes on as it was.
         """
         with self._snapshot_lock:
             if self._closed:
@@ -167,8 +169,8 @@ class Journal:
             if sequence > self._durable:
                 raise JournalError(f"record {sequence} is not durable yet: a snapshot must not run ahead of the records.")
             try:
-                snapshots.write(self._directory, snapshots.Snapshot(sequence, payload), self._files)
-                self._snapshot_bytes = len(payload)
+                pieces = (payload,) if isinstance(payload, bytes) else payload
+                self._snapshot_bytes = snapshots.write(self._directory, sequence, pieces, self._files)
                 self._remove_replaced(sequence)
             except OSError as error:
                 raise _no_snapshot(self._directory, error) from error

@@ -1,8 +1,9 @@
 """Snapshots: the state as of one record, so that the records up to it need not be kept.
 
-    magic "ASUPSNP1" | u32 version | u32 crc32 of the rest | u64 length | u64 sequence | payload
+    magic "ASUPSNP1" | u32 version | u32 crc32 | u64 length | u64 sequence | payload
 
-Little-endian; one file a snapshot, named by its sequence.
+Little-endian; one file a snapshot, named by its sequence. The checksum is that of the payload, then length and sequence: the
+length is known last. In version 1 it was that of length, sequence and payload.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import re
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +20,9 @@ from supervisord_agents.journal.files import Files
 from supervisord_agents.journal.segment import Damage
 
 MAGIC = b"ASUPSNP1"
-VERSION = 1
+VERSION = 2
+SYNC_BYTES = 1024 * 1024
+"""Written and not yet synced: one sync of all would hold up those of the records for long."""
 HEADER = struct.Struct("<8sIIQQ")
 _HEADER_CHECKED = struct.Struct("<QQ")
 TEMPORARY_NAME = "snapshot.new"
@@ -55,24 +59,36 @@ def newest_readable(directory: Path) -> Snapshot | None:
     return None
 
 
-def write(directory: Path, snapshot: Snapshot, files: Files) -> None:
-    """Return when the snapshot is durable under its name. Raises OSError, and then nothing that was there is touched."""
+def write(directory: Path, sequence: int, pieces: Iterable[bytes], files: Files) -> int:
+    """Return when the state after record `sequence` is durable under its name; gives its size in bytes.
+
+    Its bytes come in pieces, and go to the disk as they come. Raises OSError, or what the pieces raise, and then nothing that was
+    there is touched.
+    """
     temporary = directory / TEMPORARY_NAME
-    lengths = _HEADER_CHECKED.pack(len(snapshot.payload), snapshot.sequence)
-    crc = zlib.crc32(snapshot.payload, zlib.crc32(lengths))
+    length = crc = unsynced = 0
     descriptor = files.create(temporary)
     try:
-        files.write(descriptor, HEADER.pack(MAGIC, VERSION, crc, len(snapshot.payload), snapshot.sequence), 0)
-        files.write(descriptor, snapshot.payload, HEADER.size)
+        for piece in pieces:
+            files.write(descriptor, piece, HEADER.size + length)
+            length += len(piece)
+            unsynced += len(piece)
+            crc = zlib.crc32(piece, crc)
+            if unsynced >= SYNC_BYTES:
+                unsynced = 0
+                files.sync_data(descriptor)
+        crc = zlib.crc32(_HEADER_CHECKED.pack(length, sequence), crc)
+        files.write(descriptor, HEADER.pack(MAGIC, VERSION, crc, length, sequence), 0)
         files.sync(descriptor)
-        files.rename(temporary, directory / snapshot_name(snapshot.sequence))
-    except OSError:
+        files.rename(temporary, directory / snapshot_name(sequence))
+    except BaseException:
         with contextlib.suppress(OSError):
             files.remove(temporary)
         raise
     finally:
         files.close(descriptor)
     files.sync_directory(directory)
+    return length
 
 
 def read(path: Path) -> Snapshot:
@@ -84,9 +100,11 @@ def read(path: Path) -> Snapshot:
     if magic == MAGIC and version > VERSION:
         raise _damaged(path, f"it is of format {version}, this version reads up to {VERSION}")
     payload = data[HEADER.size :]
-    if magic != MAGIC or version != VERSION or length != len(payload):
+    if magic != MAGIC or not 1 <= version <= VERSION or length != len(payload):
         raise _damaged(path, "the header does not check")
-    if zlib.crc32(payload, zlib.crc32(_HEADER_CHECKED.pack(length, sequence))) != crc:
+    lengths = _HEADER_CHECKED.pack(length, sequence)
+    checked = (lengths, payload) if version == 1 else (payload, lengths)
+    if zlib.crc32(checked[1], zlib.crc32(checked[0])) != crc:
         raise _damaged(path, "it does not check")
     if path.name != snapshot_name(sequence):
         raise _damaged(path, f"it holds the state after record {sequence}, its name says otherwise")
