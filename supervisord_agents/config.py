@@ -42,6 +42,7 @@ class Daemon(Table, frozen=True):
     max_tasks_per_graph: Count = 10_000
     max_pending_tasks: Count = 1_000_000
     orphan_grace_s: Seconds = 300.0
+    stall_s: Annotated[float, Meta(ge=0, le=3600)] = 0.05
 
 
 class Journal(Table, frozen=True):
@@ -57,6 +58,10 @@ class Tasks(Table, frozen=True):
     backoff_s: Seconds = 1.0
     output_limit_bytes: Annotated[int, Meta(ge=1024, le=7 * MIB)] = 4 * MIB
     log_limit_bytes: Annotated[int, Meta(ge=0)] = 16 * MIB
+    keep_ended: Annotated[int, Meta(ge=0)] = 100_000
+    keep_ended_s: Seconds = 7 * 86400.0
+    archive_s: Seconds = 0.0
+    archive_bytes: Annotated[int, Meta(ge=0)] = 0
 
 
 class Pool(Table, frozen=True):

@@ -55,12 +55,13 @@ def _facts(reply: StatusReply, now: float) -> list[list[Cell]]:
         "supervisor": up,
         "new tasks": accepting,
         "last start": recovery(reply.recovery),
-        "tasks": _counts(reply.counts),
+        "tasks": _counts(reply.counts) + (f"; {reply.archived:,} archived" if reply.archived else ""),
         "pools": " · ".join(_pool(pool) for pool in reply.pools),
         "sandbox": sandbox(reply.enforcement),
         "journal": f"{render.size(reply.journal_bytes)}, last record {reply.journal_sequence}, in {reply.state_dir}",
         "disk": f"{render.size(reply.disk_free_bytes)} free",
         "itself": f"{render.size(reply.rss_bytes)} of memory, {render.duration(reply.cpu_seconds)} of CPU",
+        "loop": _loop(reply),
         "models": usage(reply.usage) or "not used",
     }
     return [[Span(name, Style.FAINT), value] for name, value in rows.items()]
@@ -90,6 +91,13 @@ def sandbox(enforcement: dict[str, str]) -> Cell:
     if not missing:
         return Span(f"all {on} layers on", Style.GOOD)
     return Span(f"{on} layers on, off: {', '.join(missing)} (see: agentctl doctor)", Style.WARNING)
+
+
+def _loop(reply: StatusReply) -> Cell:
+    longest = f"longest pause {reply.longest_pause_s * 1000:.0f} ms"
+    if not reply.stalls:
+        return longest
+    return Span(f"{render.plural(reply.stalls, 'stall')}, {longest} (the log names what held it up)", Style.WARNING)
 
 
 def _counts(counts: dict[str, int]) -> str:

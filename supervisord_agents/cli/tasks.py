@@ -179,7 +179,7 @@ def cancel(session: Session, arguments: argparse.Namespace) -> Exit:
         output.value(reply)
     elif reply.cancelled:
         output.lines([name] for name in reply.cancelled)
-        output.note(f"{render.plural(len(reply.cancelled), 'task')} cancelled")
+        output.note(f"{render.plural(max(reply.count, len(reply.cancelled)), 'task')} cancelled")
     else:
         output.note("nothing to cancel: it had ended before")
     return Exit.OK
@@ -192,5 +192,5 @@ def retry(session: Session, arguments: argparse.Namespace) -> Exit:
         output.value(reply)
     else:
         output.lines([name] for name in reply.tasks)
-        output.note(f"{render.plural(len(reply.tasks), 'task')} will run again")
+        output.note(f"{render.plural(max(reply.count, len(reply.tasks)), 'task')} will run again")
     return Exit.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from supervisord_agents.daemon.workspaces import Workspaces
 from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.workers.agents.registry import AgentRegistry
 
+AT_ONCE = 250
+"""Tasks looked at in one turn of the loop."""
 DEFAULT_POOL = "standard"
 MAX_SPEC_BYTES = 4 * 1024 * 1024
 """Of one encoded task: half a frame, so that it fits into the worker's with its dependencies' outputs."""
@@ -32,6 +35,22 @@ class Admission:
 
         Raises InvalidInput (or SandboxRefused for a missing program), naming the field.
         """
+        self._refuse_too_many(tasks)
+        seen = _Seen(uid)
+        return tuple([self._complete(spec, index, seen) for index, spec in enumerate(normalise(tasks))])
+
+    async def admit_many(self, tasks: list[TaskSpec], uid: int) -> tuple[TaskSpec, ...]:
+        """The same for a graph of very many; the loop goes on in between."""
+        self._refuse_too_many(tasks)
+        seen = _Seen(uid)
+        specs: list[TaskSpec] = []
+        for index, spec in enumerate(normalise(tasks)):
+            specs.append(self._complete(spec, index, seen))
+            if index % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        return tuple(specs)
+
+    def _refuse_too_many(self, tasks: list[TaskSpec]) -> None:
         limit = self._config.daemon.max_tasks_per_graph
         if len(tasks) > limit:
             raise InvalidInput(
@@ -39,8 +58,6 @@ class Admission:
                 field="tasks",
                 hint="Submit it in parts: a task may depend on an earlier graph's tasks by their full ids.",
             )
-        seen = _Seen(uid)
-        return tuple([self._complete(spec, index, seen) for index, spec in enumerate(normalise(tasks))])
 
     def _complete(self, spec: TaskSpec, index: int, seen: _Seen) -> TaskSpec:
         try:

@@ -27,6 +27,7 @@ from supervisord_agents.core.events import Restarted
 from supervisord_agents.daemon import fork_server, recovery
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
+from supervisord_agents.daemon.archivist import Archivist
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.daemon.ends import Ends
@@ -43,6 +44,7 @@ from supervisord_agents.journal.files import REAL_FILES, Files, make_directory
 from supervisord_agents.journal.journal import Journal
 from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.observe import logging, notify
+from supervisord_agents.observe.stalls import StallWatch
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.meters import Meters
@@ -53,8 +55,9 @@ from supervisord_agents.workers.pool import Pools
 
 ROOM_RETRY_S = 5.0
 """How often a daemon that cannot start on a full disk tries again."""
-COLLECT_RARELY = (20_000, 20, 20)
-"""A task is some ten objects that live long: with the default thresholds the collector takes as long as scheduling does."""
+COLLECT_RARELY = (20_000, 5, 1_000_000)
+"""Of gc.set_threshold. Tasks are out of the collector's sight (core.task), but with a million of them there are a million lists:
+what is old is looked through by Upkeep, while that is quick, and never on its own."""
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 log = structlog.get_logger()
 
@@ -216,7 +219,9 @@ async def _serve(
         journal_bytes=lambda: journal.size_bytes,
         journal_accepting=lambda: journal.accepting,
         notes=[],
+        stalls=StallWatch(config.daemon.stall_s),
     )
+    archivist = Archivist(config, engine, results, logs, state_dir / "archive.db")
     upkeep = Upkeep(config, engine, committer, journal, results, facts, on_space=attempts.slots_changed)
     handlers = Handlers(
         engine,
@@ -228,6 +233,7 @@ async def _serve(
         logs,
         feed,
         waiters,
+        archivist,
         facts,
         config.daemon.max_pending_tasks,
     )
@@ -239,12 +245,15 @@ async def _serve(
         allowed_uids=config.daemon.allowed_uids,
         allowed_gids=config.daemon.allowed_gids,
     )
-    async with _background([engine.run(), upkeep.run(), _spawner_lives(spawner)], stop) as failed:
+    async with _background([engine.run(), upkeep.run(), archivist.run(), _spawner_lives(spawner)], stop) as failed:
         await gateway.start()
         facts.recovery = await _recover(engine, attempts, ends, replayed, spawner, state_dir, watch)
+        await archivist.open()
         gc.freeze()
+        facts.stalls.start()
         attempts.start()
         upkeep.start()
+        archivist.start()
         sockets = notify.listen_sockets()
         await server.start(configuration.socket_path(config), sockets[0] if sockets else None)
         notify.ready(in_words(engine.scheduler.counts))
@@ -258,6 +267,8 @@ async def _serve(
         await ends.recorded()
         await gateway.aclose()
         await upkeep.finish(in_order=not failed)
+        facts.stalls.stop()
+    await archivist.aclose()
     if not stop.leaving:
         await spawner.aclose()
     logs.close_all()
@@ -344,6 +355,7 @@ async def _recover(
     requeued = sum(task.id not in kept for task in engine.scheduler.running_tasks())
     if requeued:
         engine.feed(Restarted(clean=replayed.clean, kept=tuple(kept)))
+    engine.resume()
     await engine.settled()
     recovery.clear(state_dir / "workers", attempts.workers)
     report = Recovery(

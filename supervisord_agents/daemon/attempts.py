@@ -144,6 +144,8 @@ class Attempts:
         self._logs.close(change.task)
 
     def _ended(self, change: Changed) -> None:
+        if not change.attempt:
+            return  # It never ran. A cancellation ends such by the thousand; who asked for it is logged.
         failure = change.failure
         log.info(
             "task_ended",

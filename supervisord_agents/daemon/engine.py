@@ -15,13 +15,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
-from supervisord_agents.core.events import AnyEvent, Decision, encode_event
+from supervisord_agents.core.backlog import Work
+from supervisord_agents.core.events import Advanced, AnyEvent, Decision, Paced, encode_event
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.errors import DiskFull, JournalError
 from supervisord_agents.journal.committer import Committer
 from supervisord_agents.journal.journal import again
 
+STEP = 1_000
+"""Tasks and edges that one event looks at, once there are more tasks than that (core.backlog)."""
+RELEASE_AT_ONCE = 128
+"""Decisions carried out in one turn of the loop: the end of a task costs some 50 µs."""
 log = structlog.get_logger()
 Release = Callable[[int, Decision], None]
 T = TypeVar("T")
@@ -56,12 +61,17 @@ class Engine:
         self._committer = committer
         self._release = release
         self._held: deque[tuple[int, list[Decision]]] = deque()
+        self._carried_out = 0
+        """Decisions of the first that is held."""
         self._broken = asyncio.Event()
         self._appended = committer.durable
         self._released = committer.durable
         self._waiting: deque[tuple[int, asyncio.Future[Any], Any]] = deque()
         """Sequence, who waits for it, and what they are given."""
         self._failure: JournalError | None = None
+        self._pump: asyncio.Task[None] | None = None
+        """Carries out the scheduler's backlog, while there is one."""
+        self._stepped = asyncio.Event()
         committer.news = self._advance
 
     @property
@@ -98,7 +108,48 @@ class Engine:
         except Exception as error:
             raise self._fail(_not_applied(event, sequence, error)) from error
         self._held.append((sequence, decisions))
+        self.resume()
         return Fed(sequence, decisions)
+
+    def resume(self) -> None:
+        """See to it that the scheduler works in steps once that matters, and that what it has left to do is done."""
+        scheduler = self.scheduler
+        if scheduler.busy and self._pump is None:
+            self._pump = self._loop.create_task(self._carry_out_backlog())
+        elif scheduler.step != STEP and len(scheduler.tasks) > STEP:
+            self.feed(Paced(step=STEP))
+
+    async def _carry_out_backlog(self) -> None:
+        try:
+            while self.scheduler.busy:
+                await self.released(self.feed(Advanced()).sequence)
+                self._tell_of_step()
+        except JournalError as error:
+            log.error("backlog_left", error=str(error), kept="in the journal, for the next start")
+        finally:
+            self._pump = None
+            self._tell_of_step()
+
+    def _tell_of_step(self) -> None:
+        stepped, self._stepped = self._stepped, asyncio.Event()
+        stepped.set()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise again(self._failure)
+
+    async def idle(self) -> None:
+        """Return when the scheduler has no backlog; raises JournalError if the engine failed before that."""
+        while self.scheduler.busy:
+            self._check()
+            await self._stepped.wait()
+
+    async def carried_out(self, work: Work) -> None:
+        """Return when all that it changes is released; raises JournalError if the engine failed before that."""
+        while not work.over:
+            self._check()
+            await self._stepped.wait()
+        await self.settled()
 
     async def released(self, sequence: int) -> None:
         """Return when the record is durable and all that follows from it has been carried out.
@@ -150,12 +201,22 @@ class Engine:
             self._fail(again(self._committer.failure))
 
     def _release_durable(self) -> None:
-        durable = self._committer.durable
-        while self._held and self._held[0][0] <= durable:
-            sequence, decisions = self._held.popleft()
-            for decision in decisions:
+        durable, left = self._committer.durable, RELEASE_AT_ONCE
+        while left > 0 and self._held and self._held[0][0] <= durable:
+            sequence, decisions = self._held[0]
+            some = decisions
+            if self._carried_out or len(decisions) > left:
+                some = decisions[self._carried_out : self._carried_out + left]
+            for decision in some:
                 self._carry_out(sequence, decision)
-            self._released = sequence
+            left -= len(some)
+            self._carried_out += len(some)
+            if self._carried_out == len(decisions):
+                self._held.popleft()
+                self._carried_out = 0
+                self._released = sequence
+        if left <= 0 and self._held and self._held[0][0] <= durable:
+            self._loop.call_soon(self._advance)
         while self._waiting and self._waiting[0][0] <= self._released:
             _, future, answer = self._waiting.popleft()
             if not future.done():

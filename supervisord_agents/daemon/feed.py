@@ -38,7 +38,8 @@ class Feed:
     """
 
     def __init__(self, snapshot_sequence: int) -> None:
-        self._ring: deque[tuple[Token, Item]] = deque()
+        self._ring: deque[tuple[Token, Changed]] = deque()
+        """Items are made of them only for who reads them."""
         # A token of the snapshot's own record may have been followed by more items of it, which are gone.
         start: Token = (snapshot_sequence + 1, 0) if snapshot_sequence else (0, 0)
         self._forgotten = start
@@ -50,19 +51,11 @@ class Feed:
         """A durable change of state."""
         index = self._last[1] + 1 if self._last[0] == sequence else 1
         self._last = (sequence, index)
-        item = Item(
-            kind="state",
-            token=f"{sequence}.{index}",
-            at=change.at,
-            task=change.task,
-            state=change.after,
-            attempt=change.attempt,
-            failure=change.failure,
-        )
-        self._ring.append((self._last, item))
+        self._ring.append((self._last, change))
         if len(self._ring) > RING_ITEMS:
             self._forgotten, _ = self._ring.popleft()
-        self._publish(item)
+        if self._subscribers:
+            self._publish(_item(self._last, change))
 
     def transient(self, item: Item) -> None:
         """Progress or output: told to those who listen now, kept for nobody."""
@@ -104,7 +97,19 @@ class Feed:
         token = _parse(after)
         if token < self._forgotten or token > self._last:
             yield Item(kind="gap", token=self.token, at=0.0, message="older items are gone: list the tasks again.")
-        yield from (item for place, item in self._ring if place > token)
+        yield from (_item(place, change) for place, change in self._ring if place > token)
+
+
+def _item(place: Token, change: Changed) -> Item:
+    return Item(
+        kind="state",
+        token=f"{place[0]}.{place[1]}",
+        at=change.at,
+        task=change.task,
+        state=change.after,
+        attempt=change.attempt,
+        failure=change.failure,
+    )
 
 
 class _Subscriber:

@@ -8,25 +8,28 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
+import structlog
 
 from supervisord_agents import __version__
 from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
 from supervisord_agents.core.model import END_STATES, State
-from supervisord_agents.core.task import full_id
+from supervisord_agents.core.task import Task, full_id
 from supervisord_agents.daemon import views
-from supervisord_agents.daemon.admission import Admission
+from supervisord_agents.daemon.admission import AT_ONCE, Admission
+from supervisord_agents.daemon.archivist import ArchivedTask, Archivist
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.waiters import Waiters
-from supervisord_agents.errors import InvalidInput, QueueFull, Unavailable
+from supervisord_agents.errors import InvalidInput, NotFound, QueueFull, Unavailable
+from supervisord_agents.observe.stalls import StallWatch
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.results import ResultStore
@@ -36,6 +39,9 @@ from supervisord_agents.workers.pool import Pools
 MAX_WAIT_S = 24 * 3600.0
 MAX_LOG_CHUNK_BYTES = 1024 * 1024
 MAX_LOG_OFFSET = 2**62
+MAX_NAMED = 10_000
+"""Tasks that an answer names: more would not fit into a frame."""
+log = structlog.get_logger()
 _ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _ID_LETTERS = bytes(ord(_ID_ALPHABET[byte % len(_ID_ALPHABET)]) for byte in range(256))
 """From a random byte to a letter."""
@@ -57,6 +63,7 @@ class Facts(msgspec.Struct, kw_only=True):
     journal_bytes: Callable[[], int]
     journal_accepting: Callable[[], bool]
     notes: list[str]
+    stalls: StallWatch
     stopping: bool = False
 
 
@@ -74,6 +81,7 @@ class Handlers:
         logs: LogStore,
         feed: Feed,
         waiters: Waiters,
+        archivist: Archivist,
         facts: Facts,
         max_pending: int,
     ) -> None:
@@ -87,6 +95,7 @@ class Handlers:
         self._logs = logs
         self._feed = feed
         self._waiters = waiters
+        self._archivist = archivist
         self._facts = facts
         self._max_pending = max_pending
         self._process = psutil.Process()
@@ -108,9 +117,52 @@ class Handlers:
         return self._table[type(request)](request, peer)
 
     def subscribe(self, request: m.Subscribe, peer: Peer) -> AsyncGenerator[m.Item, None]:
-        """Raises NotFound or InvalidInput for a name that is no graph or task, or a token that is none."""
-        only = views.resolve_target(self._scheduler, request.graph, "graph") if request.graph else ""
+        """Raises NotFound or InvalidInput for a name that is no graph or task, or a token that is none.
+
+        Nothing more happens to what is archived: only names of what is in memory are known here.
+        """
+        only = views.one_of(self._scheduler.resolve(request.graph), request.graph, "graph") if request.graph else ""
         return self._feed.subscribe(request.after, only, request.logs)
+
+    # Names: what is in memory comes before what is archived
+
+    async def _resolve_target(self, name: str, field: str = "task") -> str:
+        """The task id or graph id behind an id or an unambiguous prefix of one; raises NotFound or InvalidInput."""
+        found = self._scheduler.resolve(name)
+        if found != [name]:
+            found = list(dict.fromkeys([*found, *await self._archivist.resolve(name)]))
+            found = [name] if name in found else found
+        return views.one_of(found, name, field)
+
+    async def _resolve(self, name: str, field: str = "task") -> list[str]:
+        """The task ids behind such a name: one, or all of a graph; raises NotFound or InvalidInput."""
+        target = await self._resolve_target(name, field)
+        if "." in target:
+            return [target]
+        names = self._scheduler.graph_tasks(target) or await self._archivist.names(target)
+        if not names:
+            raise views.no_graph(target)
+        return names
+
+    async def _resolve_one(self, name: str) -> ArchivedTask:
+        """The one task behind a name; raises NotFound or InvalidInput. One in memory is given with its edges."""
+        found = await self._resolve(name)
+        if len(found) > 1:
+            raise views.a_graph(name, found)
+        task = self._scheduler.tasks.get(found[0])
+        if task is not None:
+            return ArchivedTask(task, {edge.before.id: edge.before.state for edge in task.dependencies}, task.dependent_ids)
+        archived = await self._archivist.task(found[0])
+        if archived is None:
+            raise NotFound(f"the task {found[0]} has just been removed from the archive.", field="task")
+        return archived
+
+    async def _tasks(self, names: Sequence[str]) -> list[Task]:
+        """Of full ids; without what is removed from the archive meanwhile."""
+        tasks = {name: task for name in names if (task := self._scheduler.tasks.get(name)) is not None}
+        archived = await self._archivist.tasks([name for name in names if name not in tasks])
+        tasks |= {task.id: task for task in archived}
+        return [tasks[name] for name in names if name in tasks]
 
     # Changing
 
@@ -120,15 +172,58 @@ class Handlers:
         if known is not None:
             duplicate = m.SubmitReply(graph=known, tasks=self._scheduler.graph_tasks(known), duplicate=True)
             return self._engine.answer(self._engine.sequence, duplicate)
+        if len(request.tasks) > AT_ONCE or not self._archivist.empty:
+            return self._submit_with_pauses(request, peer)
         self._refuse_if_full(len(request.tasks))
         specs = self._admission.admit(request.tasks, peer.uid)
         event = Submitted(graph=self._new_graph_id(), specs=specs, key=request.key, client=str(peer.uid))
         self._scheduler.check(event, self._engine.clock.now())
+        return self._take(event)
+
+    async def _submit_with_pauses(self, request: m.Submit, peer: Peer) -> m.SubmitReply:
+        """Of very many tasks, or where the archive has to be asked for the key, the dependencies and a free id."""
+        known = await self._known(request.key)
+        if known is not None:
+            return known
+        self._refuse_if_full(len(request.tasks))
+        specs = await self._admission.admit_many(request.tasks, peer.uid)
+        graph = self._new_graph_id()
+        while await self._archivist.names(graph):
+            graph = self._new_graph_id()
+        while True:
+            moves = self._archivist.moves
+            past = await self._archivist.past(self._scheduler.unknown(specs))
+            event = Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid), past=past)
+            known = await self._known(request.key)
+            if known is not None:
+                return known
+            try:
+                for _ in self._scheduler.checks(event):
+                    await asyncio.sleep(0)
+            except InvalidInput as error:
+                if error.field != "key":
+                    raise
+                continue  # the same was submitted meanwhile
+            if moves == self._archivist.moves:
+                break  # else a dependency, or the key, may have left memory since
+        self._refuse_if_full(len(request.tasks))
+        return await self._take(event)
+
+    def _take(self, event: Submitted) -> Awaitable[m.SubmitReply]:
         fed = self._engine.feed(event, urgent=False)
         if any(isinstance(change, Changed) and change.after is _READY for change in fed.decisions):
             self._attempts.slots_changed()
-        reply = m.SubmitReply(graph=event.graph, tasks=[full_id(event.graph, spec.id) for spec in specs])
+        reply = m.SubmitReply(graph=event.graph, tasks=[full_id(event.graph, spec.id) for spec in event.specs])
         return self._engine.answer(fed.sequence, reply)
+
+    async def _known(self, key: str) -> m.SubmitReply | None:
+        """The answer for a key that was used before."""
+        graph = self._scheduler.graph_of_key(key) if key else None
+        graph = graph or await self._archivist.graph_of_key(key)
+        if graph is None:
+            return None
+        await self._engine.settled()
+        return m.SubmitReply(graph=graph, tasks=await self._resolve(graph), duplicate=True)
 
     def _refuse_if_full(self, count: int) -> None:
         if self._facts.stopping:
@@ -148,42 +243,68 @@ class Handlers:
         return graph if not self._scheduler.has_graph(graph) else self._new_graph_id()
 
     async def _cancel(self, request: m.Cancel, peer: Peer) -> m.CancelReply:
-        target = views.resolve_target(self._scheduler, request.task)
+        target = await self._resolve_target(request.task)
+        if target not in self._scheduler.tasks and not self._scheduler.graph_tasks(target):
+            return m.CancelReply(cancelled=[])  # It has ended, and is archived.
         event = CancelRequested(task=target, subtree=request.subtree, reason=request.reason)
         self._scheduler.check(event, self._engine.clock.now())
-        fed = self._engine.feed(event)
-        await self._engine.released(fed.sequence)
-        ended = [change.task for change in fed.decisions if isinstance(change, Changed) and change.after in END_STATES]
-        return m.CancelReply(cancelled=sorted(ended))
+        names = await self._done(event)
+        log.info("cancelled", request=request.task, tasks=len(names), uid=peer.uid)
+        return m.CancelReply(cancelled=sorted(names[:MAX_NAMED]), count=len(names))
 
-    async def _retry(self, request: m.Retry, peer: Peer) -> m.RetryReply:
-        task = views.resolve_one(self._scheduler, request.task)
-        event = RetryRequested(task=task.id)
-        self._scheduler.check(event, self._engine.clock.now())
+    async def _done(self, event: CancelRequested | RetryRequested) -> list[str]:
+        """Feed it; return when all that it changes is released, with the full ids of the tasks."""
+        before = self._scheduler.newest_work
         fed = self._engine.feed(event)
         self._attempts.slots_changed()
+        work = self._scheduler.newest_work
+        if work is not None and work is not before:
+            await self._engine.carried_out(work)
+            self._attempts.slots_changed()
+            return work.names
         await self._engine.released(fed.sequence)
-        revived = [change.task for change in fed.decisions if isinstance(change, Changed) and change.before in END_STATES]
-        return m.RetryReply(tasks=sorted(revived))
+        changes = [change for change in fed.decisions if isinstance(change, Changed)]
+        if isinstance(event, CancelRequested):
+            return [change.task for change in changes if change.after in END_STATES]
+        return [change.task for change in changes if change.before in END_STATES]
+
+    async def _retry(self, request: m.Retry, peer: Peer) -> m.RetryReply:
+        await self._engine.idle()
+        task = (await self._resolve_one(request.task)).task
+        if task.id not in self._scheduler.tasks:
+            raise InvalidInput(
+                f"task {task.id} ended long ago and is archived; it is not run again.",
+                field="task",
+                kept="Its result and its log are kept.",
+                hint="Submit it anew: `agentctl show` has its specification.",
+            )
+        event = RetryRequested(task=task.id)
+        self._scheduler.check(event, self._engine.clock.now())
+        names = await self._done(event)
+        return m.RetryReply(tasks=sorted(names[:MAX_NAMED]), count=len(names))
 
     # Reading; nothing is told that is not durable
 
     async def _list(self, request: m.ListTasks, peer: Peer) -> m.ListReply:
         await self._engine.settled()
-        return views.page(self._scheduler, request, self._attempts.progress)
+        reply = await views.page(self._scheduler, self._archivist, request, self._attempts.progress)
+        await self._engine.settled()
+        return reply
 
     async def _show(self, request: m.Show, peer: Peer) -> m.ShowReply:
-        await self._engine.settled()
-        task = views.resolve_one(self._scheduler, request.task)
-        return m.ShowReply(
+        found = await self._resolve_one(request.task)
+        task = found.task
+        reply = m.ShowReply(
             task=views.view(task, self._attempts.progress),
             spec=task.spec,
-            dependencies={edge.before.id: edge.before.state for edge in task.dependencies},
-            dependents=task.dependent_ids,
+            dependencies=found.dependencies,
+            dependents=found.dependents,
             history=[msgspec.structs.asdict(moment) for moment in task.history],
             result_path=str(self._results.path(task.id)),
             log_path=str(self._logs.path(task.id)),
         )
+        await self._engine.settled()
+        return reply
 
     async def _wait(self, request: m.Wait, peer: Peer) -> m.WaitReply:
         if request.mode not in ("any", "all"):
@@ -192,18 +313,20 @@ class Handlers:
             raise InvalidInput(f"must be from 0 to {MAX_WAIT_S:.0f}.", field="timeout_s")
         if not request.tasks:
             raise InvalidInput("must name at least one task.", field="tasks")
-        found = (views.resolve(self._scheduler, item, f"tasks[{index}]") for index, item in enumerate(request.tasks))
+        found = [await self._resolve(item, f"tasks[{index}]") for index, item in enumerate(request.tasks)]
         names = list(dict.fromkeys(name for some in found for name in some))
         done = await self._wait_for(names, request.mode, request.timeout_s)
         await self._engine.settled()
-        tasks = [self._scheduler.tasks[name] for name in names]
-        return m.WaitReply(done=done, tasks=views.rows(tasks, self._attempts.progress))
+        tasks = await self._tasks(names)
+        reply = m.WaitReply(done=done, tasks=await views.rows(tasks, self._attempts.progress))
+        await self._engine.settled()
+        return reply
 
     async def _wait_for(self, names: list[str], mode: str, timeout_s: float) -> bool:
         tasks = self._scheduler.tasks
         with self._waiters.watch(names) as watch:
             # After the watch has begun: an end in between is in both.
-            watch.open.difference_update([name for name in names if tasks[name].state in END_STATES])
+            watch.open.difference_update([name for name in names if name not in tasks or tasks[name].ended])
             enough = len(names) - 1 if mode == "any" else 0
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -213,16 +336,17 @@ class Handlers:
             return len(watch.open) <= enough
 
     async def _result(self, request: m.GetResult, peer: Peer) -> m.ResultReply:
+        task = (await self._resolve_one(request.task)).task
+        reply = m.ResultReply(result=self._ends.answer(task), path=str(self._results.path(task.id)))
         await self._engine.settled()
-        task = views.resolve_one(self._scheduler, request.task)
-        return m.ResultReply(result=self._ends.answer(task), path=str(self._results.path(task.id)))
+        return reply
 
     async def _get_logs(self, request: m.GetLogs, peer: Peer) -> m.LogsReply:
         if not 0 <= request.offset <= MAX_LOG_OFFSET:
             raise InvalidInput(f"must be from 0 to {MAX_LOG_OFFSET}.", field="offset")
         if not 1 <= request.limit_bytes <= MAX_LOG_CHUNK_BYTES:
             raise InvalidInput(f"must be from 1 to {MAX_LOG_CHUNK_BYTES}.", field="limit_bytes")
-        task = views.resolve_one(self._scheduler, request.task)
+        task = (await self._resolve_one(request.task)).task
         ended = task.state in END_STATES
         await self._engine.settled()
         data, size = self._logs.read(task.id, request.offset, request.limit_bytes)
@@ -251,7 +375,10 @@ class Handlers:
             rss_bytes=self._process.memory_info().rss,
             enforcement=facts.enforcement,
             usage=self._attempts.consumed,
-            notes=[*facts.notes, *self._waiting_without_pool()],
+            archived=sum(self._archivist.counts.values()),
+            stalls=facts.stalls.stalls,
+            longest_pause_s=facts.stalls.longest_s,
+            notes=[*facts.notes, *self._waiting_without_pool(), *filter(None, [self._archivist.note])],
         )
 
     def _waiting_without_pool(self) -> list[str]:

@@ -7,6 +7,7 @@ way round an attempt could run twice.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Container
 from pathlib import Path
@@ -20,12 +21,16 @@ from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.snapshot import taken_at
 from supervisord_agents.errors import JournalCorrupt, SupervisorError
 from supervisord_agents.journal.recovery import Recovered
+from supervisord_agents.observe import notify
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.emptying import empty
 from supervisord_agents.workers.nest import end_left
 
 CLEAR_S = 10.0
 """For the directory of one worker: those of older versions had one inside that a task could fill."""
+TOLD_RECORDS = 50_000
+PATIENCE_S = 300.0
+"""The service manager hears of a start that takes long after so many records, and waits so long for the next word."""
 log = structlog.get_logger()
 
 
@@ -50,12 +55,26 @@ def replay(recovered: Recovered, changed: Callable[[int, Changed], None]) -> Rep
     """Rebuild the scheduler: snapshot, then every record after it through the same `handle` that made it.
 
     `changed` is told of every change of state, with the sequence of its record. Raises JournalCorrupt for a record that is no
-    event, or that cannot be applied.
+    event, or that cannot be applied. The service manager is asked to be patient.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # Nothing of what is made here is garbage.
+    try:
+        replayed = _restored(recovered)
+        _replay_records(recovered, replayed, changed)
+    finally:
+        if collecting:
+            gc.enable()
+    return replayed
+
+
+def _restored(recovered: Recovered) -> Replayed:
+    """The state of the snapshot."""
     scheduler, last_at = Scheduler(), 0.0
     if recovered.snapshot is not None:
+        notify.starting("reading the snapshot", PATIENCE_S)
         scheduler, last_at = Scheduler.restore(recovered.snapshot), taken_at(recovered.snapshot)
-    replayed = Replayed(
+    return Replayed(
         scheduler=scheduler,
         finished={},
         ended=set(),
@@ -65,27 +84,39 @@ def replay(recovered: Recovered, changed: Callable[[int, Changed], None]) -> Rep
         clean=recovered.clean,
         torn_bytes=recovered.torn_bytes,
     )
+
+
+def _replay_records(recovered: Recovered, replayed: Replayed, changed: Callable[[int, Changed], None]) -> None:
+    scheduler, ended, finished = replayed.scheduler, replayed.ended, replayed.finished
+    last_at, size, records = replayed.last_at, 0, 0
     for sequence, payload in recovered.records:
-        try:
-            now, event = decode_event(payload)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise JournalCorrupt(
-                f"record {sequence} is whole but is no event of this version: {error}.",
-                hint="It was written by a newer version? Look at it with: agentctl journal dump",
-            ) from error
+        now, event = _decoded(sequence, payload)
         if recovered.holes and not _still_makes_sense(scheduler, event, now, sequence):
             continue
         for decision in _applied(scheduler, event, now, sequence):
-            if isinstance(decision, Changed):
+            if type(decision) is Changed:
                 changed(sequence, decision)
                 if decision.after in END_STATES:
-                    replayed.ended.add(decision.task)
-        if isinstance(event, Finished):
-            replayed.finished[event.task] = event
-        replayed.last_at = max(replayed.last_at, now)
-        replayed.records += 1
-        replayed.bytes += len(payload)
-    return replayed
+                    ended.add(decision.task)
+        if type(event) is Finished:
+            finished[event.task] = event
+        if now > last_at:
+            last_at = now
+        records += 1
+        size += len(payload)
+        if records % TOLD_RECORDS == 0:
+            notify.starting(f"{records} of {len(recovered.records)} records replayed", PATIENCE_S)
+    replayed.last_at, replayed.records, replayed.bytes = last_at, records, size
+
+
+def _decoded(sequence: int, payload: bytes) -> tuple[float, AnyEvent]:
+    try:
+        return decode_event(payload)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise JournalCorrupt(
+            f"record {sequence} is whole but is no event of this version: {error}.",
+            hint="It was written by a newer version? Look at it with: agentctl journal dump",
+        ) from error
 
 
 def _applied(scheduler: Scheduler, event: AnyEvent, now: float, sequence: int) -> list[Decision]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 
 import structlog
 
@@ -25,6 +28,13 @@ DISK_CHECK_S = 5.0
 SNAPSHOT_BYTES = 256 * 1024 * 1024
 """Records of this size are worth a snapshot, unless the snapshot is so large itself that twice its size is less trouble."""
 SNAPSHOT_RETRY_S = 60.0
+PIECE_TASKS = 256
+"""Encoded in one turn of the loop: less than a millisecond's work."""
+PIECE_REST_S = 0.002
+"""Between two pieces: the loop and the disk are there for others first."""
+COLLECT_S = 600.0
+COLLECT_TASKS = 20_000
+"""With so many a full collection takes some 20 ms."""
 STOP_SNAPSHOT_RECORDS = 10_000
 """Fewer are left as they are at an orderly stop: replaying them is quick, and resume tokens of subscribers point into them."""
 log = structlog.get_logger()
@@ -61,6 +71,7 @@ class Upkeep:
         self._look_again_at = 0.0
         self._watchdog_s = notify.watchdog_interval_s()
         self._watchdog_fed = 0.0
+        self._collected_at = engine.clock.now()
         self._snapshot: asyncio.Task[None] | None = None
         self._snapshot_not_before = 0.0
         self._snapshot_note = ""
@@ -83,6 +94,7 @@ class Upkeep:
             self._look_at_space()
             self._take_notes(now)
             self._snapshot_if_due(now)
+            self._collect(now)
             until_due = MAX_SLEEP_S if due is None else due - now
             await asyncio.sleep(min(MAX_SLEEP_S, max(until_due, 0.001)))
 
@@ -94,8 +106,14 @@ class Upkeep:
         self._finishing = True
         if self._snapshot is not None:
             await self._snapshot
-        if in_order and self._engine.grown.records > STOP_SNAPSHOT_RECORDS:
+        if in_order and not self._engine.scheduler.busy and self._engine.grown.records > STOP_SNAPSHOT_RECORDS:
             await self._try_snapshot()
+
+    def _collect(self, now: float) -> None:
+        """Collect old garbage, which only a full collection finds, unless the tasks in memory make that too slow."""
+        if now - self._collected_at >= COLLECT_S and len(self._engine.scheduler.tasks) <= COLLECT_TASKS:
+            self._collected_at = now
+            gc.collect()
 
     def _feed_watchdog(self, now: float) -> None:
         if self._watchdog_s and now - self._watchdog_fed >= self._watchdog_s / 2:
@@ -142,7 +160,7 @@ class Upkeep:
     # Snapshots
 
     def _snapshot_if_due(self, now: float) -> None:
-        if self._snapshot is not None or self._finishing or now < self._snapshot_not_before:
+        if self._snapshot is not None or self._finishing or now < self._snapshot_not_before or self._engine.scheduler.busy:
             return
         grown = self._engine.grown
         worth = max(SNAPSHOT_BYTES, 2 * self._journal.snapshot_bytes)
@@ -164,14 +182,25 @@ class Upkeep:
 
     async def _write_snapshot(self) -> None:
         sequence, grown = self._engine.sequence, self._engine.grown
-        state = self._engine.scheduler.snapshot(self._engine.clock.now())
-        await self._engine.released(sequence)
-        self._results.write_kept()
-        await asyncio.to_thread(self._write, state, sequence)
+        with closing(self._engine.scheduler.still(self._engine.clock.now())) as still:
+            await self._engine.released(sequence)
+            self._results.write_kept()
+            await asyncio.to_thread(self._write, _pulled(still.pieces(PIECE_TASKS), asyncio.get_running_loop()), sequence)
         self._engine.covered(grown)
-        log.info("snapshot_written", sequence=sequence, bytes=len(state))
+        log.info("snapshot_written", sequence=sequence, bytes=self._journal.snapshot_bytes)
 
-    def _write(self, state: bytes, sequence: int) -> None:
+    def _write(self, pieces: Iterator[bytes], sequence: int) -> None:
         # The journal's copies of small results go with its old segments: their files must be on disk first.
         self._results.sync_all()
-        self._journal.write_snapshot(state, sequence)
+        self._journal.write_snapshot(pieces, sequence)
+
+
+def _pulled(pieces: Iterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
+    """For the thread that writes: each piece is encoded in the loop, in a turn of its own, when the one before is written."""
+
+    async def pull() -> bytes:
+        return next(pieces, b"")
+
+    while piece := asyncio.run_coroutine_threadsafe(pull(), loop).result():
+        yield piece
+        time.sleep(PIECE_REST_S)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import asyncio
+from collections.abc import Sequence
 from itertools import islice
+from typing import Protocol
 
 import msgspec
 
@@ -14,6 +16,9 @@ from supervisord_agents.errors import InvalidInput, NotFound
 from supervisord_agents.wire.messages import ListReply, ListTasks, TaskView
 
 MAX_PAGE = 1_000
+_LOOKED_AT_ONCE = 4_096
+_ROWS_AT_ONCE = 256
+"""In one turn of the loop, as far as a million tasks are looked through for a page."""
 MAX_WAITS_FOR = 5
 """Dependencies named in a view: all of a dense graph would make an answer about it larger than a frame."""
 MAX_ROWS_IN_FULL = 200
@@ -23,10 +28,15 @@ SHOWN_CHARACTERS = 80
 Progress = dict[str, tuple[float, str]]
 
 
-def rows(tasks: Collection[Task], progress: Progress) -> list[TaskView]:
-    """Tasks as clients see them, in brief if they are many."""
+async def rows(tasks: Sequence[Task], progress: Progress) -> list[TaskView]:
+    """Tasks as clients see them, in brief if they are many; the loop goes on in between."""
     brief = len(tasks) > MAX_ROWS_IN_FULL
-    return [view(task, progress, brief) for task in tasks]
+    made: list[TaskView] = []
+    for start in range(0, len(tasks), _ROWS_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        made += [view(task, progress, brief) for task in tasks[start : start + _ROWS_AT_ONCE]]
+    return made
 
 
 def view(task: Task, progress: Progress, brief: bool = False) -> TaskView:
@@ -74,55 +84,83 @@ def _waits_for_count(task: Task) -> int:
     return task.unmet if task.state is State.BLOCKED else 0
 
 
-def page(scheduler: Scheduler, request: ListTasks, progress: Progress) -> ListReply:
-    """A page of tasks, newest first. Raises InvalidInput for a limit out of range or a page token that is none."""
+class Elsewhere(Protocol):
+    """Tasks that are not in memory (daemon.archivist)."""
+
+    async def task_of(self, id: str) -> Task | None:
+        """One of them."""
+
+    async def page(self, before: int, count: int, graph: str, states: Sequence[State]) -> list[Task]:
+        """At most `count` tasks of an order below `before`, newest first."""
+
+    async def count(self, graph: str, states: Sequence[State]) -> int:
+        """How many tasks match."""
+
+
+async def page(scheduler: Scheduler, elsewhere: Elsewhere, request: ListTasks, progress: Progress) -> ListReply:
+    """A page of tasks, newest first. Raises InvalidInput for a limit out of range or a page token that is none.
+
+    The loop goes on in between; what it changes meanwhile may be seen or not.
+    """
     if not 1 <= request.limit <= MAX_PAGE:
         raise InvalidInput(f"must be from 1 to {MAX_PAGE}.", field="limit")
-    matching = _matching(scheduler, request)
-    if request.after:
-        for task in matching:
-            if task.id == request.after:
-                break
-        else:
-            raise InvalidInput("names no task of this list.", field="after", hint="Use the `next` of the page before.")
-    found = list(islice(matching, request.limit + 1))
-    more = len(found) > request.limit
-    found = found[: request.limit]
+    graph, states = request.graph, request.states
+    if graph and not scheduler.graph_tasks(graph) and not await elsewhere.count(graph, ()):
+        raise no_graph(graph)
+    cursor = await _cursor(scheduler, elsewhere, request)
+    # Memory first: what is archived meanwhile is then found twice, and not lost in between.
+    found = {task.id: task for task in await _matching(scheduler, request, cursor)}
+    for task in await elsewhere.page(cursor, request.limit + 1, graph, states):
+        found.setdefault(task.id, task)
+    tasks = sorted(found.values(), key=lambda task: -task.order)
+    more = len(tasks) > request.limit
+    tasks = tasks[: request.limit]
     return ListReply(
-        tasks=rows(found, progress),
-        total=_total(scheduler, request),
-        next=found[-1].id if more else "",
+        tasks=await rows(tasks, progress),
+        total=_total(scheduler, request) + await elsewhere.count(graph, states),
+        next=tasks[-1].id if more else "",
     )
 
 
-def _matching(scheduler: Scheduler, request: ListTasks) -> Iterator[Task]:
+async def _cursor(scheduler: Scheduler, elsewhere: Elsewhere, request: ListTasks) -> int:
+    """The page holds tasks of smaller orders."""
+    if not request.after:
+        return scheduler.next_order
+    task = scheduler.tasks.get(request.after) or await elsewhere.task_of(request.after)
+    if task is None or (request.graph and task.graph != request.graph):
+        raise InvalidInput("names no task of this list.", field="after", hint="Use the `next` of the page before.")
+    return task.order
+
+
+async def _matching(scheduler: Scheduler, request: ListTasks, cursor: int) -> list[Task]:
+    """One more than the page holds, if there are so many."""
+    found: list[Task] = []
     wanted = set(request.states)
-    tasks = (
-        (scheduler.tasks[name] for name in reversed(graph_tasks(scheduler, request.graph)))
-        if request.graph
-        else reversed(scheduler.tasks.values())
-    )
-    return (task for task in tasks if not wanted or task.state in wanted)
+    if wanted and not request.graph and not any(scheduler.counts[state] for state in wanted):
+        return found
+    while some := scheduler.before(cursor, _LOOKED_AT_ONCE, request.graph):
+        found += [task for task in some if not wanted or task.state in wanted]
+        if len(found) > request.limit:
+            return found[: request.limit + 1]
+        cursor = some[-1].order
+        await asyncio.sleep(0)
+    return found
 
 
 def _total(scheduler: Scheduler, request: ListTasks) -> int:
     if request.graph:
-        return sum(1 for _ in _matching(scheduler, request))
+        tasks = scheduler.table.graphs.tasks(request.graph)
+        return sum(task.state in request.states for task in tasks) if request.states else len(tasks)
     counts = scheduler.counts
     return sum(count for state, count in counts.items() if not request.states or state in request.states)
 
 
-def graph_tasks(scheduler: Scheduler, graph: str) -> list[str]:
-    """Full ids of a graph's tasks; raises NotFound."""
-    names = scheduler.graph_tasks(graph)
-    if not names:
-        raise NotFound(f"no graph is called `{shown(graph)}`.", field="graph", hint="See: agentctl list")
-    return names
+def no_graph(graph: str) -> NotFound:
+    return NotFound(f"no graph is called `{shown(graph)}`.", field="graph", hint="See: agentctl list")
 
 
-def resolve_target(scheduler: Scheduler, name: str, field: str = "task") -> str:
-    """The task id or graph id behind an id or an unambiguous prefix of one; raises NotFound or InvalidInput."""
-    found = scheduler.resolve(name)
+def one_of(found: list[str], name: str, field: str = "task") -> str:
+    """The one id that a name stands for; raises NotFound or InvalidInput."""
     if not name or not found:
         raise NotFound(f"no task is called `{shown(name)}`.", field=field, hint="See: agentctl list")
     if len(found) > 1:
@@ -131,20 +169,11 @@ def resolve_target(scheduler: Scheduler, name: str, field: str = "task") -> str:
     return found[0]
 
 
-def resolve(scheduler: Scheduler, name: str, field: str = "task") -> list[str]:
-    """The task ids behind such a name: one, or all of a graph; raises NotFound or InvalidInput."""
-    target = resolve_target(scheduler, name, field)
-    return [target] if target in scheduler.tasks else graph_tasks(scheduler, target)
-
-
-def resolve_one(scheduler: Scheduler, name: str) -> Task:
-    """The one task behind a name; raises NotFound or InvalidInput."""
-    found = resolve(scheduler, name)
-    if len(found) > 1:
-        raise InvalidInput(
-            f"`{name}` is a graph of {len(found)} tasks.", field="task", hint=f"Name one of them, such as {found[0]}."
-        )
-    return scheduler.tasks[found[0]]
+def a_graph(name: str, tasks: Sequence[str]) -> InvalidInput:
+    """For a graph where a task should be named."""
+    return InvalidInput(
+        f"`{name}` is a graph of {len(tasks)} tasks.", field="task", hint=f"Name one of them, such as {tasks[0]}."
+    )
 
 
 def shown(name: str) -> str:

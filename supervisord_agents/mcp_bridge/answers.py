@@ -142,12 +142,12 @@ def _seconds(found: Result) -> float:
     return round(max(0.0, took.total_seconds()), 1)
 
 
-def cancelled(names: list[str]) -> Cancelled:
-    """The answer of `cancel`."""
+def cancelled(names: list[str], count: int = 0) -> Cancelled:
+    """The answer of `cancel`; `count` if more were ended than are named."""
     note = "" if names else "All of it had ended before."
     if len(names) > MAX_LINES:
         note = f"The first {MAX_LINES} are listed."
-    return Cancelled(cancelled=len(names), tasks=names[:MAX_LINES], note=note)
+    return Cancelled(cancelled=max(count, len(names)), tasks=names[:MAX_LINES], note=note)
 
 
 def error_text(failure: Failure | None) -> str:

@@ -122,7 +122,8 @@ class Tools:
         """Stop tasks."""
 
         async def ask(client: Client) -> Cancelled:
-            return answers.cancelled((await client.cancel(id, reason=reason)).cancelled)
+            reply = await client.cancel(id, reason=reason)
+            return answers.cancelled(reply.cancelled, reply.count)
 
         return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
 

@@ -7,6 +7,7 @@ output the log has (position.py), so that a daemon that takes the attempt over g
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Container
 from pathlib import Path
@@ -92,6 +93,26 @@ class LogStore:
                 return file.read(limit_bytes), size
         except FileNotFoundError:
             return b"", 0
+
+    def size(self, task: str) -> int:
+        """Bytes of the task's log; 0 without one. May run in a thread."""
+        try:
+            return self.path(task).stat().st_size
+        except OSError:
+            return 0
+
+    def remove(self, task: str) -> None:
+        """Of a task that is forgotten. May run in a thread; what cannot be removed stays."""
+        with contextlib.suppress(OSError):
+            self.path(task).unlink(missing_ok=True)
+
+    def sync_names(self) -> None:
+        """Make removals durable. Raises OSError."""
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def close_all(self) -> None:
         """Give all descriptors back; what is known of running attempts stays."""

@@ -170,7 +170,9 @@ class Cancel(Request, tag="cancel", frozen=True):
 
 class CancelReply(Reply, frozen=True):
     cancelled: list[str]
-    """Those that this call ended; empty: all had ended before."""
+    """Those that this call ended, the first 10,000 of very many; empty: all had ended before."""
+    count: int = 0
+    """How many this call ended."""
 
 
 class Retry(Request, tag="retry", frozen=True):
@@ -181,6 +183,9 @@ class Retry(Request, tag="retry", frozen=True):
 
 class RetryReply(Reply, frozen=True):
     tasks: list[str]
+    """Those that run again, the first 10,000 of very many."""
+    count: int = 0
+    """How many run again."""
 
 
 class GetLogs(Request, tag="logs", frozen=True):
@@ -253,6 +258,12 @@ class StatusReply(Reply, frozen=True):
     """Each layer of the sandbox: `on`, or why not."""
     usage: Usage
     notes: list[str] = []
+    archived: int = 0
+    """Tasks that have ended and left memory; `list` has them too, `counts` has not."""
+    stalls: int = 0
+    """How often the daemon's loop was held up for longer than `daemon.stall_s`; the log names what held it up."""
+    longest_pause_s: float = 0.0
+    """The longest that the loop was late by, since the start."""
 
 
 class Subscribe(Request, tag="subscribe", frozen=True):

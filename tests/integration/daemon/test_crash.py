@@ -50,6 +50,7 @@ min_workers = 2
 max_workers = 2
 [tasks]
 backoff_s = 0.01
+keep_ended = 30
 [journal]
 segment_bytes = 1048576
 snapshot_every_records = 150
@@ -148,7 +149,21 @@ async def _all_ended(client: Client, load: Load) -> dict[str, TaskView]:
         assert waited.done
         views |= {view.id: view for view in waited.tasks}
     assert set(views) == set(load.acknowledged)
+    listed = await _listed(client)
+    assert len(listed) == len(set(listed)), "listed twice"
+    assert set(listed) >= set(views), "not listed"
+    assert (await client.status()).archived, "nothing was archived"
     return views
+
+
+async def _listed(client: Client) -> list[str]:
+    names, after = [], ""
+    while True:
+        reply = await client.list(limit=100, after=after)
+        names += [task.id for task in reply.tasks]
+        after = reply.next
+        if not after:
+            return names
 
 
 def _in_parts(items: list[str], size: int) -> Iterator[list[str]]:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_agents.core.events import AnyEvent, CancelRequested, Decision
+from supervisord_agents.core.events import AnyEvent, CancelRequested, Decision, RetryRequested, Submitted
+from supervisord_agents.core.graph import normalise
+from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.daemon.engine import STEP
 from supervisord_agents.errors import DiskFull, JournalError
 from tests.support.engine import Machine
 
@@ -127,3 +130,37 @@ async def test_growth_is_counted_and_given_back_by_a_snapshot(machine: Machine) 
     machine.engine.covered(before)
     assert machine.engine.grown.records == 1
     assert 0 < machine.engine.grown.bytes <= before.bytes
+
+
+async def a_large_fan(machine: Machine) -> None:
+    """A task that three steps' worth of tasks wait for, in graphs that a small record holds."""
+    machine.engine.feed(Submitted(graph="g", specs=normalise([TaskSpec(id="root", pool="p")])))
+    for graph in ("h1", "h2", "h3"):
+        specs = normalise([TaskSpec(pool="p", dependencies=("g.root",)) for _ in range(STEP)])
+        machine.engine.feed(Submitted(graph=graph, specs=specs))
+    await machine.engine.settled()
+
+
+async def test_the_backlog_is_carried_out_and_who_waits_for_it_is_told_each_time(machine: Machine) -> None:
+    """More tasks than a step: cancelled in steps, run again in steps, and so on."""
+    await a_large_fan(machine)
+    for event in (CancelRequested(task="g.root"), RetryRequested(task="g.root")) * 2:
+        await machine.engine.idle()
+        machine.engine.feed(event)
+        work = machine.scheduler.newest_work
+        assert work is not None
+        await machine.engine.carried_out(work)
+        assert work.over
+        assert len(work.names) == 3 * STEP + 1
+    assert not machine.scheduler.busy
+    assert machine.scheduler.counts[State.BLOCKED] == 3 * STEP
+
+
+async def test_an_engine_that_fails_in_the_midst_of_its_backlog_tells_who_waits(machine: Machine) -> None:
+    await a_large_fan(machine)
+    machine.steps.fail = lambda _, name: OSError(errno.EIO, "Input/output error") if name == "sync_data" else None
+    machine.engine.feed(CancelRequested(task="g.root"))
+    work = machine.scheduler.newest_work
+    assert work is not None
+    with pytest.raises(JournalError):
+        await machine.engine.carried_out(work)

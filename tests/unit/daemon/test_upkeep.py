@@ -15,6 +15,7 @@ from supervisord_agents.daemon.handlers import Facts
 from supervisord_agents.daemon.upkeep import Upkeep
 from supervisord_agents.errors import DiskFull
 from supervisord_agents.journal.snapshot import snapshots
+from supervisord_agents.observe.stalls import StallWatch
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire.messages import Recovery
 from tests.support.engine import Machine
@@ -40,6 +41,7 @@ class House:
             journal_bytes=lambda: 0,
             journal_accepting=lambda: True,
             notes=[],
+            stalls=StallWatch(0.0),
         )
         self.upkeep = Upkeep(
             self.config,
