@@ -155,7 +155,7 @@ def test_cancel_only_leaves_the_rest_to_the_edges(agentctl: Agentctl, gate: Gate
     cleanup = {"id": "Z", "input": {"argv": ["true"]}, "dependencies": [{"task": "A", "when": "always"}]}
     held = {"id": "A", "input": {"argv": ["cat", "gate"]}, "workspace": str(gate.workspace)}
     first, last = agentctl.submit("--file", "-", stdin=json.dumps([held, cleanup]).encode())
-    assert agentctl.document("cancel", first, "--only") == {"cancelled": [first]}
+    assert agentctl.document("cancel", first, "--only") == {"cancelled": [first], "count": 1}
     assert agentctl("wait", last).code == 0
     assert state(agentctl, first) == "cancelled"
 
@@ -184,4 +184,4 @@ def test_retry_runs_it_again_with_what_failed_because_of_it(agentctl: Agentctl, 
 
 def test_retry_as_json(agentctl: Agentctl) -> None:
     task = agentctl.ended("--retries", "0", "--", "false")
-    assert agentctl.document("retry", task) == {"tasks": [task]}
+    assert agentctl.document("retry", task) == {"tasks": [task], "count": 1}
