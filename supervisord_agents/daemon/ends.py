@@ -117,7 +117,7 @@ class Ends:
             self._put_unless_over(result, event)
             return
         if self._running(event.task, event.attempt) is None:
-            staged.unlink(missing_ok=True)
+            self._results.discard(staged)
             return
         if await self._published(event.task, staged):
             event = msgspec.structs.replace(event, output=None, output_file=True)

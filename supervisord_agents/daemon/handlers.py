@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-import secrets
+import random
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -27,6 +27,7 @@ from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import InvalidInput, QueueFull, Unavailable
+from supervisord_agents.journal.journal import SYSTEM_RANDOM
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.results import ResultStore
@@ -76,6 +77,7 @@ class Handlers:
         waiters: Waiters,
         facts: Facts,
         max_pending: int,
+        dice: random.Random = SYSTEM_RANDOM,
     ) -> None:
         self._engine = engine
         self._scheduler = engine.scheduler
@@ -90,7 +92,7 @@ class Handlers:
         self._facts = facts
         self._max_pending = max_pending
         self._process = psutil.Process()
-        self._ids = _random_ids()
+        self._ids = _random_ids(dice)
         self._table: dict[type[m.Request], Callable[[Any, Peer], Awaitable[m.Reply]]] = {
             m.Submit: self._submit,
             m.ListTasks: self._list,
@@ -264,10 +266,10 @@ class Handlers:
         ]
 
 
-def _random_ids() -> Iterator[str]:
+def _random_ids(dice: random.Random) -> Iterator[str]:
     """Ids of graphs, without end."""
     length = _ID_LENGTH - 1
     while True:
-        letters = secrets.token_bytes(length * _IDS_DRAWN).translate(_ID_LETTERS).decode()
+        letters = dice.randbytes(length * _IDS_DRAWN).translate(_ID_LETTERS).decode()
         for start in range(0, len(letters), length):
             yield "g" + letters[start : start + length]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -130,7 +129,7 @@ class Upkeep:
 
     def _disk_note(self) -> str:
         try:
-            usage = shutil.disk_usage(self._facts.state_dir)
+            usage = self._journal.disk_usage()
         except OSError as error:
             return f"the disk of {self._facts.state_dir} cannot be looked at: {error.strerror}"
         # Some file systems do not tell their size.

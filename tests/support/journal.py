@@ -35,9 +35,9 @@ class StepFiles(Files):
         if error is not None:
             raise error
 
-    def create(self, path: Path) -> int:
+    def create(self, path: Path, mode: int = 0o600) -> int:
         self._step("create")
-        return super().create(path)
+        return super().create(path, mode)
 
     def open(self, path: Path) -> int:
         self._step("open")
@@ -98,8 +98,8 @@ class ForgetfulFiles(StepFiles):
         self._written: dict[int, bytes] = {}
         self._names: dict[str, int] = {}
 
-    def create(self, path: Path) -> int:
-        descriptor = super().create(path)
+    def create(self, path: Path, mode: int = 0o600) -> int:
+        descriptor = super().create(path, mode)
         inode = os.fstat(descriptor).st_ino
         self._synced[inode] = self._written[inode] = b""
         return descriptor
@@ -169,9 +169,9 @@ class SmallDisk(Files):
         self._capacity = capacity
         self._sync_fails = sync_fails
 
-    def create(self, path: Path) -> int:
+    def create(self, path: Path, mode: int = 0o600) -> int:
         self._check(path.parent, 1)
-        return super().create(path)
+        return super().create(path, mode)
 
     def allocate(self, descriptor: int, size: int) -> None:
         self._check_growth(descriptor, size)
