@@ -168,16 +168,17 @@ class Handlers:
         revived = [change.task for change in fed.decisions if isinstance(change, Changed) and change.before in END_STATES]
         return m.RetryReply(tasks=sorted(revived))
 
-    # Reading; nothing is told that is not durable
+    # Reading. Nothing is told that is not durable: the answer is made first, and given when all that it rests on is on disk.
+    # The other way round, more would have happened by the time that the answer is made.
 
     async def _list(self, request: m.ListTasks, peer: Peer) -> m.ListReply:
+        reply = views.page(self._scheduler, request, self._attempts.progress)
         await self._engine.settled()
-        return views.page(self._scheduler, request, self._attempts.progress)
+        return reply
 
     async def _show(self, request: m.Show, peer: Peer) -> m.ShowReply:
-        await self._engine.settled()
         task = views.resolve_one(self._scheduler, request.task)
-        return m.ShowReply(
+        reply = m.ShowReply(
             task=views.view(task, self._attempts.progress),
             spec=task.spec,
             dependencies={edge.before.id: edge.before.state for edge in task.dependencies},
@@ -186,6 +187,8 @@ class Handlers:
             result_path=str(self._results.path(task.id)),
             log_path=str(self._logs.path(task.id)),
         )
+        await self._engine.settled()
+        return reply
 
     async def _wait(self, request: m.Wait, peer: Peer) -> m.WaitReply:
         if request.mode not in ("any", "all"):
@@ -197,9 +200,10 @@ class Handlers:
         found = (views.resolve(self._scheduler, item, f"tasks[{index}]") for index, item in enumerate(request.tasks))
         names = list(dict.fromkeys(name for some in found for name in some))
         done = await self._wait_for(names, request.mode, request.timeout_s)
-        await self._engine.settled()
         tasks = [self._scheduler.tasks[name] for name in names]
-        return m.WaitReply(done=done, tasks=views.rows(tasks, self._attempts.progress))
+        reply = m.WaitReply(done=done, tasks=views.rows(tasks, self._attempts.progress))
+        await self._engine.settled()
+        return reply
 
     async def _wait_for(self, names: list[str], mode: str, timeout_s: float) -> bool:
         tasks = self._scheduler.tasks
@@ -215,9 +219,10 @@ class Handlers:
             return len(watch.open) <= enough
 
     async def _result(self, request: m.GetResult, peer: Peer) -> m.ResultReply:
-        await self._engine.settled()
         task = views.resolve_one(self._scheduler, request.task)
-        return m.ResultReply(result=self._ends.answer(task), path=str(self._results.path(task.id)))
+        reply = m.ResultReply(result=self._ends.answer(task), path=str(self._results.path(task.id)))
+        await self._engine.settled()
+        return reply
 
     async def _get_logs(self, request: m.GetLogs, peer: Peer) -> m.LogsReply:
         if not 0 <= request.offset <= MAX_LOG_OFFSET:
@@ -232,11 +237,10 @@ class Handlers:
         return m.LogsReply(data=data, offset=offset, ended=ended and offset >= size)
 
     async def _status(self, request: m.Status, peer: Peer) -> m.StatusReply:
-        await self._engine.settled()
         facts, scheduler = self._facts, self._scheduler
         waiting = {view.name: scheduler.waiting(view.name) for view in self._pools.views({})}
         cpu = self._process.cpu_times()
-        return m.StatusReply(
+        reply = m.StatusReply(
             version=__version__,
             pid=os.getpid(),
             epoch=facts.epoch,
@@ -255,6 +259,8 @@ class Handlers:
             usage=self._attempts.consumed,
             notes=[*facts.notes, *self._waiting_without_pool()],
         )
+        await self._engine.settled()
+        return reply
 
     def _waiting_without_pool(self) -> list[str]:
         """Tasks of pools that the configuration no longer has would wait for ever; somebody has to know."""

@@ -7,6 +7,7 @@ recovery writes a lost file again. Results too large for the journal are synced 
 from __future__ import annotations
 
 import contextlib
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -33,17 +34,21 @@ _stamp_decoder = msgspec.json.Decoder(Stamp)
 
 
 class ResultStore:
-    """The results of one state directory."""
+    """The results of one state directory. Raises SupervisorError if that cannot be written."""
 
     def __init__(self, directory: Path, files: Files = REAL_FILES) -> None:
         self.directory = directory
         self._staging = directory / STAGING
         self._files = files
+        self._numbers = count()
         self._unwritten: dict[str, Result] = {}
         """Small results that the disk refused; the journal holds them too."""
-        make_directory(self._staging, 0o777, files)
-        for left in files.names(self._staging):
-            files.remove(self._staging / left)
+        try:
+            make_directory(self._staging, 0o777, files)
+            for left in files.names(self._staging):
+                files.remove(self._staging / left)
+        except OSError as error:
+            raise _write_error(directory, error) from error
 
     def path(self, task: str) -> Path:
         return self.directory / f"task_{task}.json"
@@ -135,7 +140,7 @@ class ResultStore:
 
     def _written(self, result: Result, *, sync: bool) -> Path:
         data = msgspec.json.encode(result) + b"\n"
-        temporary = self._staging / f"{result.task_id}.{result.attempt}.{result.status}"
+        temporary = self._staging / f"{result.task_id}.{result.attempt}.{next(self._numbers)}"
         try:
             descriptor = self._files.create(temporary, 0o666)
             try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from supervisord_agents.core.model import Dependency, State, TaskSpec, When
-from supervisord_agents.errors import DiskFull, InvalidInput, JournalError, NotFound, Unavailable
+from supervisord_agents.errors import DiskFull, InvalidInput, JournalError, NotFound, SupervisorError, Unavailable
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
 from tests.simulation.witness import Violation
@@ -98,6 +99,13 @@ class Client:
         """In the daemon. What it answers counts, whether or not the answer arrives."""
         assert daemon.handlers is not None
         reply = await daemon.handlers.handle(request, self.peer)
+        try:
+            self._bear_witness(request, reply)
+        except Violation as violation:
+            self.world.violated(str(violation))
+        return reply
+
+    def _bear_witness(self, request: Any, reply: Any) -> None:
         witness = self.world.witness
         if isinstance(request, m.Submit):
             witness.submitted(reply, request.key, str(self.peer.uid), len(request.tasks))
@@ -107,7 +115,6 @@ class Client:
             witness.saw([reply.task])
         elif isinstance(request, m.ListTasks | m.Wait):
             witness.saw(reply.tasks)
-        return reply
 
     # What it does
 
@@ -120,6 +127,8 @@ class Client:
         for _ in range(1 if not key else 6):
             try:
                 self.world.say(self.name, f"submits {len(request.tasks)} tasks, key {key or 'none'}")
+                if dice.random() < 0.3:
+                    self.world.loop.create_task(self._look_meanwhile())
                 reply = await self.call(request)
             except Disconnected:
                 await asyncio.sleep(dice.random() * 2.0)
@@ -141,6 +150,12 @@ class Client:
                 if again.graph != reply.graph or not again.duplicate:
                     raise Violation(f"the key {key} gave {reply.graph}, and then {again.graph}")
             return
+
+    async def _look_meanwhile(self) -> None:
+        """While something is on its way to the disk."""
+        await asyncio.sleep(self.dice.random() * 0.01)
+        with suppress(Disconnected, SupervisorError):
+            await self.call(m.ListTasks(limit=100))
 
     def _graph(self) -> list[TaskSpec]:
         dice = self.dice

@@ -221,7 +221,7 @@ class Disk:
 
     def demand(self, growth: int) -> None:
         """Raise ENOSPC if there is no room for so many bytes more."""
-        if growth > 0 and growth > self.free:
+        if growth > 0 and self.foreign and growth > self.free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def opened(self, inode: Inode) -> None:
@@ -325,10 +325,11 @@ class SimFiles(Files):
     def write(self, descriptor: int, data: bytes, offset: int) -> None:
         self._step("write", 0.0002)
         inode = self._open[descriptor]
-        room = len(inode.cache) + self._disk.free
-        if offset + len(data) > room:
-            inode.write(data[: max(0, room - offset)], offset)
-        self._disk.demand(offset + len(data) - len(inode.cache))
+        try:
+            self._disk.demand(offset + len(data) - len(inode.cache))
+        except OSError:
+            inode.write(data[: max(0, len(inode.cache) + self._disk.free - offset)], offset)
+            raise
         inode.write(data, offset)
 
     def truncate(self, descriptor: int, size: int) -> None:

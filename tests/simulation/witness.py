@@ -32,9 +32,9 @@ class Witness:
         self.applied = 0
         self.changes: dict[int, list[Changed]] = {}
         self.told_items: dict[tuple[int, int], tuple[str, State, int]] = {}
-        self.told_states: set[tuple[str, State, int]] = set()
-        self.graphs: dict[str, tuple[list[str], str]] = {}
-        """Acknowledged: the tasks and the client."""
+        self.graphs: dict[str, list[str]] = {}
+        """Acknowledged: the tasks of each."""
+        self.owners: dict[str, str] = {}
         self.keys: dict[str, str] = {}
         self.launches: set[tuple[str, int]] = set()
         self.ends: dict[tuple[str, int], frames.TaskResult | frames.TaskError] = {}
@@ -61,15 +61,24 @@ class Witness:
             before = self.keys.setdefault(key, reply.graph)
             if before != reply.graph:
                 raise Violation(f"the key {key} stood for graph {before}, and now for {reply.graph}")
-        tasks, owner = self.graphs.setdefault(reply.graph, (reply.tasks, client))
-        if tasks != reply.tasks:
-            raise Violation(f"graph {reply.graph} had the tasks {tasks}, and now {reply.tasks}")
-        if not reply.duplicate and (len(tasks) != count or owner != client):
-            raise Violation(f"graph {reply.graph} is not what was submitted")
+        known = self.graphs.setdefault(reply.graph, reply.tasks)
+        if known != reply.tasks:
+            raise Violation(f"graph {reply.graph} had the tasks {known}, and now {reply.tasks}")
+        if not reply.duplicate:
+            self.owners[reply.graph] = client
+            if len(known) != count:
+                raise Violation(f"graph {reply.graph} of {count} tasks has {len(known)}")
 
     def saw(self, views: Iterable[m.TaskView]) -> None:
+        """A client was told of these tasks: what it was told must be on disk by now."""
+        self.apply(self.acknowledged)
         for view in views:
-            self.told_states.add((view.id, view.state, view.attempt))
+            task = self.truth.tasks.get(view.id)
+            if task is None:
+                raise Violation(f"{view.id} was told of before it was on disk")
+            known = {(moment.state, moment.attempt) for moment in task.history}
+            if (view.state, view.attempt) not in known and len(task.history) < HISTORY_LIMIT:
+                raise Violation(f"{view.id} was said to be {view.state} in attempt {view.attempt} before that was on disk")
 
     def heard(self, token: str, item: m.Item) -> None:
         sequence, index = map(int, token.split("."))
@@ -110,6 +119,7 @@ class Witness:
             del self.appended[sequence]
         self.acknowledged = found.sequence
         self.apply(found.sequence)
+        self._check_told()
         if self.truth.snapshot() != scheduler.snapshot():
             raise Violation(f"the state after record {found.sequence} is not what its records lead to")
         invariants.check(scheduler)
@@ -123,7 +133,6 @@ class Witness:
             decisions = self.truth.handle(event, at)
             self.changes[sequence] = [decision for decision in decisions if isinstance(decision, Changed)]
         self.applied = max(self.applied, until)
-        self._check_told()
 
     def _check_finished(self, sequence: int, event: Finished) -> None:
         task = self.truth.tasks.get(event.task)
@@ -141,20 +150,10 @@ class Witness:
             if index > len(changes) or told != _facts(changes[index - 1]):
                 raise Violation(f"item {sequence}.{index} was {told}, the journal says {changes}")
         self.told_items.clear()
-        histories: dict[str, set[tuple[State, int]]] = {}
-        for name, state, attempt in sorted(self.told_states):
-            task = self.truth.tasks.get(name)
-            if task is None:
-                raise Violation(f"{name} was told of, and is not in the journal")
-            if name not in histories:
-                histories[name] = {(moment.state, moment.attempt) for moment in task.history}
-            if (state, attempt) not in histories[name] and len(task.history) < HISTORY_LIMIT:
-                raise Violation(f"{name} was said to be {state} in attempt {attempt}, the journal does not know of it")
-        self.told_states.clear()
-        for graph, (tasks, client) in self.graphs.items():
+        for graph, tasks in self.graphs.items():
             if self.truth.graph_tasks(graph) != tasks:
                 raise Violation(f"the acknowledged graph {graph} is not in the journal")
-            if self.truth.tasks[tasks[0]].client != client:
+            if self.truth.tasks[tasks[0]].client != self.owners.get(graph, self.truth.tasks[tasks[0]].client):
                 raise Violation(f"the graph {graph} has changed hands")
         for key, graph in self.keys.items():
             if self.truth.graph_of_key(key) != graph:

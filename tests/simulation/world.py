@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from supervisord_agents.core import invariants
-from supervisord_agents.errors import DiskFull, JournalError
+from supervisord_agents.errors import DiskFull, SupervisorError
 from tests.simulation.clients import Client, Subscriber
 from tests.simulation.daemon import Daemon
 from tests.simulation.disk import Directory, Disk
@@ -139,7 +139,7 @@ class World:
         error = task.exception() if not task.cancelled() else None
         if isinstance(error, Violation):
             self.violated(str(error))
-        elif error is not None and not isinstance(error, JournalError | Crash):
+        elif error is not None and not isinstance(error, SupervisorError | Crash):
             self._unhandled(error)
         if daemon.alive:
             self.say("world", f"daemon {daemon.epoch} has ended{f': {error}' if error else ''}")
