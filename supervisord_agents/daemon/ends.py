@@ -169,14 +169,16 @@ class Ends:
         if not task.attempt or not task.ended:
             return
         kept = self._last(task)
-        result = _end_of(task, kept, task.failure)
+        self._put_again(_end_of(task, kept, task.failure), kept)
+
+    def _put_again(self, result: Result, kept: Result | None) -> None:
+        """In place of `kept`, whose output may be nowhere else: that gives way only to a file that is on disk."""
         if kept is None or kept.output is None:
-            self._put(result)  # the state of the task tells all that is in it
+            self._put(result)
         else:
             self._spawn(self._replace(result))
 
     async def _replace(self, result: Result) -> None:
-        """A file whose output may be nowhere else gives way only to one that is on disk."""
         try:
             staged = await asyncio.to_thread(self._results.stage, result)
         except SupervisorError as error:
@@ -231,7 +233,7 @@ class Ends:
         `changed` are the tasks that the tail of the journal tells of, `finished` the last end of an attempt of each.
         """
         restored = 0
-        for task_id in changed:
+        for task_id in sorted(changed):
             task = self._engine.scheduler.tasks.get(task_id)
             if task is None or not task.attempt:
                 continue
@@ -253,7 +255,7 @@ class Ends:
         # All of it is compared: after a loss of power any part of a file may be missing.
         if kept is not None and msgspec.structs.replace(kept, completed_at=result.completed_at) == result:
             return False
-        self._put(result)
+        self._put_again(result, kept if event is None or event.output_file else None)
         return True
 
 

@@ -180,12 +180,19 @@ class Disk:
 
     def sync_names(self, directory: Directory | None) -> None:
         """Of one directory, or of all."""
+        touched = {(id(changed), name) for steps in self._pending for changed, name, _ in steps if changed is directory}
         left = []
-        for steps in self._pending:
-            if directory is None or any(changed is directory for changed, _, _ in steps):
-                self._last(steps)
-            else:
+        for steps in reversed(self._pending):
+            places = {(id(changed), name) for changed, name, _ in steps}
+            if directory is not None and touched.isdisjoint(places):
                 left.append(steps)
+            else:
+                touched |= places  # what came before in the same place is settled with it
+        left.reverse()
+        kept = set(map(id, left))
+        for steps in self._pending:
+            if id(steps) not in kept:
+                self._last(steps)
         self._pending = left
 
     def sync_everything(self) -> None:
