@@ -138,9 +138,7 @@ class Daemon(Process):
         ends = self.ends = Ends(results, accounts)
         attempts = Attempts(CONFIG, AGENTS, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting)
         clock = Clock(replayed.last_at, wall=world.wall, boot=world.loop.time)
-        engine = Engine(
-            replayed.scheduler, committer, clock, self._release(attempts), Growth(replayed.records, replayed.bytes)
-        )
+        engine = Engine(replayed.scheduler, committer, clock, self._release(attempts), Growth(replayed.records, replayed.bytes))
         facts = Facts(
             epoch=self.epoch,
             started_at=engine.clock.now(),
@@ -153,9 +151,7 @@ class Daemon(Process):
         )
         upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed)
         admission = Admission(CONFIG, AGENTS, Workspaces([]))
-        handlers = Handlers(
-            engine, admission, attempts, ends, pools, results, logs, feed, waiters, facts, 10_000, self.dice
-        )
+        handlers = Handlers(engine, admission, attempts, ends, pools, results, logs, feed, waiters, facts, 10_000, self.dice)
         async with app._background([engine.run(), upkeep.run()], self.stop) as failed:
             left = self._left_in_outboxes()
             facts.recovery = await app._recover(engine, attempts, ends, replayed, STATE_DIR, watch)

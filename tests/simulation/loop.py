@@ -46,7 +46,7 @@ PROCESS: ContextVar[Process | None] = ContextVar("PROCESS", default=None)
 class Handle:
     """Something to be called."""
 
-    __slots__ = ("callback", "arguments", "context", "stopped", "when")
+    __slots__ = ("arguments", "callback", "context", "stopped", "when")
 
     def __init__(self, callback: Callable[..., object], arguments: tuple[Any, ...], context: Context, when: float) -> None:
         self.callback = callback
@@ -110,7 +110,11 @@ class Loop(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def create_task(  # type: ignore[override]
-        self, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], *, name: str | None = None, context: Context | None = None
+        self,
+        coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
     ) -> asyncio.Task[Any]:
         return asyncio.Task(coro, loop=self, name=name or "task", context=context)
 

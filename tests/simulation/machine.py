@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 POOLS = {"critical": 2, "standard": 4}
-PLANS = ("succeed",) * 12 + ("large",) * 2 + ("fail",) * 3 + ("fail for good", "die", "die with its outbox", "hang", "late", "twice")
+PLANS = (
+    ("succeed",) * 12 + ("large",) * 2 + ("fail",) * 3 + ("fail for good", "die", "die with its outbox", "hang", "late", "twice")
+)
 STOP_ANSWER_S = 4.0
 
 
@@ -76,6 +78,11 @@ class Machine:
         world, dice = self.world, self.dice
         worker.told = True
         world.witness.launched(worker.task, worker.attempt)
+        for other in self.workers.values():
+            if other is not worker and other.alive and other.told and not other.stopped and other.task == worker.task:
+                world.violated(
+                    f"{worker.task}#{worker.attempt} starts, and {worker.task}#{other.attempt} runs and was not stopped"
+                )
         plan = worker.plan = "succeed" if self.calm else dice.choice(PLANS)
         seconds = 0.02 + dice.random() ** 3 * 3.0
         world.say("worker", f"{worker.id} runs {worker.task}#{worker.attempt}, will {plan}")
@@ -147,7 +154,9 @@ class Pools:
 
     def later(self, callback: Any, *arguments: Any) -> None:
         """In the daemon, when the news have come through the channel."""
-        self._daemon.world.loop.call_later(0.0002 + self._dice.random() * 0.002, callback, *arguments, context=self._daemon.context)
+        self._daemon.world.loop.call_later(
+            0.0002 + self._dice.random() * 0.002, callback, *arguments, context=self._daemon.context
+        )
 
     # What the daemon asks for (workers.pool.Pools)
 
@@ -178,7 +187,12 @@ class Pools:
         worker = self._mine.get(worker_id)
         if worker is not None and worker.busy_with(message.task, message.attempt):
             self._daemon.world.loop.call_later(
-                0.001 + self._dice.random() * 0.05, self._begin, worker, message.task, message.attempt, context=self._machine.world.context
+                0.001 + self._dice.random() * 0.05,
+                self._begin,
+                worker,
+                message.task,
+                message.attempt,
+                context=self._machine.world.context,
             )
 
     def _begin(self, worker: Worker, task: str, attempt: int) -> None:

@@ -43,9 +43,7 @@ def simulate(seed: int, *, record: bool = False) -> Outcome:
         world = World(seed, record=record)
         world.run()
     tasks = len(world.daemon.scheduler.tasks) if world.daemon is not None and world.daemon.scheduler is not None else 0
-    return Outcome(
-        seed, world.violation, world.history, world.loop.steps, world.disk.operations, len(world.daemons), tasks
-    )
+    return Outcome(seed, world.violation, world.history, world.loop.steps, world.disk.operations, len(world.daemons), tasks)
 
 
 def first_bad(seeds: Iterator[int] | range) -> Outcome | None:
@@ -55,7 +53,7 @@ def first_bad(seeds: Iterator[int] | range) -> Outcome | None:
 
 @contextmanager
 def _simulated() -> Iterator[None]:
-    """What in the daemon's modules is not handed in: constants, the workers' directories, and the log, which says nothing here."""
+    """What is not handed in: a constant, the workers' directories, and the log, which goes into the history."""
     saved = ends.INLINE_OUTPUT_BYTES, recovery.end_left, recovery.clear, structlog.get_config()
     ends.INLINE_OUTPUT_BYTES = INLINE_OUTPUT_BYTES
     recovery.end_left = lambda directory, task, attempt: _world().machine.end_left(directory.name, task, attempt)

@@ -1,4 +1,4 @@
-"""What must hold, whatever happens: the promises of the supervisor, checked by somebody who remembers everything that was said."""
+"""What must hold, whatever happens: the supervisor's promises, held by somebody who remembers all that was said and done."""
 
 from __future__ import annotations
 
@@ -139,7 +139,11 @@ class Witness:
         if task is None or task.state is not State.RUNNING or task.attempt != event.attempt:
             return  # it comes too late, and changes nothing
         end = self.ends.get((event.task, event.attempt))
-        if event.failure is None and not event.output_file and (not isinstance(end, frames.TaskResult) or end.output != event.output):
+        if (
+            event.failure is None
+            and not event.output_file
+            and (not isinstance(end, frames.TaskResult) or end.output != event.output)
+        ):
             raise Violation(f"record {sequence} says that {event.task}#{event.attempt} gave {event.output!r}, it did not: {end}")
 
     def _check_told(self) -> None:
