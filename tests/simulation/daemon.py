@@ -1,4 +1,4 @@
-"""A daemon made of the real parts, on a simulated disk, with simulated pools and no sockets: daemon.app._serve, without the rest."""
+"""A daemon of the real parts, on a simulated disk, with simulated pools and no sockets: daemon.app._serve, without the rest."""
 
 from __future__ import annotations
 

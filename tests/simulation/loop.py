@@ -10,6 +10,7 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
 from typing import Any
@@ -194,10 +195,8 @@ class Loop(asyncio.AbstractEventLoop):
         self._over = True
         for task in [*asyncio.all_tasks(self), *self.dead]:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            try:
+            with suppress(BaseException):
                 task.get_coro().close()  # type: ignore[union-attr]
-            except BaseException:
-                pass
         self._ready.clear()
         self._later.clear()
 
@@ -236,10 +235,8 @@ class Thread(greenlet):
     def end(self) -> None:
         """Unwind it, when nothing of it matters any more."""
         if not self.dead and self.gr_frame is not None:
-            try:
+            with suppress(BaseException):
                 self.throw(GreenletExit)
-            except BaseException:
-                pass
 
 
 def current_thread() -> Thread | None:

@@ -1,4 +1,6 @@
-"""Workers, and the pools that a daemon has of them. Workers outlive the daemon for a moment, and their outboxes until the power goes.
+"""Workers, and the pools that a daemon has of them.
+
+Workers outlive the daemon for a moment, and their outboxes until the power goes.
 
 What an attempt comes to is drawn when it starts: it succeeds, fails, dies, hangs, dies between its outbox and its last frame, or
 answers after it was told to stop.

@@ -1,0 +1,67 @@
+"""The simulated supervisor keeps its promises, seed by seed; and it is seen that the simulation notices when it does not.
+
+`SIMULATION_SEEDS=FIRST:LAST` runs other seeds; `make soak` runs new ones without end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.__main__ import soak
+from tests.simulation.mutations import MUTATIONS, applied, killed
+from tests.simulation.run import first_bad, simulate
+from tests.support.daemon import ROOT
+
+FIRST, LAST = map(int, os.environ.get("SIMULATION_SEEDS", "0:2000").split(":"))
+CHUNK = 50
+CHEAP = {mutation.name: mutation for mutation in MUTATIONS}
+SOON_RED = [
+    "acknowledged before the fdatasync",
+    "no fdatasync",
+    "a failed fdatasync is tried again",
+    "the directory of a new segment is not synced",
+    "a snapshot is not synced before it has its name",
+    "replay leaves out the last record",
+    "keys are not restored",
+    "a list tells what is not on disk",
+    "what finished unseen is not adopted, and runs again",
+]
+
+
+@pytest.mark.parametrize("first", range(FIRST, LAST, CHUNK))
+def test_every_promise_is_kept(first: int) -> None:
+    bad = first_bad(range(first, min(first + CHUNK, LAST)))
+    assert bad is None, str(bad)
+
+
+@pytest.mark.parametrize("name", SOON_RED)
+def test_broken_code_is_seen(name: str) -> None:
+    bad = killed(CHEAP[name], range(100))
+    assert bad is not None, f"nothing in 100 seeds sees it: {name}"
+
+
+def test_one_seed_is_one_history() -> None:
+    """In any process, whatever the hashes of texts and the addresses of objects."""
+
+    def told(hash_seed: str) -> str:
+        command = [sys.executable, "-m", "tests.simulation", "3"]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert told("1") == told("2")
+    assert "every promise was kept" in told("1")
+
+
+def test_a_bad_seed_is_named_with_the_command_that_replays_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with applied(CHEAP["keys are not restored"]):
+        assert soak(0) == 1
+        said = capsys.readouterr().out
+        seed = int(said.split()[1].rstrip(":"))
+        assert f"python -m tests.simulation {seed}" in said
+        again = simulate(seed, record=True)
+    assert again.violation in said
+    assert again.history[-1].endswith(again.violation) or any("VIOLATION" in line for line in again.history)
