@@ -247,6 +247,7 @@ class Subscriber:
 
             daemon.on_end.append(gone)
             reading = self.world.loop.create_task(self._read(daemon), context=daemon.context.copy())
+            reading.add_done_callback(self.world.check_task, context=self.world.context)
             if self.dice.random() < 0.3:
                 self.world.loop.call_later(self.dice.random() * 10, reading.cancel, context=daemon.context)
                 self.world.loop.call_later(10, gone)

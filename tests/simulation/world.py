@@ -236,7 +236,7 @@ class World:
             task.add_done_callback(self._client_done)
         for number in range(2):
             subscriber = Subscriber(self, number, self._stream(f"subscriber {number}"))
-            self.loop.create_task(subscriber.run()).add_done_callback(self._check_task)
+            self.loop.create_task(subscriber.run()).add_done_callback(self.check_task)
         self._boot()
         self._weather()
         self._after(3.0, self._look)
@@ -248,9 +248,9 @@ class World:
 
     def _client_done(self, task: asyncio.Task[None]) -> None:
         self._clients_done += 1
-        self._check_task(task)
+        self.check_task(task)
 
-    def _check_task(self, task: asyncio.Task[None]) -> None:
+    def check_task(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self._unhandled(task.exception())
 
