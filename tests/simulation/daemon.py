@@ -31,7 +31,7 @@ from supervisord_agents.wire import frames
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from tests.simulation.disk import SimFiles
 from tests.simulation.loop import Process, Threads
-from tests.simulation.machine import POOLS, Pools
+from tests.simulation.machine import POOLS, Meters, Pools, Worker
 from tests.simulation.witness import Violation
 
 if TYPE_CHECKING:
@@ -51,7 +51,13 @@ AGENTS = AgentRegistry(CONFIG)
 class Logs:
     """In the place of spool.logs.LogStore: logs are no part of what must survive."""
 
-    def append(self, task: str, data: bytes) -> None: ...
+    def hear(self, task: str, attempt: int, offset: int, data: bytes) -> bytes:
+        return data
+
+    def heard(self, task: str, attempt: int) -> int:
+        return 0
+
+    def forget_positions(self, keep: object) -> None: ...
     def notice(self, task: str, text: str) -> None: ...
     def close(self, task: str) -> None: ...
     def path(self, task: str) -> Path:
@@ -66,6 +72,16 @@ class Stopwatch:
 
     def seconds(self) -> float:
         return 0.0
+
+
+class Spawner:
+    """In the place of sandbox.spawner.Spawner, after a change of daemons."""
+
+    def __init__(self, found: list[Worker]) -> None:
+        self._found = found
+
+    def adopt(self) -> list[Worker]:
+        return self._found
 
 
 class WatchedCommitter(Committer):
@@ -98,7 +114,6 @@ class Daemon(Process):
         """Of the disk, until it dies."""
         self.power = False
         """It dies with the whole machine."""
-        self.stop: asyncio.Event | None = None
         self.handlers: Handlers | None = None
         self.scheduler: Any = None
         self.ends: Ends | None = None
@@ -129,10 +144,11 @@ class Daemon(Process):
         self.scheduler = replayed.scheduler
         del opened, recovered
         watch: Any = Stopwatch()
-        self.stop = asyncio.Event()
+        stop = app._Stop(leaving=False)
         results = ResultStore(STATE_DIR / "results", self.files)
         committer, waiters = WatchedCommitter(journal, threads, world), Waiters()
-        accounts = Accounts()
+        meters: Any = Meters(world.machine)
+        accounts = Accounts(meters)
         pools: Any = Pools(world.machine, self)
         logs: Any = Logs()
         ends = self.ends = Ends(results, accounts)
@@ -152,21 +168,22 @@ class Daemon(Process):
         upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed)
         admission = Admission(CONFIG, AGENTS, Workspaces([]))
         handlers = Handlers(engine, admission, attempts, ends, pools, results, logs, feed, waiters, facts, 10_000, self.dice)
-        async with app._background([engine.run(), upkeep.run()], self.stop) as failed:
+        async with app._background([engine.run(), upkeep.run()], stop) as failed:
             left = self._left_in_outboxes()
-            facts.recovery = await app._recover(engine, attempts, ends, replayed, STATE_DIR, watch)
+            spawner: Any = Spawner(list(world.machine.workers.values()))
+            facts.recovery = await app._recover(engine, attempts, ends, replayed, spawner, STATE_DIR, watch)
             self._check_adopted(left)
             self.check_results()
             attempts.start()
             upkeep.start()
             self.handlers = handlers
             self.world.say("daemon", f"ready, {facts.recovery.records} records, clean={facts.recovery.clean}")
-            await self.stop.wait()
+            await stop.wait()
             self.handlers = None
             facts.stopping = True
             attempts.drain()
             self.world.disconnect(self)
-            await pools.aclose()
+            await (pools.leave() if stop.leaving else pools.aclose())
             await ends.recorded()
             await upkeep.finish(in_order=not failed)
         await committer.aclose()
@@ -209,7 +226,7 @@ class Daemon(Process):
     def _left_in_outboxes(self) -> dict[str, Any]:
         """Ends of attempts that workers left, and that the journal does not know."""
         machine = self.world.machine
-        running = self.scheduler.running_tasks()
+        running = [task for task in self.scheduler.running_tasks() if task.worker not in machine.workers]
         found = {task.id: machine.end_left(task.worker, task.id, task.attempt) for task in running}
         return {task: end for task, end in found.items() if end is not None}
 

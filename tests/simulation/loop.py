@@ -35,6 +35,8 @@ class Process:
         self.context = copy_context()
         self.context.run(PROCESS.set, self)
         self.threads: list[Thread] = []
+        self.signals: dict[int, Callable[[], object]] = {}
+        """What it does for each."""
 
     def die(self) -> None:
         """Called by what kills it, wherever that runs."""
@@ -134,6 +136,11 @@ class Loop(asyncio.AbstractEventLoop):
 
         Thread(self, process, run)
         return future
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+        process = PROCESS.get()
+        assert process is not None
+        process.signals[sig] = callback
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Of what nobody has looked at; what matters is seen by the checks."""

@@ -8,12 +8,13 @@ answers after it was told to stop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from supervisord_agents.core.model import Failure, TaskSpec, Usage
 from supervisord_agents.errors import ErrorCode, SupervisorError
+from supervisord_agents.spool.meters import Count
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.messages import PoolView
 
@@ -26,6 +27,7 @@ PLANS = (
     ("succeed",) * 12 + ("large",) * 2 + ("fail",) * 3 + ("fail for good", "die", "die with its outbox", "hang", "late", "twice")
 )
 STOP_ANSWER_S = 4.0
+WRITTEN = "its result is being written"
 
 
 class Worker:
@@ -40,7 +42,10 @@ class Worker:
         self.told = False
         self.stopped = False
         self.plan = ""
-        self.pending: Any = None
+        self.pools: Pools | None = None
+        """Of the daemon that it speaks to."""
+        self.last_end: frames.TaskResult | frames.TaskError | None = None
+        """Said again to a daemon that does not know of it."""
 
     def busy_with(self, task: str, attempt: int) -> bool:
         return self.alive and (self.task, self.attempt) == (task, attempt)
@@ -57,28 +62,40 @@ class Machine:
         """What a worker's outbox holds, by the worker's id."""
         self.calm = False
         """Workers behave."""
+        self.meters: dict[str, Count] = {}
 
     def end_left(self, worker: str, task: str, attempt: int) -> frames.TaskResult | frames.TaskError | None:
         """As workers.nest.end_left."""
         end = self.outboxes.get(worker)
         return end if end is not None and (end.task, end.attempt) == (task, attempt) else None
 
+    def clear(self, alive: Container[str]) -> None:
+        """As daemon.recovery.clear."""
+        self.outboxes = {name: end for name, end in self.outboxes.items() if name in alive}
+
     def orphaned(self, *, power: bool) -> None:
-        """The daemon is gone: what runs may finish within its grace, or not. A loss of power takes all of it."""
-        for worker in self.workers.values():
-            if power or not worker.alive:
+        """The daemon is gone. Its workers are kept for a successor; or the fork server is gone too, and what runs may finish in
+        its grace, or not. A loss of power takes all of it."""
+        kept = not power and self.dice.random() < 0.7
+        for worker in list(self.workers.values()):
+            worker.pools = None
+            if kept and worker.alive and not worker.stopped:
+                continue
+            del self.workers[worker.id]
+            if power or not worker.alive or kept:
+                worker.alive = False
                 continue
             if worker.told and worker.plan in ("succeed", "large", "fail", "twice") and self.dice.random() < 0.4:
-                self.finish(worker, None)
+                self.finish(worker)
             worker.alive = False
-        self.workers.clear()
         if power:
+            self.meters.clear()
             self.outboxes = {name: end for name, end in self.outboxes.items() if self.dice.random() < 0.2}
 
-    def begin(self, worker: Worker, pools: Pools) -> None:
+    def begin(self, worker: Worker) -> None:
         """The worker has its task."""
         world, dice = self.world, self.dice
-        worker.told = True
+        worker.told, worker.last_end = True, None
         world.witness.launched(worker.task, worker.attempt)
         for other in self.workers.values():
             if other is not worker and other.alive and other.told and not other.stopped and other.task == worker.task:
@@ -99,32 +116,48 @@ class Machine:
                     frames.UsageReport(task=task, attempt=attempt, usage=Usage(10, 5, 0.01)),
                 )
             )
-            world.loop.call_later(seconds / 2, pools.said, worker, said)
+            world.loop.call_later(seconds / 2, self.says, worker, said)
         if dice.random() < 0.1:
-            world.loop.call_later(seconds * dice.choice((0.5, 1.5)), pools.used, task, Usage(100, 10, 0.1))
-        world.loop.call_later(seconds, self.ends, worker, task, attempt, pools)
+            world.loop.call_later(seconds * dice.choice((0.5, 1.5)), self.uses, worker, task, Usage(100, 10, 0.1))
+        world.loop.call_later(seconds, self.ends, worker, task, attempt)
 
-    def ends(self, worker: Worker, task: str, attempt: int, pools: Pools) -> None:
+    def says(self, worker: Worker, frame: Any) -> None:
+        if worker.pools is not None and worker.busy_with(frame.task, frame.attempt):
+            worker.pools.said(worker, frame)
+
+    def uses(self, worker: Worker, task: str, usage: Usage) -> None:
+        if worker.pools is not None:
+            worker.pools.used(task, usage)
+
+    def ends(self, worker: Worker, task: str, attempt: int) -> None:
         """The work of that attempt is over."""
         if worker.busy_with(task, attempt):
             if worker.plan == "die":
                 worker.alive = False
                 self.world.say("worker", f"{worker.id} dies")
-                pools.later(pools.exited, worker)
+                self.gone(worker)
             else:
-                self.finish(worker, pools)
+                self.finish(worker)
 
-    def finish(self, worker: Worker, pools: Pools | None) -> None:
+    def gone(self, worker: Worker) -> None:
+        """The fork server tells who listens, and a successor does not find it."""
+        if worker.pools is not None:
+            worker.pools.later(worker.pools.exited, worker)
+        else:
+            self.workers.pop(worker.id, None)
+
+    def finish(self, worker: Worker) -> None:
         """Leave the end in the outbox; then say it, if there is somebody to be told and the worker gets to it."""
         end = self.end_of(worker)
-        self.outboxes[worker.id] = end
+        self.outboxes[worker.id] = worker.last_end = end
         self.world.witness.done(end)
         self.world.say("worker", f"{worker.id} has done {worker.task}#{worker.attempt}: {type(end).__name__}")
-        if pools is None:
-            return
         if worker.plan == "die with its outbox":
             worker.alive = False
-            pools.later(pools.exited, worker)
+            self.gone(worker)
+            return
+        pools = worker.pools
+        if pools is None:
             return
         pools.later(pools.finished, worker, end)
         if worker.plan == "twice":
@@ -140,6 +173,22 @@ class Machine:
         if plan == "large":
             output += "x" * 600
         return frames.TaskResult(task=task, attempt=attempt, output=output, usage=usage)
+
+
+class Meters:
+    """In the place of spool.meters.Meters."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._counts = machine.meters
+
+    def write(self, task: str, count: Count) -> None:
+        self._counts[task] = count
+
+    def remove(self, task: str) -> None:
+        self._counts.pop(task, None)
+
+    def left(self) -> dict[str, Count]:
+        return dict(self._counts)
 
 
 class Pools:
@@ -165,6 +214,43 @@ class Pools:
     def start(self, listener: Any) -> None:
         self._listener = listener
 
+    async def adopt(self, listener: Any, found: Iterable[Worker], running: Mapping[str, Any]) -> set[str]:
+        """As Pools.adopt: workers of the daemon before go on, and say what they have to say."""
+        self._listener = listener
+        tasks = set()
+        for worker in found:
+            known = running.get(worker.id)
+            if known is None and worker.task and worker.told and worker.last_end is None:
+                worker.alive = False  # it does something that nobody waits for
+                del self._machine.workers[worker.id]
+                continue
+            worker.pools = self
+            self._mine[worker.id] = worker
+            if known is None:
+                worker.task, worker.told = "", False
+                continue
+            tasks.add(known.task)
+            end = worker.last_end
+            told = worker.told and worker.busy_with(known.task, known.attempt)
+            ended = end is not None and (end.task, end.attempt) == (known.task, known.attempt)
+            worker.task, worker.attempt, worker.told = known.task, known.attempt, told or ended
+            self._machine.world.say("worker", f"{worker.id} is found with {known.task}#{known.attempt}, told={worker.told}")
+            self.later(self._hello, worker, end if ended else None)
+        return tasks
+
+    def _hello(self, worker: Worker, end: Any) -> None:
+        if worker.alive and worker.task:
+            self._listener.attempt_found(worker.task, worker.attempt, told=worker.told)
+            if end is not None:
+                self.later(self.finished, worker, end)
+
+    @property
+    def workers(self) -> Mapping[str, Worker]:
+        return self._mine
+
+    async def leave(self) -> None:
+        self._closing = True
+
     def free(self) -> dict[str, int]:
         room = dict(POOLS)
         for worker in self._mine.values():
@@ -182,6 +268,7 @@ class Pools:
             self._born += 1
             worker = Worker(f"w-{self._daemon.epoch}-{self._born}", pool)
             self._mine[worker.id] = self._machine.workers[worker.id] = worker
+            worker.pools = self
         worker.task, worker.attempt, worker.told, worker.stopped = task, attempt, False, False
         return worker.id
 
@@ -199,7 +286,7 @@ class Pools:
 
     def _begin(self, worker: Worker, task: str, attempt: int) -> None:
         if self._daemon.alive and worker.busy_with(task, attempt) and not worker.told:
-            self._machine.begin(worker, self)
+            self._machine.begin(worker)
 
     def gateway_port(self, worker_id: str) -> int:
         return 0
@@ -213,7 +300,7 @@ class Pools:
                 continue
             worker.stopped = True
             if worker.plan == "late" or (worker.plan == "succeed" and self._dice.random() < 0.3):
-                self.later(self._machine.finish, worker, self)
+                self._machine.finish(worker)
             elif self._dice.random() < 0.5:
                 self.later(self._stopped, worker, task, attempt)
             else:
@@ -256,7 +343,7 @@ class Pools:
         if recorded:
             self._rest(worker)
         else:
-            worker.task = "its result is being written"
+            worker.task, worker.told = WRITTEN, False
             self._daemon.world.loop.create_task(self._rest_when_settled(worker))
 
     async def _rest_when_settled(self, worker: Worker) -> None:

@@ -93,7 +93,7 @@ MUTATIONS = [
     Mutation(
         "what finished unseen is not adopted, and runs again",
         f"{D}.app:_recover",
-        'adopted = recovery.adopt_outboxes(engine.scheduler, state_dir / "workers", attempts.attempt_ended)',
+        'adopted = recovery.adopt_outboxes(engine.scheduler, state_dir / "workers", attempts.attempt_ended, kept)',
         "adopted = 0",
     ),
     Mutation(

@@ -57,7 +57,7 @@ def _simulated() -> Iterator[None]:
     saved = ends.INLINE_OUTPUT_BYTES, recovery.end_left, recovery.clear, structlog.get_config()
     ends.INLINE_OUTPUT_BYTES = INLINE_OUTPUT_BYTES
     recovery.end_left = lambda directory, task, attempt: _world().machine.end_left(directory.name, task, attempt)
-    recovery.clear = lambda workers: _world().machine.outboxes.clear()
+    recovery.clear = lambda workers, alive: _world().machine.clear(alive)
     structlog.configure(processors=[_log])
     gc.disable()
     try:

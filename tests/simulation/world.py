@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
 from random import Random
+from signal import SIGTERM, SIGUSR1
 from typing import Any
 
 from supervisord_agents.core import invariants
@@ -116,9 +117,10 @@ class World:
                 daemon.operations_left = int(2 + dice.random() ** 2 * 300)
 
     def _tell_to_stop(self, daemon: Daemon) -> None:
-        if daemon.alive and daemon.stop is not None:
-            self.say("world", f"daemon {daemon.epoch} is told to stop")
-            daemon.context.copy().run(daemon.stop.set)
+        number = SIGTERM if not self.faulty or self._dice.random() < 0.5 else SIGUSR1
+        if daemon.alive and number in daemon.signals:
+            self.say("world", f"daemon {daemon.epoch} is told to stop, by {number.name}")
+            daemon.context.copy().run(daemon.signals[number])
 
     def crash_in_a_call(self, daemon: Daemon) -> None:
         """The process does not come back from here."""
