@@ -23,16 +23,6 @@ _decoder = msgspec.json.Decoder(Result)
 log = structlog.get_logger()
 
 
-class Stamp(msgspec.Struct, frozen=True):
-    """Which attempt a result file tells of, and how it says that ended."""
-
-    attempt: int = 0
-    status: str = ""
-
-
-_stamp_decoder = msgspec.json.Decoder(Stamp)
-
-
 class ResultStore:
     """The results of one state directory. Raises SupervisorError if that cannot be written."""
 
@@ -109,15 +99,6 @@ class ResultStore:
                 field=str(path),
                 hint=f"Run the task again: agentctl retry {task}",
             ) from error
-
-    def stamp(self, task: str) -> Stamp | None:
-        """Which attempt the task's file tells of; None if there is no whole file."""
-        if task in self._unwritten:
-            return Stamp(self._unwritten[task].attempt, self._unwritten[task].status)
-        try:
-            return _stamp_decoder.decode(self._files.read(self.path(task)))
-        except (OSError, ValueError, RecursionError):
-            return None
 
     def size(self, task: str) -> int:
         """Bytes of the task's file; 0 without one."""

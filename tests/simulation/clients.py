@@ -172,7 +172,8 @@ class Client:
                 TaskSpec(
                     id=f"t{number}",
                     agent="python",
-                    input={"function": "a:b"},
+                    # Long ones reach over several sectors, and can be torn.
+                    input={"function": "a:b", "args": ["x" * dice.choice((0, 0, 0, 400, 1500))]},
                     dependencies=tuple(dependencies),
                     priority=dice.randrange(10),
                     pool=dice.choice(("", "", "critical")),
