@@ -10,7 +10,7 @@ from signal import SIGTERM, SIGUSR1
 from typing import Any
 
 from supervisord_agents.core import invariants
-from supervisord_agents.errors import DiskFull, SupervisorError
+from supervisord_agents.errors import DiskFull, JournalCorrupt, SupervisorError
 from tests.simulation.clients import Client, Subscriber
 from tests.simulation.daemon import Daemon
 from tests.simulation.disk import Directory, Disk
@@ -139,7 +139,7 @@ class World:
 
     def _ended(self, daemon: Daemon, task: asyncio.Task[None]) -> None:
         error = task.exception() if not task.cancelled() else None
-        if isinstance(error, Violation):
+        if isinstance(error, Violation | JournalCorrupt):
             self.violated(str(error))
         elif error is not None and not isinstance(error, SupervisorError | Crash):
             self._unhandled(error)
