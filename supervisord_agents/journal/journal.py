@@ -250,8 +250,10 @@ class Journal:
         descriptor, path, offset = self._descriptor, self._path, self._offset
         closed = SegmentFile(self._first_sequence, path, offset)
         self._begin_segment(size)
-        self._closed_segments = [*self._closed_segments, closed]
-        self._give_back(descriptor, offset)
+        # One that holds nothing has been replaced, for the new one begins with the same record and so has the same name.
+        if path != self._path:
+            self._closed_segments = [*self._closed_segments, closed]
+            self._give_back(descriptor, offset)
         self._files.close(descriptor)
 
     def _give_back(self, descriptor: int, end: int) -> None:
