@@ -96,9 +96,9 @@ class WatchedCommitter(Committer):
         self._world.witness.appended[sequence] = payload
         return sequence
 
-    def _flushed(self, durable: int) -> None:
-        super()._flushed(durable)
-        self._world.witness.acknowledged = max(self._world.witness.acknowledged, self.durable)
+    def _flushed(self, durable: int, rests: bool) -> None:
+        self._world.witness.acknowledged = max(self._world.witness.acknowledged, durable)
+        super()._flushed(durable, rests)
 
 
 class Daemon(Process):

@@ -302,6 +302,9 @@ class Queue:
             self._reader.wake()
             self._reader = None
 
+    def empty(self) -> bool:
+        return not self._items
+
     def get(self) -> Any:
         while not self._items:
             self._reader = current_thread()
