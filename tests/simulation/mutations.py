@@ -36,8 +36,8 @@ MUTATIONS = [
     Mutation(
         "acknowledged before the fdatasync",
         f"{J}.committer:Committer._flush_until_stopped",
-        "self._tell(self._flushed, self._journal.flush())",
-        "self._tell(self._flushed, self._journal.sequence); self._journal.flush()",
+        "durable = self._journal.flush()",
+        "self._tell(self._flushed, self._journal.sequence, False); durable = self._journal.flush()",
     ),
     Mutation("no fdatasync", f"{J}.journal:Journal._write", "self._files.sync_data(self._descriptor)", "pass"),
     Mutation(
@@ -87,7 +87,10 @@ MUTATIONS = [
         "self._appended",
     ),
     Mutation(
-        "a submit is acknowledged at once", f"{D}.handlers:Handlers._submit", "await self._engine.released(fed.sequence)", "pass"
+        "a submit is acknowledged at once",
+        f"{D}.handlers:Handlers._submit",
+        "self._engine.answer(fed.sequence, reply)",
+        "self._engine.answer(0, reply)",
     ),
     Mutation("a list tells what is not on disk", f"{D}.handlers:Handlers._list", "await self._engine.settled()", "pass"),
     Mutation(

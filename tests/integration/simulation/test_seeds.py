@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from tests.simulation.__main__ import soak
-from tests.simulation.mutations import MUTATIONS, applied, killed
+from tests.simulation.mutations import MUTATIONS, Mutation, applied, killed
 from tests.simulation.run import first_bad, simulate
 from tests.support.daemon import ROOT
 
@@ -43,6 +43,12 @@ def test_every_promise_is_kept(first: int) -> None:
 def test_broken_code_is_seen(name: str) -> None:
     bad = killed(CHEAP[name], range(100))
     assert bad is not None, f"nothing in 100 seeds sees it: {name}"
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_mutation_still_finds_its_place(mutation: Mutation) -> None:
+    with applied(mutation):
+        pass
 
 
 SEEN = {
