@@ -5,6 +5,7 @@ Every method raises OSError as the call behind it does.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -133,6 +134,9 @@ REAL_FILES = Files()
 def make_directory(path: Path, mode: int, files: Files = REAL_FILES) -> bool:
     """Make it, and what is missing above it, durably; False if it was there. Raises OSError."""
     if files.is_directory(path):
+        # A process before may have ended between making it and making it durable.
+        with contextlib.suppress(PermissionError):
+            files.sync_directory(path.parent)
         return False
     missing = [path]
     while not files.is_directory(missing[-1].parent):

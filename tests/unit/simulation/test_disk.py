@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from supervisord_agents.journal.files import make_directory
 from tests.simulation.disk import SECTOR, Disk, SimFiles
 from tests.simulation.loop import Crash, Loop, Process
 
@@ -73,6 +74,15 @@ def test_a_rename_is_there_whole_or_not_at_all() -> None:
         bench.disk.lose_power()
         found.add((bench.read(), bench.read(Path("/other"))))
     assert found == {(b"old", b"new"), (b"new", None)}
+
+
+def test_a_directory_that_was_made_but_not_synced_is_made_durable_by_the_next_who_asks() -> None:
+    for seed in range(20):
+        bench = Bench(seed)
+        bench.files.make_directory(Path("/made"), 0o700)
+        assert not make_directory(Path("/made"), 0o700, bench.files)
+        bench.disk.lose_power()
+        assert bench.files.is_directory(Path("/made"))
 
 
 def test_a_kill_loses_nothing_that_was_written() -> None:
