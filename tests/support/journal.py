@@ -128,7 +128,9 @@ class ForgetfulFiles(StepFiles):
 
     def sync_directory(self, path: Path) -> None:
         super().sync_directory(path)
-        self._names = {entry.name: entry.inode() for entry in os.scandir(path)}
+        entries = list(os.scandir(path))
+        if not any(entry.is_dir() for entry in entries):  # the journal's own, not that above it
+            self._names = {entry.name: entry.inode() for entry in entries}
 
     def leave(self, target: Path, lose: Callable[[int, int], bool] = lose_all) -> None:
         """Lay down what would be left; `lose` says of each changed block of a file, and of -1, its size, if it did not last."""
