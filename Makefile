@@ -1,4 +1,4 @@
-# make demo | test | check | bench | bench-peers | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | bench | bench-peers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 CLIS := build/clis/.ready
 
-.PHONY: demo test check bench bench-peers soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
+.PHONY: demo test check bench bench-peers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
@@ -31,6 +31,10 @@ bench-peers: $(READY)
 
 soak-memory: $(READY)
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30)
+
+# New seeds of the simulation until one is bad, or until stopped.
+soak: $(READY)
+	$(BIN)/python -m tests.simulation --soak
 
 test-systemd: $(READY)
 	.ci/setup systemd

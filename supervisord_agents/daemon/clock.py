@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+
+Read = Callable[[], float]
+
+
+def boot_time() -> float:
+    """Seconds since the machine started, with those that it was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Clock:
@@ -13,11 +21,12 @@ class Clock:
     set back between two runs does not reorder history.
     """
 
-    def __init__(self, floor: float = 0.0) -> None:
-        self._anchor = max(time.time(), floor) - time.clock_gettime(time.CLOCK_BOOTTIME)
+    def __init__(self, floor: float = 0.0, *, wall: Read = time.time, boot: Read = boot_time) -> None:
+        self._boot = boot
+        self._anchor = max(wall(), floor) - boot()
 
     def now(self) -> float:
-        return self._anchor + time.clock_gettime(time.CLOCK_BOOTTIME)
+        return self._anchor + self._boot()
 
 
 def iso(seconds: float) -> str:

@@ -7,7 +7,7 @@ their runtime has done already: the runtime shares its process with the task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ class Ends:
         self._results = results
         self._accounts = accounts
         self._engine: Engine
-        self._large: set[asyncio.Task[None]] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        """Results that are being written by threads."""
         self._retry: asyncio.TimerHandle | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -49,8 +50,13 @@ class Ends:
 
     async def recorded(self) -> None:
         """Return when no result is still being written."""
-        if self._large:
-            await asyncio.wait(self._large)
+        if self._jobs:
+            await asyncio.wait(self._jobs)
+
+    def _spawn(self, job: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
 
     # Of attempts
 
@@ -77,9 +83,7 @@ class Ends:
             self._put(result)
             self._feed(event)
             return True
-        job = asyncio.get_running_loop().create_task(self._record_large(result, event))
-        self._large.add(job)
-        job.add_done_callback(self._large.discard)
+        self._spawn(self._record_large(result, event))
         return False
 
     def died(self, task_id: str, attempt: int, failure: Failure) -> None:
@@ -117,7 +121,7 @@ class Ends:
             self._put_unless_over(result, event)
             return
         if self._running(event.task, event.attempt) is None:
-            staged.unlink(missing_ok=True)
+            self._results.discard(staged)
             return
         if await self._published(event.task, staged):
             event = msgspec.structs.replace(event, output=None, output_file=True)
@@ -162,8 +166,32 @@ class Ends:
 
     def _rewrite(self, task: Task) -> None:
         """The file of a task that ran and has ended, unless it has been given another round meanwhile."""
-        if task.attempt and task.ended:
-            self._put(_end_of(task, self._last(task), task.failure))
+        if not task.attempt or not task.ended:
+            return
+        kept = self._last(task)
+        self._put_again(_end_of(task, kept, task.failure), kept)
+
+    def _put_again(self, result: Result, kept: Result | None) -> None:
+        """In place of `kept`, whose output may be nowhere else: that gives way only to a file that is on disk."""
+        if kept is None or kept.output is None:
+            self._put(result)
+        else:
+            self._spawn(self._replace(result))
+
+    async def _replace(self, result: Result) -> None:
+        try:
+            staged = await asyncio.to_thread(self._results.stage, result)
+        except SupervisorError as error:
+            log.error("result_not_rewritten", task=result.task_id, error=str(error), kept="the file as it was")
+            return
+        task = self._engine.scheduler.tasks.get(result.task_id)
+        if task is None or not _tells_of(result, task):
+            self._results.discard(staged)
+            return
+        try:
+            self._results.publish(result.task_id, staged)
+        except OSError as error:
+            log.error("result_not_rewritten", task=result.task_id, error=str(error), kept="the file as it was")
 
     def _last(self, task: Task) -> Result | None:
         """What the file says of the newest attempt."""
@@ -205,7 +233,7 @@ class Ends:
         `changed` are the tasks that the tail of the journal tells of, `finished` the last end of an attempt of each.
         """
         restored = 0
-        for task_id in changed:
+        for task_id in sorted(changed):
             task = self._engine.scheduler.tasks.get(task_id)
             if task is None or not task.attempt:
                 continue
@@ -219,14 +247,15 @@ class Ends:
 
     def _restored(self, task: Task, event: Finished | None) -> bool:
         status = task.state if task.ended else State.FAILED
-        stamp = self._results.stamp(task.id)
-        if stamp is not None and (stamp.attempt, stamp.status) == (task.attempt, status):
-            return False
         kept = self._last(task)
         output = event.output if event is not None and not event.output_file else kept.output if kept is not None else None
-        truncated = event.truncated if event is not None else False
+        truncated = event.truncated if event is not None else kept is not None and kept.truncated
         at = task.ended_at if task.ended else task.history[-1].at
-        self._put(_result(task, status, at, task.usage, output=output, error=task.failure, truncated=truncated))
+        result = _result(task, status, at, task.usage, output=output, error=task.failure, truncated=truncated)
+        # All of it is compared: after a loss of power any part of a file may be missing.
+        if kept is not None and msgspec.structs.replace(kept, completed_at=result.completed_at) == result:
+            return False
+        self._put_again(result, kept if event is None or event.output_file else None)
         return True
 
 
@@ -260,6 +289,12 @@ def _end_of(task: Task, kept: Result | None, error: Failure | None) -> Result:
     """How the task ended, with what its last attempt had put into the file."""
     output, truncated = (kept.output, kept.truncated) if kept is not None else (None, False)
     return _result(task, task.state, task.ended_at, task.usage, output=output, error=error, truncated=truncated)
+
+
+def _tells_of(result: Result, task: Task) -> bool:
+    """Whether nothing has happened to the task since the result was made of it."""
+    said = (result.attempt, result.status, result.tokens_used, result.cost_usd)
+    return said == (task.attempt, task.state, task.usage.tokens, task.usage.cost_usd)
 
 
 def _result(task: Task, status: State, at: float, usage: Usage, *, output: Any, error: Failure | None, truncated: bool) -> Result:

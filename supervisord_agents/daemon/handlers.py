@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-import secrets
+import random
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +29,7 @@ from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import InvalidInput, NotFound, QueueFull, Unavailable
+from supervisord_agents.journal.journal import SYSTEM_RANDOM
 from supervisord_agents.observe.stalls import StallWatch
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.spool.logs import LogStore
@@ -84,6 +85,7 @@ class Handlers:
         archivist: Archivist,
         facts: Facts,
         max_pending: int,
+        dice: random.Random = SYSTEM_RANDOM,
     ) -> None:
         self._engine = engine
         self._scheduler = engine.scheduler
@@ -99,7 +101,7 @@ class Handlers:
         self._facts = facts
         self._max_pending = max_pending
         self._process = psutil.Process()
-        self._ids = _random_ids()
+        self._ids = _random_ids(dice)
         self._table: dict[type[m.Request], Callable[[Any, Peer], Awaitable[m.Reply]]] = {
             m.Submit: self._submit,
             m.ListTasks: self._list,
@@ -283,10 +285,10 @@ class Handlers:
         names = await self._done(event)
         return m.RetryReply(tasks=sorted(names[:MAX_NAMED]), count=len(names))
 
-    # Reading; nothing is told that is not durable
+    # Reading. Nothing is told that is not durable: the answer is made first, and given when all that it rests on is on disk.
+    # The other way round, more would have happened by the time that the answer is made.
 
     async def _list(self, request: m.ListTasks, peer: Peer) -> m.ListReply:
-        await self._engine.settled()
         reply = await views.page(self._scheduler, self._archivist, request, self._attempts.progress)
         await self._engine.settled()
         return reply
@@ -316,7 +318,6 @@ class Handlers:
         found = [await self._resolve(item, f"tasks[{index}]") for index, item in enumerate(request.tasks)]
         names = list(dict.fromkeys(name for some in found for name in some))
         done = await self._wait_for(names, request.mode, request.timeout_s)
-        await self._engine.settled()
         tasks = await self._tasks(names)
         reply = m.WaitReply(done=done, tasks=await views.rows(tasks, self._attempts.progress))
         await self._engine.settled()
@@ -354,11 +355,10 @@ class Handlers:
         return m.LogsReply(data=data, offset=offset, ended=ended and offset >= size)
 
     async def _status(self, request: m.Status, peer: Peer) -> m.StatusReply:
-        await self._engine.settled()
         facts, scheduler = self._facts, self._scheduler
         waiting = {view.name: scheduler.waiting(view.name) for view in self._pools.views({})}
         cpu = self._process.cpu_times()
-        return m.StatusReply(
+        reply = m.StatusReply(
             version=__version__,
             pid=os.getpid(),
             epoch=facts.epoch,
@@ -380,6 +380,8 @@ class Handlers:
             longest_pause_s=facts.stalls.longest_s,
             notes=[*facts.notes, *self._waiting_without_pool(), *filter(None, [self._archivist.note])],
         )
+        await self._engine.settled()
+        return reply
 
     def _waiting_without_pool(self) -> list[str]:
         """Tasks of pools that the configuration no longer has would wait for ever; somebody has to know."""
@@ -391,10 +393,10 @@ class Handlers:
         ]
 
 
-def _random_ids() -> Iterator[str]:
+def _random_ids(dice: random.Random) -> Iterator[str]:
     """Ids of graphs, without end."""
     length = _ID_LENGTH - 1
     while True:
-        letters = secrets.token_bytes(length * _IDS_DRAWN).translate(_ID_LETTERS).decode()
+        letters = dice.randbytes(length * _IDS_DRAWN).translate(_ID_LETTERS).decode()
         for start in range(0, len(letters), length):
             yield "g" + letters[start : start + length]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -148,7 +147,7 @@ class Upkeep:
 
     def _disk_note(self) -> str:
         try:
-            usage = shutil.disk_usage(self._facts.state_dir)
+            usage = self._journal.disk_usage()
         except OSError as error:
             return f"the disk of {self._facts.state_dir} cannot be looked at: {error.strerror}"
         # Some file systems do not tell their size.

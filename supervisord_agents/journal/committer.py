@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable
 from enum import Enum
-from queue import SimpleQueue
 
 from supervisord_agents.errors import JournalError
 from supervisord_agents.journal.journal import Journal
+from supervisord_agents.journal.threads import REAL_THREADS, Queue, Threads
 
 
 class Order(Enum):
@@ -29,7 +28,7 @@ class Committer:
     `news` is called when `durable` has moved or the journal has broken (`failure`); it must not raise.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, threads: Threads = REAL_THREADS) -> None:
         self._journal = journal
         self._loop = asyncio.get_running_loop()
         self.durable = journal.durable
@@ -39,10 +38,9 @@ class Committer:
         self.news: Callable[[], None] = lambda: None
         self._busy = False
         self._stopping = False
-        self._orders: SimpleQueue[Order] = SimpleQueue()
+        self._orders: Queue = threads.queue()
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+        self._thread = threads.start(self._run, "journal")
 
     def append(self, payload: bytes, *, urgent: bool = True) -> int:
         """Take a record; gives its sequence, which `durable` reaches when it is on disk. Raises as Journal.append."""
@@ -119,7 +117,8 @@ class Committer:
         return True
 
     def _next_order(self, rests: bool) -> Order:
-        return self._orders.get() if rests or not self._orders.empty() else Order.FLUSH
+        order: Order = self._orders.get() if rests or not self._orders.empty() else Order.FLUSH
+        return order
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         # A loop that is closed has nobody left to tell.

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import threading
+import random
 from collections.abc import Iterable
 from pathlib import Path
 
 from supervisord_agents.errors import DiskFull, InvalidInput, JournalError
 from supervisord_agents.journal import recovery
 from supervisord_agents.journal import snapshot as snapshots
-from supervisord_agents.journal.files import NO_SPACE, REAL_FILES, Files, make_directory
-from supervisord_agents.journal.lock import DirectoryLock
+from supervisord_agents.journal.files import NO_SPACE, REAL_FILES, Files, Usage, make_directory
+from supervisord_agents.journal.lock import Lock
 from supervisord_agents.journal.recovery import Contents, Recovered, SegmentFile
 from supervisord_agents.journal.segment import (
     HEADER,
@@ -26,9 +25,11 @@ from supervisord_agents.journal.segment import (
     segment_name,
 )
 from supervisord_agents.journal.space import Space
+from supervisord_agents.journal.threads import REAL_THREADS, Threads
 
 TEMPORARY_NAMES = (snapshots.TEMPORARY_NAME, REPAIR_NAME)
 """What a crash may leave half written; their content is of no use."""
+SYSTEM_RANDOM = random.SystemRandom()
 
 
 class Journal:
@@ -39,29 +40,45 @@ class Journal:
     """
 
     def __init__(
-        self, directory: Path, lock: DirectoryLock, contents: Contents, space: Space, max_record_bytes: int, files: Files
+        self,
+        directory: Path,
+        lock: Lock,
+        contents: Contents,
+        space: Space,
+        max_record_bytes: int,
+        files: Files,
+        threads: Threads,
+        dice: random.Random,
     ) -> None:
         self._directory = directory
         self._lock = lock
         self._space = space
         self._files = files
         self._max_record_bytes = max_record_bytes
-        self._epoch = ((contents.epoch >> 32) + 1) << 32 | secrets.randbits(32)
+        self._epoch = ((contents.epoch >> 32) + 1) << 32 | dice.getrandbits(32)
         self._closed_segments = contents.segments
         self._snapshot_bytes = contents.snapshot_bytes
         self._sequence = self._durable = contents.recovered.sequence
         self._pending: list[bytes] = []
         self._broken: JournalError | None = None
         self._closed = False
-        self._append_lock = threading.Lock()
-        self._write_lock = threading.Lock()
-        self._snapshot_lock = threading.Lock()
+        self._append_lock = threads.lock()
+        self._write_lock = threads.lock()
+        self._snapshot_lock = threads.lock()
         self._begin_segment(0, starting=True)
         space.reclaim()
 
     @classmethod
     def open(
-        cls, directory: Path, *, segment_bytes: int, reserve_bytes: int, max_record_bytes: int, files: Files = REAL_FILES
+        cls,
+        directory: Path,
+        *,
+        segment_bytes: int,
+        reserve_bytes: int,
+        max_record_bytes: int,
+        files: Files = REAL_FILES,
+        threads: Threads = REAL_THREADS,
+        dice: random.Random = SYSTEM_RANDOM,
     ) -> tuple[Journal, Recovered]:
         """Take the directory, made if absent, and read what it holds. Sizes are in bytes.
 
@@ -70,16 +87,16 @@ class Journal:
         """
         try:
             make_directory(directory, 0o700, files)
-            lock = DirectoryLock(directory)
+            lock = files.lock(directory)
             try:
-                contents = recovery.read(directory)
+                contents = recovery.read(directory, files=files)
                 if contents.tail:
                     recovery.mend_tail(directory, contents.tail, clean=contents.recovered.clean, files=files)
                 for name in TEMPORARY_NAMES:
                     files.remove(directory / name)
                 space = Space(directory, segment_bytes, reserve_bytes, files)
                 space.drop_spare()
-                journal = cls(directory, lock, contents, space, max_record_bytes, files)
+                journal = cls(directory, lock, contents, space, max_record_bytes, files, threads, dice)
             except BaseException:
                 lock.release()
                 raise
@@ -111,6 +128,10 @@ class Journal:
     def size_bytes(self) -> int:
         """Of the snapshot and all records kept, without preallocated room."""
         return self._snapshot_bytes + sum(segment.size for segment in self._closed_segments) + self._offset
+
+    def disk_usage(self) -> Usage:
+        """Of the file system that the journal lies on. Raises OSError."""
+        return self._files.usage(self._directory)
 
     def append(self, payload: bytes, *, urgent: bool = True) -> int:
         """Take a record into the next batch; gives its sequence. It is durable when `durable` has reached that.
@@ -231,8 +252,10 @@ class Journal:
         descriptor, path, offset = self._descriptor, self._path, self._offset
         closed = SegmentFile(self._first_sequence, path, offset)
         self._begin_segment(size)
-        self._closed_segments = [*self._closed_segments, closed]
-        self._give_back(descriptor, offset)
+        # One that holds nothing has been replaced, for the new one begins with the same record and so has the same name.
+        if path != self._path:
+            self._closed_segments = [*self._closed_segments, closed]
+            self._give_back(descriptor, offset)
         self._files.close(descriptor)
 
     def _give_back(self, descriptor: int, end: int) -> None:
@@ -259,7 +282,7 @@ class Journal:
 
     def _remove_replaced(self, sequence: int) -> None:
         current = snapshots.snapshot_name(sequence)
-        for path in snapshots.snapshots(self._directory):
+        for path in snapshots.snapshots(self._directory, self._files):
             if path.name < current:
                 self._files.remove(path)
         for segment in self._covered(sequence):

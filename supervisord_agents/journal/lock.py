@@ -6,10 +6,17 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
+from typing import Protocol
 
 from supervisord_agents.errors import JournalLocked
 
 LOCK_NAME = "lock"
+
+
+class Lock(Protocol):
+    """A directory that nobody else may write."""
+
+    def release(self) -> None: ...
 
 
 class DirectoryLock:
@@ -25,12 +32,7 @@ class DirectoryLock:
         except BlockingIOError:
             owner = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._descriptor)
-            raise JournalLocked(
-                f"process {owner} owns the journal.",
-                field=str(directory),
-                kept="Nothing was changed.",
-                hint="Stop that daemon first, or give this one a state directory of its own.",
-            ) from None
+            raise locked(directory, owner) from None
         # The name of the owner is a courtesy: on a full disk there may be no room for it.
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
@@ -38,3 +40,12 @@ class DirectoryLock:
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def locked(directory: Path, owner: str) -> JournalLocked:
+    return JournalLocked(
+        f"process {owner} owns the journal.",
+        field=str(directory),
+        kept="Nothing was changed.",
+        hint="Stop that daemon first, or give this one a state directory of its own.",
+    )

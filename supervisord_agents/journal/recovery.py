@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from supervisord_agents.journal import snapshot as snapshots
-from supervisord_agents.journal.files import Files
+from supervisord_agents.journal.files import REAL_FILES, Files
 from supervisord_agents.journal.segment import Damage, Header, Scan, header_of_name, scan, scan_records, segments
 
 
@@ -73,17 +73,17 @@ def refuse(damage: Damage) -> NoReturn:
     raise damage
 
 
-def read(directory: Path, report: Report = refuse) -> Contents:
+def read(directory: Path, report: Report = refuse, files: Files = REAL_FILES) -> Contents:
     """Read and check everything; damage that is no torn tail is reported. Raises OSError for what cannot be read."""
-    snapshot = _snapshot(directory, report)
+    snapshot = _snapshot(directory, report, files)
     covered = snapshot.sequence if snapshot else 0
     records: list[tuple[int, bytes]] = []
     holes: list[tuple[int, int]] = []
     tail: Tail | None = None
     sequence, clean, damaged = 0, True, False
-    found_segments = segments(directory)
+    found_segments = segments(directory, files)
     for _, path in _needed(found_segments, covered):
-        data = path.read_bytes()
+        data = files.read(path)
         found = _scan(data, path, report)
         if not damaged:
             _check_place(path, found.header, None if tail is None else sequence + 1, covered, report)
@@ -101,15 +101,15 @@ def read(directory: Path, report: Report = refuse) -> Contents:
         report(Damage(path, 0, f"the records that led to it end at {sequence}: a segment is missing"))
     torn_bytes = len(tail.torn) if tail else 0
     recovered = Recovered(snapshot.payload if snapshot else None, covered, records, torn_bytes, clean, sequence, holes)
-    closed = [SegmentFile(header.first_sequence, path, path.stat().st_size) for header, path in found_segments]
+    closed = [SegmentFile(header.first_sequence, path, files.size(path)) for header, path in found_segments]
     epoch = max((header.epoch for header, _ in found_segments), default=0)
     return Contents(recovered, closed, tail, epoch, len(snapshot.payload) if snapshot else 0)
 
 
-def _snapshot(directory: Path, report: Report) -> snapshots.Snapshot | None:
+def _snapshot(directory: Path, report: Report, files: Files) -> snapshots.Snapshot | None:
     """The newest; one that is damaged counts as none, for the records that led to it may be gone."""
     try:
-        return snapshots.newest(directory)
+        return snapshots.newest(directory, files)
     except Damage as damage:
         report(damage)
         return None

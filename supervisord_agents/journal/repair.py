@@ -6,16 +6,17 @@ either the old files, or both, and then a second repair comes to the same end.
 
 from __future__ import annotations
 
-import secrets
-import shutil
+import contextlib
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from supervisord_agents.errors import DiskFull, JournalError
 from supervisord_agents.journal import snapshot as snapshots
-from supervisord_agents.journal.files import NO_SPACE, REAL_FILES, Files
-from supervisord_agents.journal.lock import LOCK_NAME, DirectoryLock
+from supervisord_agents.journal.files import NO_SPACE, REAL_FILES, Files, make_directory
+from supervisord_agents.journal.journal import SYSTEM_RANDOM
+from supervisord_agents.journal.lock import LOCK_NAME
 from supervisord_agents.journal.segment import (
     HEADER,
     REPAIR_NAME,
@@ -33,6 +34,7 @@ from supervisord_agents.journal.space import RESERVE_NAME, SPARE_NAME
 from supervisord_agents.journal.survey import Finding, check_exists, verify
 
 _SALVAGED = (Kind.PAYLOAD, Kind.CLEAN_END)
+_NOT_COPIED = (LOCK_NAME, SPARE_NAME, RESERVE_NAME)
 
 
 class Report(NamedTuple):
@@ -66,21 +68,21 @@ class _Salvage(NamedTuple):
         return holes
 
 
-def repair(directory: Path, *, files: Files = REAL_FILES) -> Report:
+def repair(directory: Path, *, files: Files = REAL_FILES, dice: random.Random = SYSTEM_RANDOM) -> Report:
     """Salvage every whole record of a damaged journal, after a copy of it is made beside it (`<name>.damaged`).
 
     Raises JournalLocked while a daemon runs on it, NotFound if there is no journal, DiskFull without room for the copy,
     JournalError for any other failure of the file system.
     """
-    check_exists(directory)
-    lock = DirectoryLock(directory)
+    check_exists(directory, files)
+    lock = files.lock(directory)
     try:
-        findings = verify(directory)
+        findings = verify(directory, files=files)
         if not any(finding.fatal for finding in findings):
             return Report(False, None, findings, 0, 0, [], 0)
-        kept_in = _copy(directory)
-        salvage = _salvage(directory)
-        _replace(directory, salvage, files)
+        kept_in = _copy(directory, files)
+        salvage = _salvage(directory, files)
+        _replace(directory, salvage, files, dice)
     except OSError as error:
         kind = DiskFull if error.errno in NO_SPACE else JournalError
         raise kind(f"the repair failed: {error}.", field=str(directory), kept="No record was removed.") from error
@@ -91,31 +93,42 @@ def repair(directory: Path, *, files: Files = REAL_FILES) -> Report:
     return Report(True, kept_in, findings, len(salvage.records), count, lost, salvage.covered)
 
 
-def _copy(directory: Path) -> Path:
+def _copy(directory: Path, files: Files) -> Path:
     number, target = 1, directory.with_name(f"{directory.name}.damaged")
-    while target.exists():
+    while files.exists(target):
         number += 1
         target = directory.with_name(f"{directory.name}.damaged-{number}")
+    names = [name for name in files.names(directory) if name not in _NOT_COPIED]
+    make_directory(target, 0o700, files)
     try:
-        shutil.copytree(directory, target, ignore=shutil.ignore_patterns(LOCK_NAME, SPARE_NAME, RESERVE_NAME))
-    except shutil.Error as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise JournalError(
-            f"the copy could not be made: {error.args[0][0][2]}.", field=str(target), kept="Nothing was changed."
-        ) from error
+        for name in names:
+            _copy_file(directory / name, target / name, files)
+        files.sync_directory(target)
     except OSError:
-        shutil.rmtree(target, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for name in names:
+                files.remove(target / name)
+            files.remove_directory(target)
         raise
     return target
 
 
-def _salvage(directory: Path) -> _Salvage:
-    kept = snapshots.newest_readable(directory)
+def _copy_file(source: Path, target: Path, files: Files) -> None:
+    descriptor = files.create(target)
+    try:
+        files.write(descriptor, files.read(source), 0)
+        files.sync(descriptor)
+    finally:
+        files.close(descriptor)
+
+
+def _salvage(directory: Path, files: Files) -> _Salvage:
+    kept = snapshots.newest_readable(directory, files)
     covered = kept.sequence if kept else 0
     records: dict[int, Record] = {}
-    found = segments(directory)
+    found = segments(directory, files)
     for header, path in found:
-        for record in _whole(path.read_bytes(), header, last=path == found[-1][1]):
+        for record in _whole(files.read(path), header, last=path == found[-1][1]):
             if record.sequence > covered and record.kind in _SALVAGED:
                 records[record.sequence] = record
     return _Salvage(covered, dict(sorted(records.items())))
@@ -136,10 +149,10 @@ def _whole(data: bytes, header: Header, *, last: bool) -> list[Record]:
     return whole
 
 
-def _replace(directory: Path, salvage: _Salvage, files: Files) -> None:
-    old_segments = segments(directory)
+def _replace(directory: Path, salvage: _Salvage, files: Files, dice: random.Random) -> None:
+    old_segments = segments(directory, files)
     epoch = max((header.epoch for header, _ in old_segments), default=0)
-    header = Header((epoch >> 32) + 1 << 32 | secrets.randbits(32), salvage.covered + 1)
+    header = Header((epoch >> 32) + 1 << 32 | dice.getrandbits(32), salvage.covered + 1)
     temporary = directory / REPAIR_NAME
     descriptor = files.create(temporary)
     try:
@@ -151,7 +164,7 @@ def _replace(directory: Path, salvage: _Salvage, files: Files) -> None:
     files.sync_directory(directory)
     for _, path in old_segments:
         files.remove(path)
-    for path in snapshots.snapshots(directory):
+    for path in snapshots.snapshots(directory, files):
         if path.name != snapshots.snapshot_name(salvage.covered):
             files.remove(path)
     files.sync_directory(directory)

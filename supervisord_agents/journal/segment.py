@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from supervisord_agents.errors import JournalCorrupt
+from supervisord_agents.journal.files import REAL_FILES, Files
 
 MAGIC = b"ASUPWAL1"
 VERSION = 1
@@ -136,9 +137,9 @@ def header_of_name(path: Path) -> Header | None:
     return Header(int(match[2], 16), int(match[1], 16)) if match else None
 
 
-def segments(directory: Path) -> list[tuple[Header, Path]]:
+def segments(directory: Path, files: Files = REAL_FILES) -> list[tuple[Header, Path]]:
     """The segments of a journal with what their names say, by first sequence and then epoch."""
-    paths = sorted(directory.iterdir())
+    paths = [directory / name for name in files.names(directory)]
     return [(header, path) for path in paths if (header := header_of_name(path)) is not None]
 
 

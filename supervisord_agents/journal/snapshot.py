@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from supervisord_agents.journal.files import Files
+from supervisord_agents.journal.files import REAL_FILES, Files
 from supervisord_agents.journal.segment import Damage
 
 MAGIC = b"ASUPSNP1"
@@ -40,22 +40,22 @@ def snapshot_name(sequence: int) -> str:
     return f"snapshot-{sequence:016x}.snap"
 
 
-def snapshots(directory: Path) -> list[Path]:
+def snapshots(directory: Path, files: Files = REAL_FILES) -> list[Path]:
     """The snapshots of a journal, oldest first."""
-    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
+    return [directory / name for name in files.names(directory) if _NAME.fullmatch(name)]
 
 
-def newest(directory: Path) -> Snapshot | None:
+def newest(directory: Path, files: Files = REAL_FILES) -> Snapshot | None:
     """The last snapshot; raises Damage if it is damaged, for the records that led to it may be gone."""
-    found = snapshots(directory)
-    return read(found[-1]) if found else None
+    found = snapshots(directory, files)
+    return read(found[-1], files) if found else None
 
 
-def newest_readable(directory: Path) -> Snapshot | None:
+def newest_readable(directory: Path, files: Files = REAL_FILES) -> Snapshot | None:
     """The last snapshot that checks."""
-    for path in reversed(snapshots(directory)):
+    for path in reversed(snapshots(directory, files)):
         with contextlib.suppress(Damage):
-            return read(path)
+            return read(path, files)
     return None
 
 
@@ -91,9 +91,9 @@ def write(directory: Path, sequence: int, pieces: Iterable[bytes], files: Files)
     return length
 
 
-def read(path: Path) -> Snapshot:
+def read(path: Path, files: Files = REAL_FILES) -> Snapshot:
     """Raises Damage for a file that does not check."""
-    data = path.read_bytes()
+    data = files.read(path)
     if len(data) < HEADER.size:
         raise _damaged(path, "it is cut short")
     magic, version, crc, length, sequence = HEADER.unpack_from(data)

@@ -48,7 +48,7 @@ class Space:
         """
         self._has_spare = False
         smaller = [(self._spare, room) for room in self._smaller(size)]
-        reserve = [(self._reserve, max(size, self._reserve_bytes))] if self._reserve.exists() else []
+        reserve = [(self._reserve, max(size, self._reserve_bytes))] if self._files.exists(self._reserve) else []
         fallbacks = [*smaller, *reserve] if starting else [*reserve, *smaller]
         room = self._first_that_fits([(self._spare, max(size, self._segment_bytes)), *fallbacks])
         if room is None:
@@ -78,7 +78,7 @@ class Space:
     def release_reserve(self, error: OSError) -> bool:
         """Give all room back to the file system; False if there was no reserve."""
         self._refuse(error)
-        existed = self._reserve.exists()
+        existed = self._files.exists(self._reserve)
         self.drop_spare()
         self._remove(self._reserve)
         return existed
@@ -108,7 +108,7 @@ class Space:
         return True
 
     def _open(self, path: Path, size: int) -> Room:
-        descriptor = self._files.open(path) if path.exists() else self._files.create(path)
+        descriptor = self._files.open(path) if self._files.exists(path) else self._files.create(path)
         try:
             self._files.allocate(descriptor, size)
         except OSError:

@@ -7,8 +7,7 @@ recovery writes a lost file again. Results too large for the journal are synced 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -16,36 +15,30 @@ import structlog
 
 from supervisord_agents.core.model import Result
 from supervisord_agents.errors import DiskFull, NotFound, SupervisorError
-from supervisord_agents.journal.files import NO_SPACE
+from supervisord_agents.journal.files import NO_SPACE, REAL_FILES, Files, make_directory
 
 STAGING = ".staging"
 """Directory of temporary files; what a crash leaves there is removed at the next start."""
-_libc = ctypes.CDLL(None, use_errno=True)
 _decoder = msgspec.json.Decoder(Result)
 log = structlog.get_logger()
 
 
-class Stamp(msgspec.Struct, frozen=True):
-    """Which attempt a result file tells of, and how it says that ended."""
-
-    attempt: int = 0
-    status: str = ""
-
-
-_stamp_decoder = msgspec.json.Decoder(Stamp)
-
-
 class ResultStore:
-    """The results of one state directory."""
+    """The results of one state directory. Raises SupervisorError if that cannot be written."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, files: Files = REAL_FILES) -> None:
         self.directory = directory
         self._staging = directory / STAGING
+        self._files = files
+        self._numbers = count()
         self._unwritten: dict[str, Result] = {}
         """Small results that the disk refused; the journal holds them too."""
-        self._staging.mkdir(parents=True, exist_ok=True)
-        for left in self._staging.iterdir():
-            left.unlink()
+        try:
+            make_directory(self._staging, 0o777, files)
+            for left in files.names(self._staging):
+                files.remove(self._staging / left)
+        except OSError as error:
+            raise _write_error(directory, error) from error
 
     def path(self, task: str) -> Path:
         return self.directory / f"task_{task}.json"
@@ -68,16 +61,17 @@ class ResultStore:
 
     def publish(self, task: str, staged: Path) -> None:
         """Make a staged file the task's result. It is durable after `sync_names`. Raises OSError."""
-        os.replace(staged, self.path(task))
+        self._files.rename(staged, self.path(task))
         self._unwritten.pop(task, None)
+
+    def discard(self, staged: Path) -> None:
+        """A staged file is not wanted any more; one that cannot be removed is left to the next start."""
+        with contextlib.suppress(OSError):
+            self._files.remove(staged)
 
     def sync_names(self) -> None:
         """Make what was published durable. Raises OSError."""
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        self._files.sync_directory(self.directory)
 
     @property
     def kept(self) -> int:
@@ -96,7 +90,7 @@ class ResultStore:
             return self._unwritten[task]
         path = self.path(task)
         try:
-            return _decoder.decode(path.read_bytes())
+            return _decoder.decode(self._files.read(path))
         except FileNotFoundError as error:
             raise NotFound(f"task {task} has no result yet.", hint=f"Wait for it: agentctl wait {task}") from error
         except (OSError, ValueError, RecursionError) as error:
@@ -106,19 +100,10 @@ class ResultStore:
                 hint=f"Run the task again: agentctl retry {task}",
             ) from error
 
-    def stamp(self, task: str) -> Stamp | None:
-        """Which attempt the task's file tells of; None if there is no whole file."""
-        if task in self._unwritten:
-            return Stamp(self._unwritten[task].attempt, self._unwritten[task].status)
-        try:
-            return _stamp_decoder.decode(self.path(task).read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return None
-
     def size(self, task: str) -> int:
         """Bytes of the task's file; 0 without one."""
         try:
-            return self.path(task).stat().st_size
+            return self._files.size(self.path(task))
         except OSError:
             return 0
 
@@ -134,26 +119,25 @@ class ResultStore:
         """
         if self._unwritten:
             raise SupervisorError(f"{self.kept} results could not be written.", field=str(self.directory))
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            if _libc.syncfs(descriptor) != 0:
-                number = ctypes.get_errno()
-                raise _write_error(self.directory, OSError(number, os.strerror(number)))
-        finally:
-            os.close(descriptor)
+            self._files.sync_all(self.directory)
+        except OSError as error:
+            raise _write_error(self.directory, error) from error
 
     def _written(self, result: Result, *, sync: bool) -> Path:
         data = msgspec.json.encode(result) + b"\n"
-        temporary = self._staging / f"{result.task_id}.{result.attempt}.{result.status}"
+        temporary = self._staging / f"{result.task_id}.{result.attempt}.{next(self._numbers)}"
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
+            descriptor = self._files.create(temporary, 0o666)
+            try:
+                self._files.write(descriptor, data, 0)
                 if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
+                    self._files.sync(descriptor)
+            finally:
+                self._files.close(descriptor)
         except OSError as error:
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                self._files.remove(temporary)
             raise _write_error(self.path(result.task_id), error) from error
         return temporary
 

@@ -35,9 +35,9 @@ class StepFiles(Files):
         if error is not None:
             raise error
 
-    def create(self, path: Path) -> int:
+    def create(self, path: Path, mode: int = 0o600) -> int:
         self._step("create")
-        return super().create(path)
+        return super().create(path, mode)
 
     def open(self, path: Path) -> int:
         self._step("open")
@@ -98,8 +98,8 @@ class ForgetfulFiles(StepFiles):
         self._written: dict[int, bytes] = {}
         self._names: dict[str, int] = {}
 
-    def create(self, path: Path) -> int:
-        descriptor = super().create(path)
+    def create(self, path: Path, mode: int = 0o600) -> int:
+        descriptor = super().create(path, mode)
         inode = os.fstat(descriptor).st_ino
         self._synced[inode] = self._written[inode] = b""
         return descriptor
@@ -128,7 +128,9 @@ class ForgetfulFiles(StepFiles):
 
     def sync_directory(self, path: Path) -> None:
         super().sync_directory(path)
-        self._names = {entry.name: entry.inode() for entry in os.scandir(path)}
+        entries = list(os.scandir(path))
+        if not any(entry.is_dir() for entry in entries):  # the journal's own, not that above it
+            self._names = {entry.name: entry.inode() for entry in entries}
 
     def leave(self, target: Path, lose: Callable[[int, int], bool] = lose_all) -> None:
         """Lay down what would be left; `lose` says of each changed block of a file, and of -1, its size, if it did not last."""
@@ -169,9 +171,9 @@ class SmallDisk(Files):
         self._capacity = capacity
         self._sync_fails = sync_fails
 
-    def create(self, path: Path) -> int:
+    def create(self, path: Path, mode: int = 0o600) -> int:
         self._check(path.parent, 1)
-        return super().create(path)
+        return super().create(path, mode)
 
     def allocate(self, descriptor: int, size: int) -> None:
         self._check_growth(descriptor, size)

@@ -254,6 +254,23 @@ def test_a_snapshot_replaces_what_it_covers(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_a_snapshot_leaves_the_segment_alone_that_took_the_place_of_an_empty_one(tmp_path: Path) -> None:
+    """A first batch that is too large for the segment of the start: the next one begins with the same record."""
+    journal, _ = open_journal(tmp_path)
+    fill(journal, [b"a", b"b"])
+    journal.close()
+    journal, recovered = open_journal(tmp_path)
+    large = bytes(SEGMENT_BYTES)
+    fill(journal, [large])
+    journal.write_snapshot(b"state after 3", recovered.sequence)
+    assert len(segment_paths(tmp_path)) == 1
+    fill(journal, [b"c"])
+    journal.close()
+    journal, recovered = open_journal(tmp_path)
+    assert (recovered.snapshot, payloads(recovered)) == (b"state after 3", [large, b"c"])
+    journal.close()
+
+
 def test_a_snapshot_must_not_run_ahead_of_the_disk(tmp_path: Path) -> None:
     journal, _ = open_journal(tmp_path)
     journal.append(b"x")

@@ -12,7 +12,8 @@ from supervisord_agents.core.model import Result
 from supervisord_agents.errors import DiskFull, NotFound, SupervisorError
 from supervisord_agents.spool import logs as log_module
 from supervisord_agents.spool.logs import LogStore
-from supervisord_agents.spool.results import ResultStore, Stamp
+from supervisord_agents.spool.results import ResultStore
+from tests.support.journal import StepFiles
 
 
 def result(output: object, attempt: int = 1, status: str = "succeeded") -> Result:
@@ -28,7 +29,6 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     written = result({"text": "é\n", "n": [1, 2.5, None]})
     store.put(written)
     assert store.read("g.a") == written
-    assert store.stamp("g.a") == Stamp(1, "succeeded")
     assert sorted(os.listdir(tmp_path)) == [".staging", "task_g.a.json"]
     assert not os.listdir(tmp_path / ".staging")
 
@@ -41,6 +41,12 @@ def test_a_staged_result_counts_once_it_is_published(tmp_path: Path) -> None:
     store.publish("g.a", staged)
     store.sync_names()
     assert store.read("g.a").output == "new"
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SupervisorError, match="cannot be written") as refused:
+        ResultStore(tmp_path / "results", StepFiles(lambda _, name: OSError(errno.EIO, "Input/output error")))
+    assert str(tmp_path / "results") in str(refused.value)
 
 
 def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
@@ -59,7 +65,6 @@ def test_a_missing_and_a_damaged_result_are_told_apart(tmp_path: Path) -> None:
         with pytest.raises(SupervisorError, match="cannot be read") as caught:
             store.read("g.a")
         assert "agentctl retry g.a" in caught.value.hint
-        assert store.stamp("g.a") is None
 
 
 def test_a_result_that_the_disk_refuses_is_kept_and_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +73,7 @@ def test_a_result_that_the_disk_refuses_is_kept_and_written_later(tmp_path: Path
     with monkeypatch.context() as broken:
         broken.setattr(os, "replace", full)
         store.put(result("new", attempt=2))
-        assert (store.kept, store.read("g.a").output, store.stamp("g.a")) == (1, "new", Stamp(2, "succeeded"))
+        assert (store.kept, store.read("g.a").output, store.read("g.a").attempt) == (1, "new", 2)
         with pytest.raises(SupervisorError, match="1 results could not be written"):
             store.sync_all()
         store.write_kept()

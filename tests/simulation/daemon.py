@@ -1,0 +1,245 @@
+"""A daemon of the real parts, on a simulated disk, with simulated pools and no sockets: daemon.app._serve, without the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from supervisord_agents.config import Config, Pool, Tasks
+from supervisord_agents.config import Journal as JournalTable
+from supervisord_agents.core.model import State
+from supervisord_agents.daemon import app, recovery
+from supervisord_agents.daemon.accounts import Accounts
+from supervisord_agents.daemon.admission import Admission
+from supervisord_agents.daemon.attempts import Attempts
+from supervisord_agents.daemon.clock import Clock
+from supervisord_agents.daemon.ends import Ends
+from supervisord_agents.daemon.engine import Engine, Growth
+from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.handlers import Facts, Handlers
+from supervisord_agents.daemon.upkeep import Upkeep
+from supervisord_agents.daemon.waiters import Waiters
+from supervisord_agents.daemon.workspaces import Workspaces
+from supervisord_agents.errors import DiskFull, JournalCorrupt, JournalError
+from supervisord_agents.journal.committer import Committer
+from supervisord_agents.journal.journal import Journal
+from supervisord_agents.spool.results import ResultStore
+from supervisord_agents.wire import frames
+from supervisord_agents.workers.agents.registry import AgentRegistry
+from tests.simulation.disk import SimFiles
+from tests.simulation.loop import Process, Threads
+from tests.simulation.machine import POOLS, Meters, Pools, Worker
+from tests.simulation.witness import Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+STATE_DIR = Path("/state")
+SEGMENT_BYTES = 4096
+RESERVE_BYTES = 2048
+CONFIG = Config(
+    pools={name: Pool(min_workers=0, max_workers=count) for name, count in POOLS.items()},
+    tasks=Tasks(timeout_s=6.0, backoff_s=0.2),
+    journal=JournalTable(snapshot_every_records=40),
+)
+AGENTS = AgentRegistry(CONFIG)
+
+
+class Logs:
+    """In the place of spool.logs.LogStore: logs are no part of what must survive."""
+
+    def hear(self, task: str, attempt: int, offset: int, data: bytes) -> bytes:
+        return data
+
+    def heard(self, task: str, attempt: int) -> int:
+        return 0
+
+    def forget_positions(self, keep: object) -> None: ...
+    def notice(self, task: str, text: str) -> None: ...
+    def close(self, task: str) -> None: ...
+    def path(self, task: str) -> Path:
+        return STATE_DIR / "logs" / task
+
+    def read(self, task: str, offset: int, limit_bytes: int) -> tuple[bytes, int]:
+        return b"", 0
+
+
+class Stopwatch:
+    """In the place of daemon.recovery.Stopwatch, which reads a real clock."""
+
+    def seconds(self) -> float:
+        return 0.0
+
+
+class Spawner:
+    """In the place of sandbox.spawner.Spawner, after a change of daemons."""
+
+    def __init__(self, found: list[Worker]) -> None:
+        self._found = found
+
+    def adopt(self) -> list[Worker]:
+        return self._found
+
+
+class WatchedCommitter(Committer):
+    """The real one, and the witness hears what it takes and what it tells."""
+
+    def __init__(self, journal: Journal, threads: Threads, world: World) -> None:
+        self._world = world
+        super().__init__(journal, threads)  # type: ignore[arg-type]
+
+    def append(self, payload: bytes, *, urgent: bool = True) -> int:
+        sequence = super().append(payload, urgent=urgent)
+        self._world.witness.appended[sequence] = payload
+        return sequence
+
+    def _flushed(self, durable: int, rests: bool) -> None:
+        self._world.witness.acknowledged = max(self._world.witness.acknowledged, durable)
+        super()._flushed(durable, rests)
+
+
+class Daemon(Process):
+    """One life of the supervisor."""
+
+    def __init__(self, world: World, epoch: str, dice: Random) -> None:
+        super().__init__(epoch)
+        self.world = world
+        self.epoch = epoch
+        self.dice = dice
+        self.files = SimFiles(world.disk, self, self._on_disk)
+        self.operations_left: int | None = None
+        """Of the disk, until it dies."""
+        self.power = False
+        """It dies with the whole machine."""
+        self.handlers: Handlers | None = None
+        self.scheduler: Any = None
+        self.ends: Ends | None = None
+        self.clean_end = False
+        self.on_end: list[Callable[[], None]] = []
+        """Told when it is gone, however it went."""
+
+    def die(self) -> None:
+        self.world.crashed(self)
+
+    def _on_disk(self, what: str) -> None:
+        self.world.say("disk", what)
+        if self.operations_left is not None:
+            self.operations_left -= 1
+            if self.operations_left <= 0:
+                self.world.crash_in_a_call(self)
+
+    async def main(self) -> None:
+        """From start to end; returns when it has ended in order or by itself."""
+        opened = await self._opened()
+        world, threads = self.world, Threads(self.world.loop, self)
+        if opened is None:
+            return
+        journal, recovered = opened
+        feed = Feed(recovered.snapshot_sequence)
+        replayed = recovery.replay(recovered, feed.changed)
+        world.witness.recovered(recovered, replayed.scheduler)
+        self.scheduler = replayed.scheduler
+        del opened, recovered
+        watch: Any = Stopwatch()
+        stop = app._Stop(leaving=False)
+        results = ResultStore(STATE_DIR / "results", self.files)
+        committer, waiters = WatchedCommitter(journal, threads, world), Waiters()
+        meters: Any = Meters(world.machine)
+        accounts = Accounts(meters)
+        pools: Any = Pools(world.machine, self)
+        logs: Any = Logs()
+        ends = self.ends = Ends(results, accounts)
+        attempts = Attempts(CONFIG, AGENTS, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting)
+        clock = Clock(replayed.last_at, wall=world.wall, boot=world.loop.time)
+        engine = Engine(replayed.scheduler, committer, clock, self._release(attempts), Growth(replayed.records, replayed.bytes))
+        facts = Facts(
+            epoch=self.epoch,
+            started_at=engine.clock.now(),
+            state_dir=STATE_DIR,
+            recovery=app._nothing_recovered(),
+            enforcement={},
+            journal_bytes=lambda: journal.size_bytes,
+            journal_accepting=lambda: journal.accepting,
+            notes=[],
+        )
+        upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed)
+        admission = Admission(CONFIG, AGENTS, Workspaces([]))
+        handlers = Handlers(engine, admission, attempts, ends, pools, results, logs, feed, waiters, facts, 10_000, self.dice)
+        async with app._background([engine.run(), upkeep.run()], stop) as failed:
+            left = self._left_in_outboxes()
+            spawner: Any = Spawner(list(world.machine.workers.values()))
+            facts.recovery = await app._recover(engine, attempts, ends, replayed, spawner, STATE_DIR, watch)
+            self._check_adopted(left)
+            self.check_results()
+            attempts.start()
+            upkeep.start()
+            self.handlers = handlers
+            self.world.say("daemon", f"ready, {facts.recovery.records} records, clean={facts.recovery.clean}")
+            await stop.wait()
+            self.handlers = None
+            facts.stopping = True
+            attempts.drain()
+            self.world.disconnect(self)
+            await (pools.leave() if stop.leaving else pools.aclose())
+            await ends.recorded()
+            await upkeep.finish(in_order=not failed)
+        await committer.aclose()
+        self.clean_end = not failed
+        self.world.say("daemon", f"ends, in order: {self.clean_end}")
+
+    async def _opened(self) -> Any:
+        while True:
+            try:
+                return Journal.open(
+                    STATE_DIR / "journal",
+                    segment_bytes=SEGMENT_BYTES,
+                    reserve_bytes=RESERVE_BYTES,
+                    max_record_bytes=1 << 20,
+                    files=self.files,
+                    threads=Threads(self.world.loop, self),  # type: ignore[arg-type]
+                    dice=self.dice,
+                )
+            except JournalCorrupt as error:
+                raise Violation(f"the daemon does not start: {error}") from error
+            except DiskFull as error:
+                if not self.world.space_is_short:
+                    raise Violation(f"the daemon does not start for want of room, and there is room: {error}") from error
+                self.world.say("daemon", f"no room to start: {error}")
+                await asyncio.sleep(app.ROOM_RETRY_S)
+
+    def _release(self, attempts: Attempts) -> Callable[[int, Any], None]:
+        """An exception of a decision is caught by the engine; here it must not come."""
+
+        def release(sequence: int, decision: Any) -> None:
+            try:
+                attempts.released(sequence, decision)
+            except JournalError:
+                raise
+            except Exception as error:
+                self.world.violated(f"a decision could not be carried out: {decision}: {error!r}")
+
+        return release
+
+    def _left_in_outboxes(self) -> dict[str, Any]:
+        """Ends of attempts that workers left, and that the journal does not know."""
+        machine = self.world.machine
+        running = [task for task in self.scheduler.running_tasks() if task.worker not in machine.workers]
+        found = {task.id: machine.end_left(task.worker, task.id, task.attempt) for task in running}
+        return {task: end for task, end in found.items() if end is not None}
+
+    def _check_adopted(self, left: dict[str, Any]) -> None:
+        for name, end in left.items():
+            task = self.scheduler.tasks[name]
+            done = isinstance(end, frames.TaskResult)
+            if (task.state is State.SUCCEEDED) != done or (not done and task.failure.code == "LOST"):
+                raise Violation(f"the worker of {name}#{end.attempt} had left {end}, and the task is {task.state}")
+
+    def check_results(self) -> None:
+        """Every task that succeeded has the result that its worker gave."""
+        assert self.ends is not None
+        for task in self.scheduler.tasks.values():
+            if task.state is State.SUCCEEDED:
+                self.world.witness.answered(self.ends.answer(task))

@@ -1,0 +1,175 @@
+"""Proof that the simulation can fail: the code is broken on purpose, in one place at a time, and some seed must see it.
+
+`python -m tests.simulation.mutations` runs all of them and prints the table of README.md; with names, only those.
+"""
+
+from __future__ import annotations
+import __future__ as future
+
+import argparse
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from tests.simulation.run import Outcome, first_bad
+
+SEEDS = range(2000)
+"""Those of CI."""
+
+
+class Mutation(NamedTuple):
+    """In `where` (module:function), `old` becomes `new`."""
+
+    name: str
+    where: str
+    old: str
+    new: str
+
+
+J = "supervisord_agents.journal"
+D = "supervisord_agents.daemon"
+MUTATIONS = [
+    Mutation(
+        "acknowledged before the fdatasync",
+        f"{J}.committer:Committer._flush_until_stopped",
+        "durable = self._journal.flush()",
+        "self._tell(self._flushed, self._journal.sequence, False); durable = self._journal.flush()",
+    ),
+    Mutation("no fdatasync", f"{J}.journal:Journal._write", "self._files.sync_data(self._descriptor)", "pass"),
+    Mutation(
+        "a failed fdatasync is tried again",
+        f"{J}.journal:Journal._write",
+        "self._files.sync_data(self._descriptor)",
+        "tried = lambda: self._files.sync_data(self._descriptor)\n"
+        "        try:\n            tried()\n        except OSError:\n            tried()",
+    ),
+    Mutation(
+        "a failed fdatasync is taken for a good one",
+        f"{J}.journal:Journal._write",
+        "self._files.sync_data(self._descriptor)",
+        "with contextlib.suppress(OSError): self._files.sync_data(self._descriptor)",
+    ),
+    Mutation(
+        "the directory of a new segment is not synced",
+        f"{J}.journal:Journal._begin_segment",
+        "self._files.sync_directory(self._directory)",
+        "pass",
+    ),
+    Mutation(
+        "checksums of records are not looked at", f"{J}.segment:read_records", " or checksum(view[checked:end], start) != crc", ""
+    ),
+    Mutation("the torn tail is not cut", f"{J}.recovery:mend_tail", "files.truncate(descriptor, tail.end)", "pass"),
+    Mutation("what a crash left in memory is not written again", f"{J}.recovery:mend_tail", "if not clean:", "if False:"),
+    Mutation("a snapshot is not synced before it has its name", f"{J}.snapshot:write", "files.sync(descriptor)", "pass"),
+    Mutation(
+        "segments are removed before their snapshot is there",
+        f"{J}.journal:Journal.write_snapshot",
+        "snapshots.write(self._directory,",
+        "self._remove_replaced(sequence); snapshots.write(self._directory,",
+    ),
+    Mutation(
+        "replay leaves out the last record",
+        f"{D}.recovery:replay",
+        "for sequence, payload in recovered.records:",
+        "for sequence, payload in recovered.records[:-1]:",
+    ),
+    Mutation(
+        "keys are not restored", "supervisord_agents.core.scheduler:decode_table", "table.keys = snapshot.keys", "table.keys = {}"
+    ),
+    Mutation(
+        "decisions are released before they are durable",
+        f"{D}.engine:Engine._release_durable",
+        "self._committer.durable",
+        "self._appended",
+    ),
+    Mutation(
+        "a submit is acknowledged at once",
+        f"{D}.handlers:Handlers._submit",
+        "self._engine.answer(fed.sequence, reply)",
+        "self._engine.answer(0, reply)",
+    ),
+    Mutation("a list tells what is not on disk", f"{D}.handlers:Handlers._list", "await self._engine.settled()", "pass"),
+    Mutation(
+        "what finished unseen is not adopted, and runs again",
+        f"{D}.app:_recover",
+        'adopted = recovery.adopt_outboxes(engine.scheduler, state_dir / "workers", attempts.attempt_ended, kept)',
+        "adopted = 0",
+    ),
+    Mutation(
+        "tasks are started before recovery is over",
+        f"{D}.attempts:Attempts.__init__",
+        "self._starting = False",
+        "self._starting = True",
+    ),
+    Mutation(
+        "a large result is not on disk before its end is",
+        "supervisord_agents.spool.results:ResultStore.stage",
+        "sync=True",
+        "sync=False",
+    ),
+    Mutation(
+        "lost result files are not written again", f"{D}.ends:Ends.restore", "if task is None or not task.attempt:", "if True:"
+    ),
+    Mutation("a snapshot does not wait for the results", f"{D}.upkeep:Upkeep._write", "self._results.sync_all()", "pass"),
+    Mutation(
+        "the end of another attempt is taken for this one's",
+        f"{D}.ends:Ends._running",
+        " or task.attempt != attempt",
+        "",
+    ),
+    Mutation("space that is back is not noticed", f"{D}.upkeep:Upkeep._take_notes", "self._committer.reclaim()", "pass"),
+    Mutation("a subscriber is told again what it knows", f"{D}.feed:Feed._missed", "if place > token", "if place >= token"),
+]
+
+
+@contextmanager
+def applied(mutation: Mutation) -> Iterator[None]:
+    """The code, broken in that place for a while."""
+    module_name, _, path = mutation.where.partition(":")
+    module = importlib.import_module(module_name)
+    owner: Any = module
+    *owners, name = path.split(".")
+    for part in owners:
+        owner = getattr(owner, part)
+    original = inspect.getattr_static(owner, name)
+    source = textwrap.dedent(inspect.getsource(original))
+    assert source.count(mutation.old) == 1, f"{mutation.where} does not say once: {mutation.old}"
+    scope: dict[str, Any] = {}
+    broken = source.replace(mutation.old, mutation.new)
+    code = compile(broken, mutation.where, "exec", flags=future.annotations.compiler_flag, dont_inherit=True)
+    exec(code, original.__globals__, scope)
+    setattr(owner, name, scope[name])
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def killed(mutation: Mutation, seeds: range = SEEDS) -> Outcome | None:
+    """The first seed that sees it."""
+    with applied(mutation):
+        return first_bad(seeds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", help="only mutations whose name has one of these")
+    words = parser.parse_args().words
+    survivors = 0
+    print("| broken | seeds until red | what is said |\n|---|---|---|")
+    for mutation in MUTATIONS:
+        if words and not any(word in mutation.name for word in words):
+            continue
+        outcome = killed(mutation)
+        survivors += outcome is None
+        said = " ".join(outcome.violation.split())[:110] if outcome else "**nothing**"
+        print(f"| {mutation.name} | {outcome.seed + 1 if outcome else '> 2000'} | {said} |", flush=True)
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
