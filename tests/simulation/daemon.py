@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from supervisord_agents.config import Config, Pool, Tasks
 from supervisord_agents.config import Journal as JournalTable
 from supervisord_agents.core.model import State
 from supervisord_agents.daemon import app, recovery
+from supervisord_agents.daemon import upkeep as upkeeping
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
@@ -26,11 +27,12 @@ from supervisord_agents.daemon.workspaces import Workspaces
 from supervisord_agents.errors import DiskFull, JournalCorrupt, JournalError
 from supervisord_agents.journal.committer import Committer
 from supervisord_agents.journal.journal import Journal
+from supervisord_agents.observe.stalls import StallWatch
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from tests.simulation.disk import SimFiles
-from tests.simulation.loop import Process, Threads
+from tests.simulation.loop import Loop, Process, Threads, current_thread
 from tests.simulation.machine import POOLS, Meters, Pools, Worker
 from tests.simulation.witness import Violation
 
@@ -65,6 +67,52 @@ class Logs:
 
     def read(self, task: str, offset: int, limit_bytes: int) -> tuple[bytes, int]:
         return b"", 0
+
+
+class Archivist:
+    """In the place of daemon.archivist.Archivist: nothing is archived here."""
+
+    counts: ClassVar[dict[State, int]] = {}
+    empty = True
+    moves = 0
+    note = ""
+
+    async def nothing(self, *_: object) -> list[Any]:
+        return []
+
+    async def none(self, *_: object) -> None:
+        return None
+
+    async def count(self, *_: object) -> int:
+        return 0
+
+    resolve = names = tasks = page = nothing
+    graph_of_key = task = task_of = none
+
+    async def past(self, *_: object) -> tuple[Any, ...]:
+        return ()
+
+
+def pulled(pieces: Iterator[bytes], loop: Loop) -> Iterator[bytes]:
+    """In the place of daemon.upkeep._pulled, whose thread waits for the loop in ways that only a real one can."""
+    thread = current_thread()
+    assert thread is not None
+    taken: list[bytes] = []
+
+    def take() -> None:
+        taken.append(next(pieces, b""))
+        thread.resume()
+
+    while True:
+        loop.call_soon(take)
+        thread.block()
+        if not (piece := taken.pop()):
+            return
+        yield piece
+        thread.sleep(upkeeping.PIECE_REST_S)
+
+
+upkeeping._pulled = pulled  # type: ignore[assignment]
 
 
 class Stopwatch:
@@ -164,10 +212,14 @@ class Daemon(Process):
             journal_bytes=lambda: journal.size_bytes,
             journal_accepting=lambda: journal.accepting,
             notes=[],
+            stalls=StallWatch(1.0),
         )
         upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed)
         admission = Admission(CONFIG, AGENTS, Workspaces([]))
-        handlers = Handlers(engine, admission, attempts, ends, pools, results, logs, feed, waiters, facts, 10_000, self.dice)
+        archivist: Any = Archivist()
+        handlers = Handlers(
+            engine, admission, attempts, ends, pools, results, logs, feed, waiters, archivist, facts, 10_000, self.dice
+        )
         async with app._background([engine.run(), upkeep.run()], stop) as failed:
             left = self._left_in_outboxes()
             spawner: Any = Spawner(list(world.machine.workers.values()))
