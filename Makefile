@@ -1,4 +1,4 @@
-# make demo | test | check | bench | bench-peers | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | bench | bench-peers | crash | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -6,7 +6,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 CLIS := build/clis/.ready
 
-.PHONY: demo test check bench bench-peers test-systemd wheels install-systemd install-systemd-user clis clean
+ROUNDS ?= 1000
+
+.PHONY: demo test check bench bench-peers crash test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
@@ -28,6 +30,10 @@ bench: $(READY)
 bench-peers: $(READY)
 	.ci/setup peers
 	$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
+
+# kill -9 of real daemons under load, and what is left of their work.
+crash: $(READY)
+	$(BIN)/python -m tests.support.crashes --rounds $(ROUNDS)
 
 test-systemd: $(READY)
 	.ci/setup systemd
