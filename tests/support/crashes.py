@@ -107,9 +107,10 @@ class Summary:
 class Load:
     """A client that submits small graphs without pause, cancels some, and knows what was acknowledged."""
 
-    def __init__(self, daemon: DaemonProcess, workspace: Path) -> None:
+    def __init__(self, daemon: DaemonProcess, workspace: Path, name: str = "graph") -> None:
         self._daemon = daemon
         self._workspace = workspace
+        self._name = name
         self.number = 0
         self.acknowledged: list[str] = []
         self.cancelled: set[str] = set()
@@ -135,7 +136,7 @@ class Load:
         async with self._daemon.client() as client:
             connected.set()
             while True:
-                reply = await client.submit(self._graph(), key=f"graph-{self.number}")
+                reply = await client.submit(self._graph(), key=f"{self._name}-{self.number}")
                 self.number += 1
                 self.acknowledged += reply.tasks
                 if self.number % 7 == 0:
@@ -193,7 +194,7 @@ class Crashes:
 
     async def _all_ended(self, client: Client) -> dict[str, TaskView]:
         assert self._load.acknowledged, "no submit was ever acknowledged"
-        known = await _all_ids(client)
+        known = await all_ids(client)
         views: dict[str, TaskView] = {}
         for some in _in_parts([task for task in self._load.acknowledged if task in known], 200):
             waited = await client.wait(some, mode="all", timeout_s=WAIT_S)
@@ -258,7 +259,7 @@ async def _an_end(client: Client) -> None:
                 return
 
 
-async def _all_ids(client: Client) -> set[str]:
+async def all_ids(client: Client) -> set[str]:
     ids: set[str] = set()
     after = ""
     while True:
