@@ -18,7 +18,7 @@ import psutil
 from supervisord_agents import __version__
 from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
 from supervisord_agents.core.model import END_STATES, State
-from supervisord_agents.core.task import full_id
+from supervisord_agents.core.task import Task, full_id
 from supervisord_agents.daemon import views
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
@@ -168,13 +168,20 @@ class Handlers:
 
     # Reading; nothing is told that is not durable
 
+    async def _settled(self, name: str) -> Task:
+        """The task of that name, when all that is known of it is durable. Raises as views.resolve_one."""
+        await self._engine.settled_for([views.resolve_one(self._scheduler, name).id])
+        return views.resolve_one(self._scheduler, name)
+
     async def _list(self, request: m.ListTasks, peer: Peer) -> m.ListReply:
-        await self._engine.settled()
+        await self._engine.settled_for([view.id for view in self._page(request).tasks])
+        return self._page(request)
+
+    def _page(self, request: m.ListTasks) -> m.ListReply:
         return views.page(self._scheduler, request, self._attempts.progress)
 
     async def _show(self, request: m.Show, peer: Peer) -> m.ShowReply:
-        await self._engine.settled()
-        task = views.resolve_one(self._scheduler, request.task)
+        task = await self._settled(request.task)
         return m.ShowReply(
             task=views.view(task, self._attempts.progress),
             spec=task.spec,
@@ -195,7 +202,7 @@ class Handlers:
         found = (views.resolve(self._scheduler, item, f"tasks[{index}]") for index, item in enumerate(request.tasks))
         names = list(dict.fromkeys(name for some in found for name in some))
         done = await self._wait_for(names, request.mode, request.timeout_s)
-        await self._engine.settled()
+        await self._engine.settled_for(names)
         tasks = [self._scheduler.tasks[name] for name in names]
         return m.WaitReply(done=done, tasks=views.rows(tasks, self._attempts.progress))
 
@@ -213,8 +220,7 @@ class Handlers:
             return len(watch.open) <= enough
 
     async def _result(self, request: m.GetResult, peer: Peer) -> m.ResultReply:
-        await self._engine.settled()
-        task = views.resolve_one(self._scheduler, request.task)
+        task = await self._settled(request.task)
         return m.ResultReply(result=self._ends.answer(task), path=str(self._results.path(task.id)))
 
     async def _get_logs(self, request: m.GetLogs, peer: Peer) -> m.LogsReply:
@@ -224,13 +230,13 @@ class Handlers:
             raise InvalidInput(f"must be from 1 to {MAX_LOG_CHUNK_BYTES}.", field="limit_bytes")
         task = views.resolve_one(self._scheduler, request.task)
         ended = task.state in END_STATES
-        await self._engine.settled()
+        await self._engine.settled_for([task.id])
         data, size = self._logs.read(task.id, request.offset, request.limit_bytes)
         offset = request.offset + len(data)
         return m.LogsReply(data=data, offset=offset, ended=ended and offset >= size)
 
     async def _status(self, request: m.Status, peer: Peer) -> m.StatusReply:
-        await self._engine.settled()
+        await self._engine.settled_for([])
         facts, scheduler = self._facts, self._scheduler
         waiting = {view.name: scheduler.waiting(view.name) for view in self._pools.views({})}
         cpu = self._process.cpu_times()
@@ -251,8 +257,17 @@ class Handlers:
             rss_bytes=self._process.memory_info().rss,
             enforcement=facts.enforcement,
             usage=self._attempts.consumed,
-            notes=[*facts.notes, *self._waiting_without_pool()],
+            notes=[*facts.notes, *self._waiting_for_disk(), *self._waiting_without_pool()],
         )
+
+    def _waiting_for_disk(self) -> list[str]:
+        """Nothing else is told before it is durable; these figures are, for whoever looks why all is quiet."""
+        count, seconds = self._engine.waiting
+        if not count:
+            return []
+        return [
+            f"{count} records wait for the disk, since {seconds:.1f} s: these figures count them, else nobody is told of them"
+        ]
 
     def _waiting_without_pool(self) -> list[str]:
         """Tasks of pools that the configuration no longer has would wait for ever; somebody has to know."""

@@ -1,4 +1,4 @@
-"""The process that mounts a LossyDisk by FUSE, in a mount namespace of its own, and runs daemons on it. lossy_machine.py starts it.
+"""The process that mounts a LossyDisk by FUSE, in a mount namespace of its own, and runs daemons on it: see lossy_machine.py.
 
 Nothing of it is seen by the rest of the machine, and the mount goes with the last process of the namespace. libfuse calls
 mount(2) itself, so the guard is passed before it is even loaded. Commands come as lines of JSON on stdin, answers go to stdout.
