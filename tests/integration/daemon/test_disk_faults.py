@@ -207,3 +207,20 @@ async def _noted(client: Client, text: str) -> bool:
 
 async def _unnoted(client: Client) -> bool:
     return not (await client.status()).notes
+
+
+async def test_daemons_with_state_on_different_disks_run_side_by_side(machine: LossyMachine, tmp_path: Path) -> None:
+    """Their state directories have the same number of inode."""
+    directory = tmp_path / "other"
+    directory.mkdir()
+    other = LossyMachine(directory, CONFIG, capacity=MIB)
+    try:
+        other.boot()
+        for each in (machine, other):
+            await each.start()
+        for each in (machine, other):
+            async with each.client() as client:
+                task = (await client.submit([command("a", "true")])).tasks
+                assert (await client.wait(task, timeout_s=30)).tasks[0].state is State.SUCCEEDED
+    finally:
+        other.close()
