@@ -20,14 +20,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.core.model import END_STATES, State, TaskSpec
 from supervisord_agents.errors import SupervisorError
 from supervisord_agents.rpc.client import Client
 from supervisord_agents.wire.messages import TaskView
 from tests.support.daemon import DaemonProcess
 
 ROUND_S = 0.4
-WAIT_S = 300
+WAIT_S = 120.0
+"""Without one more task that ends, the work stands still."""
+MOST_PENDING = 300
+"""A client waits while so many have not ended: what is never run proves little, and would have to be waited for at the end."""
+BATCH_ROUNDS = 120
+"""After so many rounds all daemons are judged, and new ones begin."""
 END_EVERY = 4
 """Every so many rounds the kill waits until a task has ended: on a slow machine none would, and what never runs proves little."""
 MODULE = '''
@@ -143,6 +148,8 @@ class Load:
                     self.cancelled.add(reply.graph)
                     await client.cancel(reply.graph)
                 await asyncio.sleep(0.02)
+                while self.number % 5 == 0 and await _pending(client) > MOST_PENDING:
+                    await asyncio.sleep(0.05)
 
 
 class Crashes:
@@ -197,8 +204,10 @@ class Crashes:
         known = await all_ids(client)
         views: dict[str, TaskView] = {}
         for some in _in_parts([task for task in self._load.acknowledged if task in known], 200):
-            waited = await client.wait(some, mode="all", timeout_s=WAIT_S)
-            assert waited.done
+            pending = await _pending(client)
+            while not (waited := await client.wait(some, mode="all", timeout_s=WAIT_S)).done:
+                before, pending = pending, await _pending(client)
+                assert pending < before, f"{pending} tasks have not ended, and none does"
             views |= {view.id: view for view in waited.tasks}
         return views
 
@@ -252,6 +261,11 @@ def _field(name: str, line: str) -> str:
     return found[1]
 
 
+async def _pending(client: Client) -> int:
+    counts = (await client.status()).counts
+    return sum(count for state, count in counts.items() if State(state) not in END_STATES)
+
+
 async def _an_end(client: Client) -> None:
     async with contextlib.aclosing(client.subscribe()) as items:
         async for item in items:
@@ -295,12 +309,16 @@ def main() -> int:
     parser.add_argument("--daemons", type=int, default=3, help="that live at the same time")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="crashes-") as directory:
-        began = time.monotonic()
-        summary = asyncio.run(crash(Path(directory), rounds=arguments.rounds, daemons=arguments.daemons, seed=arguments.seed))
-        print(f"{arguments.daemons} daemons, seed {arguments.seed}, {time.monotonic() - began:.0f} s")
-        print(summary.text())
-    return 1 if summary.faults else 0
+    total = Summary()
+    began = time.monotonic()
+    while total.rounds < arguments.rounds and not total.faults:
+        rounds = min(BATCH_ROUNDS, arguments.rounds - total.rounds)
+        with tempfile.TemporaryDirectory(prefix="crashes-") as directory:
+            seed = arguments.seed + total.rounds
+            total.add(asyncio.run(crash(Path(directory), rounds=rounds, daemons=arguments.daemons, seed=seed)))
+        total.seconds = time.monotonic() - began
+        print(f"{arguments.daemons} daemons at a time, seed {arguments.seed}\n{total.text()}\n", flush=True)
+    return 1 if total.faults else 0
 
 
 if __name__ == "__main__":
