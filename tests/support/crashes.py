@@ -78,6 +78,8 @@ class Summary:
     acknowledged: int = 0
     succeeded: int = 0
     cancelled: int = 0
+    resumed: int = 0
+    """Attempts that ran on through the death of the daemon."""
     adopted: int = 0
     """Ends that a start found in the outboxes of killed workers."""
     requeued: int = 0
@@ -248,6 +250,7 @@ class Crashes:
         log = self._daemon.log_text()
         for line in log.splitlines():
             if " recovered " in line:
+                summary.resumed += int(_field("resumed", line))
                 summary.adopted += int(_field("adopted", line))
                 summary.requeued += int(_field("requeued", line))
                 summary.torn_tails += _field("torn_bytes", line) != "0"
