@@ -7,6 +7,7 @@ READY := .venv/.ready
 CLIS := build/clis/.ready
 
 ROUNDS ?= 1000
+CUTS ?= 200
 
 .PHONY: demo test check bench bench-peers crash test-systemd wheels install-systemd install-systemd-user clis clean
 
@@ -34,6 +35,10 @@ bench-peers: $(READY)
 # kill -9 of real daemons under load, and what is left of their work.
 crash: $(READY)
 	$(BIN)/python -m tests.support.crashes --rounds $(ROUNDS)
+
+# Losses of power, on a file system that forgets what was not synced.
+power-cuts: $(READY)
+	POWER_CUT_ROUNDS=$(CUTS) $(BIN)/pytest -s tests/integration/daemon/test_power_cut.py $(PYTEST_ARGS)
 
 test-systemd: $(READY)
 	.ci/setup systemd

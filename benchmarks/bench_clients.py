@@ -40,7 +40,6 @@ min_workers = 0
 max_workers = 1
 [daemon]
 log_level = "warning"
-max_clients = 11000
 """
 
 

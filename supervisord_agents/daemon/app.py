@@ -53,6 +53,8 @@ from supervisord_agents.workers.pool import Pools
 
 ROOM_RETRY_S = 5.0
 """How often a daemon that cannot start on a full disk tries again."""
+KEPT_DESCRIPTORS = 1_000
+"""For workers and files: clients must not take the last one."""
 COLLECT_RARELY = (20_000, 20, 20)
 """A task is some ten objects that live long: with the default thresholds the collector takes as long as scheduling does."""
 MAX_RECORD_BYTES = 64 * 1024 * 1024
@@ -125,6 +127,11 @@ def _allow_descriptors() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _most_clients() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - KEPT_DESCRIPTORS, soft // 2)
 
 
 def _state_dir(config: Config) -> Path:
@@ -235,7 +242,7 @@ async def _serve(
         handlers,
         epoch=epoch,
         max_frame_bytes=config.daemon.max_frame_bytes,
-        max_clients=config.daemon.max_clients,
+        max_clients=min(config.daemon.max_clients, _most_clients()),
         allowed_uids=config.daemon.allowed_uids,
         allowed_gids=config.daemon.allowed_gids,
     )

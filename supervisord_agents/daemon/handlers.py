@@ -18,7 +18,7 @@ import psutil
 from supervisord_agents import __version__
 from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
 from supervisord_agents.core.model import END_STATES, State
-from supervisord_agents.core.task import Task, full_id
+from supervisord_agents.core.task import full_id
 from supervisord_agents.daemon import views
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
@@ -166,23 +166,16 @@ class Handlers:
         revived = [change.task for change in fed.decisions if isinstance(change, Changed) and change.before in END_STATES]
         return m.RetryReply(tasks=sorted(revived))
 
-    # Reading; nothing is told that is not durable
-
-    async def _settled(self, name: str) -> Task:
-        """The task of that name, when all that is known of it is durable. Raises as views.resolve_one."""
-        await self._engine.settled_for([views.resolve_one(self._scheduler, name).id])
-        return views.resolve_one(self._scheduler, name)
+    # Reading; nothing is told that is not durable: first it is looked up, then it waits until the disk has it
 
     async def _list(self, request: m.ListTasks, peer: Peer) -> m.ListReply:
-        await self._engine.settled_for([view.id for view in self._page(request).tasks])
-        return self._page(request)
-
-    def _page(self, request: m.ListTasks) -> m.ListReply:
-        return views.page(self._scheduler, request, self._attempts.progress)
+        page = views.page(self._scheduler, request, self._attempts.progress)
+        await self._engine.settled_for([view.id for view in page.tasks])
+        return page
 
     async def _show(self, request: m.Show, peer: Peer) -> m.ShowReply:
-        task = await self._settled(request.task)
-        return m.ShowReply(
+        task = views.resolve_one(self._scheduler, request.task)
+        shown = m.ShowReply(
             task=views.view(task, self._attempts.progress),
             spec=task.spec,
             dependencies={edge.before.id: edge.before.state for edge in task.dependencies},
@@ -191,6 +184,8 @@ class Handlers:
             result_path=str(self._results.path(task.id)),
             log_path=str(self._logs.path(task.id)),
         )
+        await self._engine.settled_for([task.id, *shown.dependencies])
+        return shown
 
     async def _wait(self, request: m.Wait, peer: Peer) -> m.WaitReply:
         if request.mode not in ("any", "all"):
@@ -202,9 +197,9 @@ class Handlers:
         found = (views.resolve(self._scheduler, item, f"tasks[{index}]") for index, item in enumerate(request.tasks))
         names = list(dict.fromkeys(name for some in found for name in some))
         done = await self._wait_for(names, request.mode, request.timeout_s)
+        reply = m.WaitReply(done=done, tasks=views.rows([self._scheduler.tasks[name] for name in names], self._attempts.progress))
         await self._engine.settled_for(names)
-        tasks = [self._scheduler.tasks[name] for name in names]
-        return m.WaitReply(done=done, tasks=views.rows(tasks, self._attempts.progress))
+        return reply
 
     async def _wait_for(self, names: list[str], mode: str, timeout_s: float) -> bool:
         tasks = self._scheduler.tasks
@@ -220,7 +215,8 @@ class Handlers:
             return len(watch.open) <= enough
 
     async def _result(self, request: m.GetResult, peer: Peer) -> m.ResultReply:
-        task = await self._settled(request.task)
+        task = views.resolve_one(self._scheduler, request.task)
+        await self._engine.settled_for([task.id])
         return m.ResultReply(result=self._ends.answer(task), path=str(self._results.path(task.id)))
 
     async def _get_logs(self, request: m.GetLogs, peer: Peer) -> m.LogsReply:

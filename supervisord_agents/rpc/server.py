@@ -35,7 +35,7 @@ class Server:
         *,
         epoch: str,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
-        max_clients: int = 10_000,
+        max_clients: int = 12_000,
         allowed_uids: Collection[int] = (),
         allowed_gids: Collection[int] = (),
     ) -> None:

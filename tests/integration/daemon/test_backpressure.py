@@ -12,6 +12,7 @@ import pytest
 
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.daemon.feed import QUEUE_ITEMS
+from supervisord_agents.errors import Unavailable
 from supervisord_agents.rpc.client import Client
 from supervisord_agents.wire.messages import Item
 from tests.support.crowd import crowd
@@ -21,9 +22,8 @@ MIB = 1024 * 1024
 IDLE = 10_000
 TASKS = 2_000
 """Lists of them are long."""
-CONFIG = f"""
+CONFIG = """
 [daemon]
-max_clients = {IDLE + 100}
 log_level = "warning"
 [pools.standard]
 min_workers = 1
@@ -90,6 +90,21 @@ async def test_ten_thousand_idle_clients_are_no_burden(daemon: DaemonProcess) ->
             assert peak(daemon) - before < IDLE * 8192
         await serve_others(client)
     assert daemon.stop() == 0
+
+
+async def test_clients_cannot_take_the_descriptors_that_tasks_need(tmp_path: Path) -> None:
+    daemon = DaemonProcess(tmp_path, CONFIG)
+    daemon.argv = ["prlimit", "--nofile=800:800", *daemon.argv]
+    try:
+        await daemon.start()
+        async with daemon.client() as client:
+            with crowd("idle", daemon.socket, 399):
+                with pytest.raises(Unavailable, match="400 clients are connected, the limit is 400"):
+                    await Client.connect(daemon.socket)
+                task = (await client.submit([TaskSpec(input={"argv": ["true"]})])).tasks[0]
+                assert (await client.wait([task], timeout_s=60)).tasks[0].state is State.SUCCEEDED
+    finally:
+        daemon.close()
 
 
 async def test_a_reader_that_falls_behind_is_let_go_and_resumes_without_a_gap(daemon: DaemonProcess) -> None:

@@ -49,7 +49,7 @@ class Told:
                     self.ends[item.task] = item.state, item.attempt
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(120 + 60 * ROUNDS)
 async def test_what_was_told_survives_every_loss_of_power(machine: LossyMachine, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
