@@ -12,6 +12,7 @@ import contextlib
 import json
 import random
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -316,9 +317,12 @@ def main() -> int:
     began = time.monotonic()
     while total.rounds < arguments.rounds and not total.faults:
         rounds = min(BATCH_ROUNDS, arguments.rounds - total.rounds)
-        with tempfile.TemporaryDirectory(prefix="crashes-") as directory:
-            seed = arguments.seed + total.rounds
-            total.add(asyncio.run(crash(Path(directory), rounds=rounds, daemons=arguments.daemons, seed=seed)))
+        directory = Path(tempfile.mkdtemp(prefix="crashes-"))
+        total.add(asyncio.run(crash(directory, rounds=rounds, daemons=arguments.daemons, seed=arguments.seed + total.rounds)))
+        if total.faults:
+            print(f"what they left lies in {directory}")
+        else:
+            shutil.rmtree(directory)
         total.seconds = time.monotonic() - began
         print(f"{arguments.daemons} daemons at a time, seed {arguments.seed}\n{total.text()}\n", flush=True)
     return 1 if total.faults else 0
