@@ -1,10 +1,14 @@
-"""Fairness between clients: what holds the loop for long is begun once in a turn of it, so that all else comes in between."""
+"""Fairness between clients: what holds the loop for long is begun one at a time, and gets half of the loop's time at most."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
+
+LONG_S = 0.001
+"""A shorter turn is followed by the next at once."""
 
 
 class Turns:
@@ -32,5 +36,14 @@ class Turns:
         if not self._waiting:
             self._taken = False
             return
-        self._loop.call_soon(self._next)
+        began = time.monotonic()
         self._waiting.popleft()()
+        # Behind what the callback has woken.
+        self._loop.call_soon(self._rest, began)
+
+    def _rest(self, began: float) -> None:
+        lasted = time.monotonic() - began
+        if self._waiting and lasted >= LONG_S:
+            self._loop.call_later(lasted, self._next)
+        else:
+            self._next()
