@@ -1,4 +1,4 @@
-# make demo | test | check | bench | bench-peers | crash | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | bench | bench-peers | crash | power-cuts | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,7 +9,7 @@ CLIS := build/clis/.ready
 ROUNDS ?= 1000
 CUTS ?= 200
 
-.PHONY: demo test check bench bench-peers crash test-systemd wheels install-systemd install-systemd-user clis clean
+.PHONY: demo test check bench bench-peers crash power-cuts test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
