@@ -16,7 +16,7 @@ import structlog
 
 from supervisord_agents.core.model import Result
 from supervisord_agents.errors import DiskFull, NotFound, SupervisorError
-from supervisord_agents.journal.files import NO_SPACE
+from supervisord_agents.journal.files import NO_SPACE, REAL_FILES
 
 STAGING = ".staging"
 """Directory of temporary files; what a crash leaves there is removed at the next start."""
@@ -44,6 +44,9 @@ class ResultStore:
         self._unwritten: dict[str, Result] = {}
         """Small results that the disk refused; the journal holds them too."""
         self._staging.mkdir(parents=True, exist_ok=True)
+        # A file in it is no more durable than its own name is; an earlier daemon may have made it and been killed.
+        for path in (directory.parent, directory):
+            REAL_FILES.sync_directory(path)
         for left in self._staging.iterdir():
             left.unlink()
 

@@ -224,3 +224,17 @@ async def test_daemons_with_state_on_different_disks_run_side_by_side(machine: L
                 assert (await client.wait(task, timeout_s=30)).tasks[0].state is State.SUCCEEDED
     finally:
         other.close()
+
+
+async def test_a_large_result_of_the_first_life_survives_a_loss_of_power(machine: LossyMachine) -> None:
+    machine.set(capacity=8 * MIB)
+    await machine.start()
+    async with machine.client() as client:
+        task = (await client.submit([command("large", "sh", "-c", "yes | head -c 200000")])).tasks[0]
+        assert (await client.wait([task], timeout_s=30)).tasks[0].state is State.SUCCEEDED
+        before = (await client.result(task)).result
+    machine.cut_power(Loss.ALL, 1)
+    machine.boot()
+    await machine.start()
+    async with machine.client() as client:
+        assert (await client.result(task)).result == before
