@@ -1,4 +1,4 @@
-# make demo | test | check | bench | bench-peers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | bench | bench-peers | crash | power-cuts | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -6,7 +6,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 CLIS := build/clis/.ready
 
-.PHONY: demo test check bench bench-peers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
+ROUNDS ?= 1000
+CUTS ?= 200
+
+.PHONY: demo test check bench bench-peers crash power-cuts soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
@@ -35,6 +38,14 @@ soak-memory: $(READY)
 # New seeds of the simulation until one is bad, or until stopped.
 soak: $(READY)
 	$(BIN)/python -m tests.simulation --soak
+
+# kill -9 of real daemons under load, and what is left of their work.
+crash: $(READY)
+	$(BIN)/python -m tests.support.crashes --rounds $(ROUNDS)
+
+# Losses of power, on a file system that forgets what was not synced.
+power-cuts: $(READY)
+	POWER_CUT_ROUNDS=$(CUTS) $(BIN)/pytest -s tests/integration/daemon/test_power_cut.py $(PYTEST_ARGS)
 
 test-systemd: $(READY)
 	.ci/setup systemd

@@ -38,7 +38,7 @@ class Daemon(Table, frozen=True):
     allowed_uids: tuple[Id, ...] = ()
     allowed_gids: tuple[Id, ...] = ()
     max_frame_bytes: Annotated[int, Meta(ge=64 * 1024, le=1024 * MIB)] = 8 * MIB
-    max_clients: Count = 10_000
+    max_clients: Count = 12_000
     max_tasks_per_graph: Count = 10_000
     max_pending_tasks: Count = 1_000_000
     orphan_grace_s: Seconds = 300.0

@@ -55,6 +55,8 @@ from supervisord_agents.workers.pool import Pools
 
 ROOM_RETRY_S = 5.0
 """How often a daemon that cannot start on a full disk tries again."""
+KEPT_DESCRIPTORS = 1_000
+"""For workers and files: clients must not take the last one."""
 COLLECT_RARELY = (20_000, 5, 1_000_000)
 """Of gc.set_threshold. Tasks are out of the collector's sight (core.task), but with a million of them there are a million lists:
 what is old is looked through by Upkeep, while that is quick, and never on its own."""
@@ -128,6 +130,11 @@ def _allow_descriptors() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _most_clients() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - KEPT_DESCRIPTORS, soft // 2)
 
 
 def _state_dir(config: Config) -> Path:
@@ -241,7 +248,7 @@ async def _serve(
         handlers,
         epoch=epoch,
         max_frame_bytes=config.daemon.max_frame_bytes,
-        max_clients=config.daemon.max_clients,
+        max_clients=min(config.daemon.max_clients, _most_clients()),
         allowed_uids=config.daemon.allowed_uids,
         allowed_gids=config.daemon.allowed_gids,
     )

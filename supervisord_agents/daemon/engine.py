@@ -9,14 +9,15 @@ An engine that has failed, because the journal broke or an event could not be ap
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
 from supervisord_agents.core.backlog import Work
-from supervisord_agents.core.events import Advanced, AnyEvent, Decision, Paced, encode_event
+from supervisord_agents.core.events import Advanced, AnyEvent, Changed, Decision, Paced, encode_event
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.errors import DiskFull, JournalError
@@ -27,6 +28,8 @@ STEP = 1_000
 """Tasks and edges that one event looks at, once there are more tasks than that (core.backlog)."""
 RELEASE_AT_ONCE = 128
 """Decisions carried out in one turn of the loop: the end of a task costs some 50 µs."""
+PATIENCE_S = 0.5
+"""How long a record may wait for the disk before the disk counts as stalled, and reads no longer wait for what is not theirs."""
 log = structlog.get_logger()
 Release = Callable[[int, Decision], None]
 T = TypeVar("T")
@@ -60,7 +63,8 @@ class Engine:
         self._grown_records, self._grown_bytes = grown
         self._committer = committer
         self._release = release
-        self._held: deque[tuple[int, list[Decision]]] = deque()
+        self._held: deque[tuple[int, list[Decision], float]] = deque()
+        """Not yet durable, or not wholly carried out: sequence, decisions, and when it was fed."""
         self._carried_out = 0
         """Decisions of the first that is held."""
         self._broken = asyncio.Event()
@@ -107,7 +111,7 @@ class Engine:
             decisions = self.scheduler.handle(event, now)
         except Exception as error:
             raise self._fail(_not_applied(event, sequence, error)) from error
-        self._held.append((sequence, decisions))
+        self._held.append((sequence, decisions, now))
         self.resume()
         return Fed(sequence, decisions)
 
@@ -177,6 +181,35 @@ class Engine:
         """Return when everything fed so far is released."""
         await self.released(self._appended)
 
+    async def settled_for(self, tasks: Collection[str]) -> None:
+        """As `settled`, but on a disk that stalls only for what changes these tasks: others can be told of meanwhile."""
+        if not self._stalled:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    return await self.settled()
+        await self.released(self._newest_about(tasks))
+
+    @property
+    def waiting(self) -> tuple[int, float]:
+        """How many records wait for a disk that stalls, and the first of them for how many seconds; else (0, 0.0)."""
+        return (self._appended - self._released, self._lag_s) if self._stalled else (0, 0.0)
+
+    @property
+    def _lag_s(self) -> float:
+        return self.clock.now() - self._held[0][2] if self._held else 0.0
+
+    @property
+    def _stalled(self) -> bool:
+        return self._lag_s >= PATIENCE_S
+
+    def _newest_about(self, tasks: Collection[str]) -> int:
+        """The last record not yet durable that changes one of them; 0 if none does."""
+        names = frozenset(tasks)
+        for sequence, decisions, _ in reversed(self._held):
+            if any(isinstance(decision, Changed) and decision.task in names for decision in decisions):
+                return sequence
+        return 0
+
     async def run(self) -> None:
         """Wait until cancelled, which ends the engine; raises JournalError when it has failed."""
         try:
@@ -203,7 +236,7 @@ class Engine:
     def _release_durable(self) -> None:
         durable, left = self._committer.durable, RELEASE_AT_ONCE
         while left > 0 and self._held and self._held[0][0] <= durable:
-            sequence, decisions = self._held[0]
+            sequence, decisions, _ = self._held[0]
             some = decisions
             if self._carried_out or len(decisions) > left:
                 some = decisions[self._carried_out : self._carried_out + left]

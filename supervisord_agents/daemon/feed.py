@@ -17,6 +17,8 @@ from supervisord_agents.wire.messages import Item
 
 RING_ITEMS = 50_000
 QUEUE_ITEMS = 5_000
+QUEUE_BYTES = 8 * 1024 * 1024
+"""Of output that a reader may be behind."""
 
 Token = tuple[int, int]
 
@@ -70,11 +72,11 @@ class Feed:
         return bool(self._subscribers)
 
     def _publish(self, item: Item) -> None:
-        for subscriber in self._subscribers:
-            subscriber.put(item)
+        lagging = [subscriber for subscriber in self._subscribers if not subscriber.put(item)]
+        self._subscribers.difference_update(lagging)
 
     async def subscribe(self, after: str, only: str, logs: bool) -> AsyncGenerator[Item, None]:
-        """Items from after the token on, without end; ends after a `lagged` item if the reader falls QUEUE_ITEMS behind.
+        """Items from after the token on, without end; ends after a `lagged` item if the reader falls too far behind.
 
         Raises InvalidInput for a token that is none.
         """
@@ -119,15 +121,15 @@ class _Subscriber:
         self._only = only
         self._logs = logs
         self._queue: deque[Item] = deque()
-        self._lagged = False
-        self._token = ""
+        self._bytes = 0
         self._ready = asyncio.Event()
 
-    def put(self, item: Item, *, bounded: bool = True) -> None:
-        if self._lagged or not self._wants(item):
-            return
-        if bounded and len(self._queue) >= QUEUE_ITEMS:
-            self._lagged = True
+    def put(self, item: Item, *, bounded: bool = True) -> bool:
+        """False: this reader is too slow, which is the last that it is told."""
+        if not self._wants(item):
+            return True
+        lagged = bounded and bool(self._queue) and (len(self._queue) >= QUEUE_ITEMS or self._bytes + len(item.data) > QUEUE_BYTES)
+        if lagged:
             item = Item(
                 kind="lagged",
                 token=self._queue[-1].token,
@@ -135,7 +137,9 @@ class _Subscriber:
                 message="this reader was too slow: subscribe again after this token.",
             )
         self._queue.append(item)
+        self._bytes += len(item.data)
         self._ready.set()
+        return not lagged
 
     def _wants(self, item: Item) -> bool:
         if item.kind == "log" and not self._logs:
@@ -146,4 +150,6 @@ class _Subscriber:
         while not self._queue:
             self._ready.clear()
             await self._ready.wait()
-        return self._queue.popleft()
+        item = self._queue.popleft()
+        self._bytes -= len(item.data)
+        return item

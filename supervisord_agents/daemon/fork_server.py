@@ -58,7 +58,9 @@ def serve(state_dir: Path) -> NoReturn:
 
 
 def _cgroup_name(state_dir: Path) -> str:
-    return f"agent-supervisor-{os.stat(state_dir).st_ino:x}"
+    """One that no other daemon has: the numbers of inodes repeat from one file system to the next."""
+    found = os.stat(state_dir)
+    return f"agent-supervisor-{found.st_dev:x}-{found.st_ino:x}"
 
 
 def _locked(state_dir: Path) -> int:

@@ -290,7 +290,7 @@ class Handlers:
 
     async def _list(self, request: m.ListTasks, peer: Peer) -> m.ListReply:
         reply = await views.page(self._scheduler, self._archivist, request, self._attempts.progress)
-        await self._engine.settled()
+        await self._engine.settled_for([view.id for view in reply.tasks])
         return reply
 
     async def _show(self, request: m.Show, peer: Peer) -> m.ShowReply:
@@ -305,7 +305,7 @@ class Handlers:
             result_path=str(self._results.path(task.id)),
             log_path=str(self._logs.path(task.id)),
         )
-        await self._engine.settled()
+        await self._engine.settled_for([task.id, *reply.dependencies])
         return reply
 
     async def _wait(self, request: m.Wait, peer: Peer) -> m.WaitReply:
@@ -320,7 +320,7 @@ class Handlers:
         done = await self._wait_for(names, request.mode, request.timeout_s)
         tasks = await self._tasks(names)
         reply = m.WaitReply(done=done, tasks=await views.rows(tasks, self._attempts.progress))
-        await self._engine.settled()
+        await self._engine.settled_for(names)
         return reply
 
     async def _wait_for(self, names: list[str], mode: str, timeout_s: float) -> bool:
@@ -339,7 +339,7 @@ class Handlers:
     async def _result(self, request: m.GetResult, peer: Peer) -> m.ResultReply:
         task = (await self._resolve_one(request.task)).task
         reply = m.ResultReply(result=self._ends.answer(task), path=str(self._results.path(task.id)))
-        await self._engine.settled()
+        await self._engine.settled_for([task.id])
         return reply
 
     async def _get_logs(self, request: m.GetLogs, peer: Peer) -> m.LogsReply:
@@ -349,12 +349,13 @@ class Handlers:
             raise InvalidInput(f"must be from 1 to {MAX_LOG_CHUNK_BYTES}.", field="limit_bytes")
         task = (await self._resolve_one(request.task)).task
         ended = task.state in END_STATES
-        await self._engine.settled()
+        await self._engine.settled_for([task.id])
         data, size = self._logs.read(task.id, request.offset, request.limit_bytes)
         offset = request.offset + len(data)
         return m.LogsReply(data=data, offset=offset, ended=ended and offset >= size)
 
     async def _status(self, request: m.Status, peer: Peer) -> m.StatusReply:
+        await self._engine.settled_for([])
         facts, scheduler = self._facts, self._scheduler
         waiting = {view.name: scheduler.waiting(view.name) for view in self._pools.views({})}
         cpu = self._process.cpu_times()
@@ -378,10 +379,19 @@ class Handlers:
             archived=sum(self._archivist.counts.values()),
             stalls=facts.stalls.stalls,
             longest_pause_s=facts.stalls.longest_s,
-            notes=[*facts.notes, *self._waiting_without_pool(), *filter(None, [self._archivist.note])],
+            notes=[*facts.notes, *self._waiting_for_disk(), *self._waiting_without_pool(), *filter(None, [self._archivist.note])],
         )
-        await self._engine.settled()
+        await self._engine.settled_for([])
         return reply
+
+    def _waiting_for_disk(self) -> list[str]:
+        """Nothing else is told before it is durable; these figures are, for whoever looks why all is quiet."""
+        count, seconds = self._engine.waiting
+        if not count:
+            return []
+        return [
+            f"{count} records wait for the disk, since {seconds:.1f} s: these figures count them, else nobody is told of them"
+        ]
 
     def _waiting_without_pool(self) -> list[str]:
         """Tasks of pools that the configuration no longer has would wait for ever; somebody has to know."""

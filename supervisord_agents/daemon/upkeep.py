@@ -23,6 +23,8 @@ from supervisord_agents.spool.results import ResultStore
 
 MAX_SLEEP_S = 0.25
 """Bounds how late a timer set meanwhile can fire."""
+LATE_S = 1.0
+"""A turn that comes later than this finds a daemon that was stopped (SIGSTOP, a suspended machine), or starved."""
 DISK_CHECK_S = 5.0
 SNAPSHOT_BYTES = 256 * 1024 * 1024
 """Records of this size are worth a snapshot, unless the snapshot is so large itself that twice its size is less trouble."""
@@ -95,7 +97,15 @@ class Upkeep:
             self._snapshot_if_due(now)
             self._collect(now)
             until_due = MAX_SLEEP_S if due is None else due - now
-            await asyncio.sleep(min(MAX_SLEEP_S, max(until_due, 0.001)))
+            await self._sleep(min(MAX_SLEEP_S, max(until_due, 0.001)))
+
+    async def _sleep(self, seconds: float) -> None:
+        """What came in while the daemon was stopped is heard first: an attempt that had ended in time is no timeout."""
+        until = self._engine.clock.now() + seconds
+        await asyncio.sleep(seconds)
+        if self._engine.clock.now() - until > LATE_S:
+            log.warning("was_stopped", seconds=round(self._engine.clock.now() - until, 1))
+            await asyncio.sleep(MAX_SLEEP_S)
 
     async def finish(self, *, in_order: bool) -> None:
         """Return when no snapshot is being written, nor will be. At an end in order a last one is, if many records came.

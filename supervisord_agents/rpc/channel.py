@@ -31,6 +31,8 @@ LOST = "It is not known whether the call took effect."
 LOST_HINT = "Look with `list` or `show`; a submit with a `key` can be repeated safely."
 STREAM_ITEMS = 1_000
 """Unread items at which a stream stops the reading of its connection; the daemon then holds back."""
+STREAM_BYTES = 8 * 1024 * 1024
+"""Of unread items, likewise."""
 FULL_QUEUE_RETRY_S = 0.01
 
 
@@ -171,6 +173,7 @@ class _Stream:
         self.id = id
         self._transport = transport
         self._items: deque[msgspec.Raw] = deque()
+        self._bytes = 0
         self._ended = False
         self._error: SupervisorError | None = None
         self._something = asyncio.Event()
@@ -184,7 +187,8 @@ class _Stream:
             self._ended, self._error = True, error
         else:
             self._items.append(body)
-        if len(self._items) >= STREAM_ITEMS and not self._paused:
+            self._bytes += len(memoryview(body))
+        if (len(self._items) >= STREAM_ITEMS or self._bytes >= STREAM_BYTES) and not self._paused:
             self._paused = True
             self._transport.pause_reading()
         self._something.set()
@@ -199,6 +203,7 @@ class _Stream:
             self._something.clear()
             await self._something.wait()
         body = self._items.popleft()
+        self._bytes -= len(memoryview(body))
         if self._paused and not self._items:
             self._paused = False
             self._transport.resume_reading()

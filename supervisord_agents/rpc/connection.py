@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from collections import deque
 from contextlib import aclosing
@@ -16,17 +17,22 @@ from supervisord_agents.rpc.calls import BadCall, read_call
 from supervisord_agents.rpc.faults import reply_of
 from supervisord_agents.rpc.handler import Handler
 from supervisord_agents.rpc.peer import Peer, peer_of
+from supervisord_agents.rpc.turns import Turns
 from supervisord_agents.wire.framing import FrameReader, frame
 from supervisord_agents.wire.messages import (
     PROTOCOL_VERSION,
     Call,
     Cancel,
+    GetLogs,
+    GetResult,
     Hello,
     HelloReply,
     Item,
+    ListTasks,
     Reply,
     Request,
     Retry,
+    Show,
     Submit,
     Subscribe,
     Wait,
@@ -35,11 +41,20 @@ from supervisord_agents.wire.messages import (
 
 MAX_OPEN_CALLS = 1_000
 """Of one connection; at so many the daemon reads no more from it until one is answered."""
+MAX_OPEN_BYTES = 64 * 1024 * 1024
+"""Of all frames of its open calls together; at so many likewise."""
+BEGIN_AT_ONCE = 32
+"""Calls, or items of a stream, of one connection; others, and what else the daemon has to do, come before more of them."""
+MAX_LOOKING = 4
+"""Calls of a connection that are worked on at a time where answers may be large, but for waits; the others take turns."""
+MAX_UNREAD_BYTES = 64 * 1024 * 1024
+"""Answers made for a client that does not read them; with more it is dropped."""
 CONNECTION_ID = -1
 """The id of an error that is about the connection, not about a call; the daemon closes after it."""
 LINGER_S = 2.0
 """How long a refused client may take to read why and to close. Closed at once, its next write could fail before it has read."""
 
+_LOOKS = (GetLogs, GetResult, ListTasks, Show)
 log = structlog.get_logger()
 
 
@@ -49,6 +64,8 @@ class Host(Protocol):
     handler: Handler
     hello: HelloReply
     max_frame_bytes: int
+    turns: Turns
+    """For calls that hold the loop for long."""
 
     def enter(self, connection: Connection, peer: Peer) -> None:
         """Count it in; raises SupervisorError if this peer is not let in."""
@@ -76,6 +93,14 @@ class Connection(asyncio.Protocol):
         self._calls: dict[int, tuple[Call, asyncio.Future[Any]]] = {}
         self._unsent: deque[tuple[Call, asyncio.Future[Reply]]] = deque()
         """Submits that are answered while the client does not read."""
+        self._sizes: dict[int, int] = {}
+        """Bytes of the frames of open calls, and their sum."""
+        self._open_bytes = 0
+        self._unread_bytes = 0
+        """Of answers that wait until the client reads."""
+        self._looking = asyncio.Semaphore(MAX_LOOKING)
+        self._has_more = False
+        """Calls that have come, and are begun in another turn of the loop."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._greeted = False
@@ -98,11 +123,15 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
+        self._take(data)
+        self._begin_calls()
+
+    def _take(self, data: bytes = b"") -> None:
+        """Some of the frames that have come; the reader keeps the others."""
         try:
-            self._unread.extend(self._reader.feed(data))
+            self._unread.extend(itertools.islice(self._reader.feed(data), BEGIN_AT_ONCE))
         except ProtocolError as error:
             self._unread.append(error)
-        self._begin_calls()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -123,12 +152,24 @@ class Connection(asyncio.Protocol):
     # Calls
 
     def _begin_calls(self) -> None:
-        while self._unread and self._may_begin():
+        for _ in range(BEGIN_AT_ONCE):
+            if not self._unread or not self._may_begin():
+                break
             self._begin(self._unread.popleft())
+        if not self._unread and not self._ended:
+            self._take()
         self._set_reading()
+        if self._unread and self._may_begin() and not self._has_more:
+            self._has_more = True
+            self._host.turns.call(self._begin_more)
+
+    def _begin_more(self) -> None:
+        self._has_more = False
+        self._begin_calls()
 
     def _may_begin(self) -> bool:
-        return len(self._calls) < MAX_OPEN_CALLS and self._writable.is_set()
+        room = len(self._calls) < MAX_OPEN_CALLS and self._open_bytes < MAX_OPEN_BYTES
+        return room and self._writable.is_set()
 
     def _set_reading(self) -> None:
         wanted = self._ended or (not self._unread and self._may_begin())
@@ -158,10 +199,13 @@ class Connection(asyncio.Protocol):
             self._refuse(ProtocolError("the first call on a connection must be `hello`."), call.id)
         elif call.id in self._calls:
             self._refuse(ProtocolError(f"the id {call.id} is that of an open call.", field="id"))
-        elif isinstance(call.request, Submit):
-            self._submit(call)
         else:
-            self._calls[call.id] = call, self._loop.create_task(self._serve(call))
+            self._sizes[call.id] = len(payload)
+            self._open_bytes += len(payload)
+            if isinstance(call.request, Submit):
+                self._submit(call)
+            else:
+                self._calls[call.id] = call, self._loop.create_task(self._serve(call))
 
     def _greet(self, id: int, request: Hello) -> None:
         if request.version != PROTOCOL_VERSION:
@@ -174,12 +218,13 @@ class Connection(asyncio.Protocol):
             return
         self._greeted = True
         log.debug("client", name=request.client, uid=self.peer.uid, pid=self.peer.pid)
-        self._send(id, self._host.hello)
+        self._write(self._encoded(id, self._host.hello))
 
     def _submit(self, call: Call) -> None:
         try:
             answer = asyncio.ensure_future(self._host.handler.handle(call.request, self.peer))
         except Exception as error:
+            self._open_bytes -= self._sizes.pop(call.id)
             self._send_failure(call, error)
             return
         self._calls[call.id] = call, answer
@@ -198,7 +243,7 @@ class Connection(asyncio.Protocol):
 
     def _send_answer(self, call: Call, answer: asyncio.Future[Reply]) -> None:
         try:
-            self._send_reply(call, answer.result())
+            self._write(self._encoded_reply(call, answer.result()))
         except Exception as error:
             self._send_failure(call, error)
         self._over(call.id)
@@ -207,17 +252,38 @@ class Connection(asyncio.Protocol):
         try:
             await self._until_writable()
             if isinstance(call.request, Subscribe):
+                await self._turn()
                 await self._stream(call.id, call.request)
+            elif isinstance(call.request, _LOOKS):
+                async with self._looking:
+                    await self._turn()
+                    await self._answer(call)
             else:
-                reply = await self._host.handler.handle(call.request, self.peer)
-                await self._until_writable()
-                self._send_reply(call, reply)
+                await self._answer(call)
         except Exception as error:
             self._send_failure(call, error)
         finally:
             self._over(call.id)
 
+    async def _answer(self, call: Call) -> None:
+        reply = await self._host.handler.handle(call.request, self.peer)
+        payload = self._encoded_reply(call, reply)
+        if not self._writable.is_set():
+            self._unread_bytes += len(payload)
+            try:
+                self._drop_if_deaf()
+                await self._until_writable()
+            finally:
+                self._unread_bytes -= len(payload)
+        self._write(payload)
+
+    def _drop_if_deaf(self) -> None:
+        if self._unread_bytes > MAX_UNREAD_BYTES and not self._transport.is_closing():
+            log.warning("client_dropped", uid=self.peer.uid, pid=self.peer.pid, unread_bytes=self._unread_bytes)
+            self._transport.abort()
+
     def _over(self, id: int) -> None:
+        self._open_bytes -= self._sizes.pop(id, 0)
         if self._calls.pop(id, None) is None:
             return
         if not self._ended:
@@ -228,10 +294,20 @@ class Connection(asyncio.Protocol):
 
     async def _stream(self, id: int, request: Subscribe) -> None:
         async with aclosing(self._host.handler.subscribe(request, self.peer)) as items:
+            numbers = itertools.count(1)
             async for item in items:
-                self._send(id, item, more=True)
+                self._write(self._encoded(id, item, more=True))
                 await self._until_writable()
+                if next(numbers) % BEGIN_AT_ONCE == 0:
+                    await self._turn()
         self._write(call_encoder.encode((id, None, None, False)))
+
+    async def _turn(self) -> None:
+        """Return in a turn of the loop that is this call's own, while the client reads."""
+        await self._host.turns.take()
+        while not self._writable.is_set():
+            await self._until_writable()
+            await self._host.turns.take()
 
     async def _until_writable(self) -> None:
         while not self._writable.is_set():
@@ -239,20 +315,20 @@ class Connection(asyncio.Protocol):
 
     # Answers
 
-    def _send_reply(self, call: Call, reply: Reply) -> None:
+    def _encoded_reply(self, call: Call, reply: Reply) -> bytes:
         try:
-            self._send(call.id, reply)
+            return self._encoded(call.id, reply)
         except InvalidInput as error:
             raise _too_large(call.request, error) from error
 
-    def _send(self, id: int, body: Reply | Item, more: bool = False) -> None:
+    def _encoded(self, id: int, body: Reply | Item, more: bool = False) -> bytes:
         payload = call_encoder.encode((id, None, body, more))
         if len(payload) > self._host.max_frame_bytes:
             raise InvalidInput(
                 f"the answer would be {len(payload)} bytes, the limit of a frame is {self._host.max_frame_bytes}.",
                 hint="Ask for less at a time, or read the file that `show` names.",
             )
-        self._write(payload)
+        return payload
 
     def _send_failure(self, call: Call, error: Exception) -> None:
         self._send_error(call.id, error if isinstance(error, SupervisorError) else _internal(call, error))

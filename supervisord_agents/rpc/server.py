@@ -16,6 +16,7 @@ from supervisord_agents.rpc.connection import Connection
 from supervisord_agents.rpc.endpoint import Endpoint
 from supervisord_agents.rpc.handler import Handler
 from supervisord_agents.rpc.peer import Peer
+from supervisord_agents.rpc.turns import Turns
 from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES
 from supervisord_agents.wire.messages import PROTOCOL_VERSION, HelloReply
 
@@ -35,7 +36,7 @@ class Server:
         *,
         epoch: str,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
-        max_clients: int = 10_000,
+        max_clients: int = 12_000,
         allowed_uids: Collection[int] = (),
         allowed_gids: Collection[int] = (),
     ) -> None:
@@ -44,6 +45,7 @@ class Server:
             version=PROTOCOL_VERSION, daemon=__version__, pid=os.getpid(), epoch=epoch, max_frame_bytes=max_frame_bytes
         )
         self.max_frame_bytes = max_frame_bytes
+        self.turns = Turns()
         self._max_clients = max_clients
         self._uids = frozenset({0, os.geteuid(), *allowed_uids})
         self._gids = frozenset(allowed_gids)

@@ -34,7 +34,9 @@ class ResultStore:
         self._unwritten: dict[str, Result] = {}
         """Small results that the disk refused; the journal holds them too."""
         try:
-            make_directory(self._staging, 0o777, files)
+            # A file in it is no more durable than its own name is; an earlier daemon may have made it and been killed.
+            for path in (directory, self._staging):
+                make_directory(path, 0o777, files)
             for left in files.names(self._staging):
                 files.remove(self._staging / left)
         except OSError as error:

@@ -33,13 +33,14 @@ class DaemonProcess:
         self.config = directory / "config.toml"
         self.config.write_text(config)
         self.environment = {**os.environ, "AGENT_SUPERVISOR_CONFIG": str(self.config)}
+        self.argv = [str(BIN / "agent-supervisor")]
         self.process: subprocess.Popen[bytes] | None = None
 
     def spawn(self) -> None:
         """Start it and return at once."""
-        argv = [str(BIN / "agent-supervisor"), "--socket", str(self.socket), "--state-dir", str(self.state)]
+        argv = [*self.argv, "--socket", str(self.socket), "--state-dir", str(self.state)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment)
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd="/")
 
     async def start(self) -> None:
         """Start it and wait until it answers."""

@@ -6,7 +6,6 @@ The directory $DISK_FAULTS holds the faults: `capacity`, with the bytes that the
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,11 +24,7 @@ class FaultyDaemon(DaemonProcess):
         self.faults = directory / "faults"
         self.faults.mkdir()
         self.environment |= {VARIABLE: str(self.faults), "PYTHONPATH": str(ROOT)}
-
-    def spawn(self) -> None:
-        argv = [sys.executable, "-m", "tests.support.faulty_daemon", "--socket", str(self.socket), "--state-dir", str(self.state)]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd="/")
+        self.argv = [sys.executable, "-m", "tests.support.faulty_daemon"]
 
     @property
     def used(self) -> int:

@@ -13,6 +13,7 @@ import pytest
 from supervisord_agents.core.events import AnyEvent, CancelRequested, Decision, RetryRequested, Submitted
 from supervisord_agents.core.graph import normalise
 from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.daemon import engine as engine_module
 from supervisord_agents.daemon.engine import STEP
 from supervisord_agents.errors import DiskFull, JournalError
 from tests.support.engine import Machine
@@ -85,6 +86,27 @@ async def test_a_broken_journal_ends_the_engine_and_everybody_hears_of_it(machin
     assert all(isinstance(error, JournalError) for error in errors)
     assert len({id(error) for error in errors}) == 4, "one exception must not be raised in two places"
     assert machine.told == ["g.t0"]
+
+
+async def test_while_the_disk_stalls_only_what_it_holds_up_is_waited_for(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "PATIENCE_S", 0.05)
+    await machine.engine.released(machine.submit("g"))
+    going_on = threading.Event()
+    machine.steps.fail = lambda _, name: going_on.wait() and None if name == "sync_data" else None
+    sequences = [machine.submit("h"), machine.submit("i")]
+    await machine.engine.settled_for(["g.t0", "unknown"])
+    held = asyncio.create_task(machine.engine.settled_for(["g.t0", "h.t0"]))
+    await machine.engine.settled_for(["g.t0"])
+    count, seconds = machine.engine.waiting
+    assert (count, machine.told, held.done()) == (2, ["g.t0"], False)
+    assert seconds >= 0.05
+    going_on.set()
+    await held
+    assert machine.told[:2] == ["g.t0", "h.t0"]
+    await machine.engine.released(sequences[-1])
+    assert machine.engine.waiting == (0, 0.0)
 
 
 async def test_who_asks_after_the_failure_is_told_at_once(machine: Machine) -> None:

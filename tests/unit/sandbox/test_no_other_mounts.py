@@ -18,10 +18,13 @@ PRODUCT = ("sandbox", "supervisord_agents", "examples", "benchmarks", ".ci", "sy
 DOOR = Path(mounts.__file__)
 """Has the class PrivateMounts with its guard: test_mount_guard.py."""
 WHO_ENTERS = (Path(enter.__file__), Path(probe_child.__file__))
+FUSE_MOUNTER = ROOT / "tests" / "support" / "lossy_mount.py"
+"""The one file of the tests that mounts: a file system by FUSE, behind the same guard, in a process of its own."""
 TABLES = ROOT / "sandbox" / "syscalls.py"
 """Names of system calls as data, in a module that cannot make one."""
 
 CALLS = frozenset({"mount", "umount", "umount2", "pivot_root", "open_tree", "open_tree_attr", "move_mount", "mount_setattr"})
+FUSE_LIBRARIES = frozenset({"fuse", "fusepy", "mfusepy", "pyfuse3", "llfuse", "refuse"})
 CALLS |= {"fsopen", "fsconfig", "fsmount", "fspick", "setns"}
 NUMBERS = {
     "x86-64": {155, 165, 166, 308, 428, 429, 430, 431, 432, 433, 442, 467},
@@ -51,7 +54,12 @@ class Finder(ast.NodeVisitor):
             self._add(node, f"{of}.{node.attr}")
         self.generic_visit(node)
 
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found += [(node.lineno, f"import of {alias.name}") for alias in node.names if alias.name in FUSE_LIBRARIES]
+
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.module in FUSE_LIBRARIES:
+            self._add(node, f"import of {node.module}")
         for alias in node.names:
             if node.module == "sandbox.mounts" and (alias.name == "PrivateMounts" or alias.name.startswith(("_", "*"))):
                 self._add(node, f"import of {alias.name}")
@@ -189,6 +197,23 @@ def test_nothing_mounts_but_the_doors(path: Path, kind: str) -> None:
     assert found == []
 
 
+def test_of_the_tests_one_file_mounts_by_fuse_and_only_behind_the_guard() -> None:
+    fuse = {
+        path: found
+        for path in (ROOT / "tests").rglob("*.py")
+        if (found := [what for _, what in in_python(path.read_text()) if what.startswith("import of") and "fuse" in what])
+    }
+    assert set(fuse) == {FUSE_MOUNTER}
+    assert {what for _, what in in_python(FUSE_MOUNTER.read_text())} == {"mounts.PrivateMounts", "import of mfusepy"}
+    functions = {node.name: node for node in ast.parse(FUSE_MOUNTER.read_text()).body if isinstance(node, ast.FunctionDef)}
+    guard, main = functions["enter_own_mount_namespace"], functions["main"]
+    assert isinstance(guard.body[-1], ast.Expr)
+    assert ast.unparse(guard.body[-1].value) == "mounts.PrivateMounts()"
+    [entered] = [node.lineno for node in main.body if ast.unparse(node) == "enter_own_mount_namespace()"]
+    mounting = [node.lineno for node in ast.walk(main) if isinstance(node, ast.ImportFrom) or "FUSE" in ast.dump(node)]
+    assert min(line for line in mounting if line != main.lineno) > entered
+
+
 def _imports(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
@@ -223,6 +248,8 @@ def _imports(node: ast.AST) -> list[str]:
         "run(['sh', '-c', 'set -e\\n  /sbin/mount -o remount,ro /'])",
         "run(f'mount {what} /x', shell=True)",
         "os.execvp('pivot_root', ['pivot_root', '.', 'old'])",
+        "import mfusepy",
+        "from pyfuse3 import init",
     ],
 )
 def test_python_that_mounts_is_found(source: str) -> None:

@@ -1,0 +1,29 @@
+"""The real daemon on a LossyDisk. FUSE does not pass on syncfs(2), so that this one call reaches the disk in another way."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from supervisord_agents.daemon import app
+from supervisord_agents.spool import results
+from tests.support.lossy_mount import SYNC_ATTRIBUTE
+
+
+class _Libc:
+    """What results.py calls of the C library."""
+
+    @staticmethod
+    def syncfs(descriptor: int) -> int:
+        try:
+            os.setxattr(descriptor, SYNC_ATTRIBUTE, b"1")
+        except OSError as error:
+            ctypes.set_errno(error.errno or 0)
+            return -1
+        return 0
+
+
+if __name__ == "__main__":
+    results._libc = _Libc()  # type: ignore[assignment]
+    sys.exit(app.main())
