@@ -38,6 +38,7 @@ COLLECT_TASKS = 20_000
 """With so many a full collection takes some 20 ms."""
 STOP_SNAPSHOT_RECORDS = 10_000
 """Fewer are left as they are at an orderly stop: replaying them is quick, and resume tokens of subscribers point into them."""
+Pull = Callable[[Iterator[bytes], asyncio.AbstractEventLoop], Iterator[bytes]]
 log = structlog.get_logger()
 
 
@@ -47,8 +48,22 @@ def in_words(counts: Mapping[State, int]) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in open_states) or "no task is open"
 
 
+def pulled(pieces: Iterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
+    """For the thread that writes: each piece is encoded in the loop, in a turn of its own, when the one before is written."""
+
+    async def pull() -> bytes:
+        return next(pieces, b"")
+
+    while piece := asyncio.run_coroutine_threadsafe(pull(), loop).result():
+        yield piece
+        time.sleep(PIECE_REST_S)
+
+
 class Upkeep:
-    """One loop that wakes at least every MAX_SLEEP_S. `on_space` is called when the journal accepts new work again."""
+    """One loop that wakes at least every MAX_SLEEP_S.
+
+    `on_space` is called when the journal accepts new work again; by `pull` the thread that writes a snapshot gets its pieces.
+    """
 
     def __init__(
         self,
@@ -59,7 +74,9 @@ class Upkeep:
         results: ResultStore,
         facts: Facts,
         on_space: Callable[[], None],
+        pull: Pull = pulled,
     ) -> None:
+        self._pull = pull
         self._config = config
         self._engine = engine
         self._committer = committer
@@ -194,7 +211,7 @@ class Upkeep:
         with closing(self._engine.scheduler.still(self._engine.clock.now())) as still:
             await self._engine.released(sequence)
             self._results.write_kept()
-            await asyncio.to_thread(self._write, _pulled(still.pieces(PIECE_TASKS), asyncio.get_running_loop()), sequence)
+            await asyncio.to_thread(self._write, self._pull(still.pieces(PIECE_TASKS), asyncio.get_running_loop()), sequence)
         self._engine.covered(grown)
         log.info("snapshot_written", sequence=sequence, bytes=self._journal.snapshot_bytes)
 
@@ -202,14 +219,3 @@ class Upkeep:
         # The journal's copies of small results go with its old segments: their files must be on disk first.
         self._results.sync_all()
         self._journal.write_snapshot(pieces, sequence)
-
-
-def _pulled(pieces: Iterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
-    """For the thread that writes: each piece is encoded in the loop, in a turn of its own, when the one before is written."""
-
-    async def pull() -> bytes:
-        return next(pieces, b"")
-
-    while piece := asyncio.run_coroutine_threadsafe(pull(), loop).result():
-        yield piece
-        time.sleep(PIECE_REST_S)

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from supervisord_agents.config import Config, Pool, Tasks
 from supervisord_agents.config import Journal as JournalTable
 from supervisord_agents.core.model import State
 from supervisord_agents.daemon import app, recovery
-from supervisord_agents.daemon import upkeep as upkeeping
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
@@ -21,7 +20,7 @@ from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine, Growth
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.handlers import Facts, Handlers
-from supervisord_agents.daemon.upkeep import Upkeep
+from supervisord_agents.daemon.upkeep import PIECE_REST_S, Upkeep
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.daemon.workspaces import Workspaces
 from supervisord_agents.errors import DiskFull, JournalCorrupt, JournalError
@@ -35,6 +34,7 @@ from tests.simulation.disk import SimFiles
 from tests.simulation.loop import Loop, Process, Threads, current_thread
 from tests.simulation.machine import POOLS, Meters, Pools, Worker
 from tests.simulation.witness import Violation
+from tests.support.archive import NoArchive
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -69,32 +69,8 @@ class Logs:
         return b"", 0
 
 
-class Archivist:
-    """In the place of daemon.archivist.Archivist: nothing is archived here."""
-
-    counts: ClassVar[dict[State, int]] = {}
-    empty = True
-    moves = 0
-    note = ""
-
-    async def nothing(self, *_: object) -> list[Any]:
-        return []
-
-    async def none(self, *_: object) -> None:
-        return None
-
-    async def count(self, *_: object) -> int:
-        return 0
-
-    resolve = names = tasks = page = nothing
-    graph_of_key = task = task_of = none
-
-    async def past(self, *_: object) -> tuple[Any, ...]:
-        return ()
-
-
 def pulled(pieces: Iterator[bytes], loop: Loop) -> Iterator[bytes]:
-    """In the place of daemon.upkeep._pulled, whose thread waits for the loop in ways that only a real one can."""
+    """In the place of daemon.upkeep.pulled, whose thread waits for the loop in ways that only a real one can."""
     thread = current_thread()
     assert thread is not None
     taken: list[bytes] = []
@@ -109,10 +85,7 @@ def pulled(pieces: Iterator[bytes], loop: Loop) -> Iterator[bytes]:
         if not (piece := taken.pop()):
             return
         yield piece
-        thread.sleep(upkeeping.PIECE_REST_S)
-
-
-upkeeping._pulled = pulled  # type: ignore[assignment]
+        thread.sleep(PIECE_REST_S)
 
 
 class Stopwatch:
@@ -214,9 +187,10 @@ class Daemon(Process):
             notes=[],
             stalls=StallWatch(1.0),
         )
-        upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed)
+        pull: Any = pulled
+        upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed, pull=pull)
         admission = Admission(CONFIG, AGENTS, Workspaces([]))
-        archivist: Any = Archivist()
+        archivist: Any = NoArchive()
         handlers = Handlers(
             engine, admission, attempts, ends, pools, results, logs, feed, waiters, archivist, facts, 10_000, self.dice
         )

@@ -235,11 +235,11 @@ class Pools:
             ended = end is not None and (end.task, end.attempt) == (known.task, known.attempt)
             worker.task, worker.attempt, worker.told = known.task, known.attempt, told or ended
             self._machine.world.say("worker", f"{worker.id} is found with {known.task}#{known.attempt}, told={worker.told}")
-            self.later(self._hello, worker, end if ended else None)
+            self.later(self._hello, worker, known, end if ended else None)
         return tasks
 
-    def _hello(self, worker: Worker, end: Any) -> None:
-        if worker.alive and worker.task:
+    def _hello(self, worker: Worker, known: Any, end: Any) -> None:
+        if worker.alive and worker.busy_with(known.task, known.attempt):
             self._listener.attempt_found(worker.task, worker.attempt, told=worker.told)
             if end is not None:
                 self.later(self.finished, worker, end)

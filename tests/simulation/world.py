@@ -110,7 +110,7 @@ class World:
         elif how < 0.6:
             daemon.steps_left = int(2 + dice.random() ** 2 * 3000)
         elif how < 0.8:
-            self._after(dice.random() ** 2 * 15.0, self.crashed, daemon)
+            self._after(dice.random() ** 2 * 15.0, self._struck, daemon)
         else:
             self._after(dice.random() * 10.0, self._tell_to_stop, daemon)
             if dice.random() < 0.5:
@@ -129,6 +129,11 @@ class World:
         if thread is not None:
             thread.block()
         raise Crash
+
+    def _struck(self, daemon: Daemon) -> None:
+        """By what was planned while there were faults."""
+        if self.faulty:
+            self.crashed(daemon)
 
     def crashed(self, daemon: Daemon) -> None:
         """It is killed, or the power goes."""

@@ -16,6 +16,7 @@ from supervisord_agents.daemon.handlers import Handlers
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
+from tests.support.archive import NoArchive
 from tests.support.engine import Machine
 
 PEER = Peer(pid=1, uid=0, gid=0)
@@ -31,7 +32,10 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
 def reader(machine: Machine) -> Handlers:
     """Handlers that can list and wait, and nothing else."""
     nothing: Any = SimpleNamespace(progress={}, watch=None)
-    return Handlers(machine.engine, nothing, nothing, nothing, nothing, nothing, nothing, nothing, Waiters(), nothing, 10)
+    archive: Any = NoArchive()
+    return Handlers(
+        machine.engine, nothing, nothing, nothing, nothing, nothing, nothing, nothing, Waiters(), archive, nothing, 10
+    )
 
 
 @pytest.mark.parametrize("request_", [m.ListTasks(), m.Wait(tasks=["g"], mode="any")], ids=["list", "wait"])

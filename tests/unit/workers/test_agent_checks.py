@@ -74,9 +74,9 @@ def test_options_are_checked_even_for_a_task_whose_settings_come_from_elsewhere(
         CommandAgent.check(command(argv=["ls"], env={"LD_PRELOAD": "x"}), settings)
 
 
-@pytest.mark.parametrize("name", ["python", "opencode"])
-def test_an_agent_without_options_says_so(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"agents\.{name}\.options\.approval.*takes none"):
+@pytest.mark.parametrize(("name", "taken"), [("opencode", "takes none"), ("python", "takes: tasks_per_process")])
+def test_an_option_that_an_agent_does_not_take_is_refused(name: str, taken: str) -> None:
+    with pytest.raises(ConfigError, match=rf"agents\.{name}\.options\.approval.*{taken}"):
         AgentRegistry(Config(agents={name: Agent(options={"approval": "yolo"})}))
 
 
