@@ -19,6 +19,8 @@ from supervisord_agents.wire import messages as m
 from tests.support.archive import NoArchive
 from tests.support.engine import Machine
 
+TURNS = 5
+"""Of the loop, in which the answer is made; a sync takes longer."""
 PEER = Peer(pid=1, uid=0, gid=0)
 
 
@@ -45,7 +47,8 @@ async def test_what_happens_while_a_reader_waits_for_the_disk_is_not_told(machin
     machine.submit("g", tasks=2)
     machine.engine.feed(CancelRequested(task="g.t1"))
     looking = asyncio.create_task(handlers.handle(request_, PEER))
-    await asyncio.sleep(0)
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
     machine.engine.feed(Started(task="g.t0", attempt=1, worker="w"))
     reply: Any = await looking
     assert {view.id: view.state for view in reply.tasks} == {"g.t0": State.READY, "g.t1": State.CANCELLED}
