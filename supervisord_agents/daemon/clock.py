@@ -9,6 +9,11 @@ from datetime import UTC, datetime
 Read = Callable[[], float]
 
 
+def wall_time() -> float:
+    """Seconds since the Unix epoch, as the machine has them."""
+    return time.time()
+
+
 def boot_time() -> float:
     """Seconds since the machine started, with those that it was suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -21,7 +26,7 @@ class Clock:
     set back between two runs does not reorder history.
     """
 
-    def __init__(self, floor: float = 0.0, *, wall: Read = time.time, boot: Read = boot_time) -> None:
+    def __init__(self, floor: float = 0.0, *, wall: Read = wall_time, boot: Read = boot_time) -> None:
         self._boot = boot
         self._anchor = max(wall(), floor) - boot()
 

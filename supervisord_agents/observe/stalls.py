@@ -2,8 +2,7 @@
 
 The loop beats by a timer; a thread looks whether a beat is overdue and, if so, keeps what the loop's thread was doing
 (sys._current_frames). A call into C that holds the interpreter's lock keeps the thread from looking too: it then sees the frame
-that made the call, for the lock changes hands right behind it. The time that the garbage
-collector took is told beside it.
+that made the call, or one that this has returned to. The time that the garbage collector took is told beside it.
 """
 
 from __future__ import annotations
