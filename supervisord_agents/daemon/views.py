@@ -17,7 +17,7 @@ from supervisord_agents.wire.messages import ListReply, ListTasks, TaskView
 
 MAX_PAGE = 1_000
 _LOOKED_AT_ONCE = 4_096
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 1_024
 """In one turn of the loop, as far as a million tasks are looked through for a page."""
 MAX_WAITS_FOR = 5
 """Dependencies named in a view: all of a dense graph would make an answer about it larger than a frame."""

@@ -73,12 +73,15 @@ MUTATIONS = [
     ),
     Mutation(
         "replay leaves out the last record",
-        f"{D}.recovery:replay",
+        f"{D}.recovery:_replay_records",
         "for sequence, payload in recovered.records:",
         "for sequence, payload in recovered.records[:-1]:",
     ),
     Mutation(
-        "keys are not restored", "supervisord_agents.core.scheduler:decode_table", "table.keys = snapshot.keys", "table.keys = {}"
+        "keys are not restored",
+        "supervisord_agents.core.snapshot:_table",
+        "{graph: key for key, graph in snapshot.keys.items()}",
+        "{}",
     ),
     Mutation(
         "decisions are released before they are durable",
@@ -88,11 +91,11 @@ MUTATIONS = [
     ),
     Mutation(
         "a submit is acknowledged at once",
-        f"{D}.handlers:Handlers._submit",
+        f"{D}.handlers:Handlers._take",
         "self._engine.answer(fed.sequence, reply)",
         "self._engine.answer(0, reply)",
     ),
-    Mutation("a list tells what is not on disk", f"{D}.handlers:Handlers._list", "await self._engine.settled()", "pass"),
+    Mutation("a list tells what is not on disk", f"{D}.handlers:Handlers._list", "await self._engine.settled_for(", "list("),
     Mutation(
         "what finished unseen is not adopted, and runs again",
         f"{D}.app:_recover",

@@ -64,7 +64,7 @@ def around(journal: dict[str, bytes], name: str, directory: Path) -> Kept:
     covered = header.first_sequence - 1
     files = {kept: journal[kept] for kept in names[place : place + 2]}
     if covered:
-        snapshots.write(directory, snapshots.Snapshot(covered, b""), REAL_FILES)
+        snapshots.write(directory, covered, [b""], REAL_FILES)
         files[snapshots.snapshot_name(covered)] = (directory / snapshots.snapshot_name(covered)).read_bytes()
     return Kept(files)
 
