@@ -70,6 +70,8 @@ class Archive:
         self._path = path
         with self._refusals():
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            # Nobody else uses it; and an index in shared memory would need a file of its own, for which a full disk has no room.
+            self._database.execute("pragma locking_mode = exclusive")
             self._database.execute("pragma journal_mode = wal")
             self._database.execute("pragma synchronous = full")
             version = self._database.execute("pragma user_version").fetchone()[0]

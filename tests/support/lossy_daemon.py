@@ -7,12 +7,12 @@ import os
 import sys
 
 from supervisord_agents.daemon import app
-from supervisord_agents.spool import results
+from supervisord_agents.journal import files
 from tests.support.lossy_mount import SYNC_ATTRIBUTE
 
 
 class _Libc:
-    """What results.py calls of the C library."""
+    """What journal/files.py calls of the C library."""
 
     @staticmethod
     def syncfs(descriptor: int) -> int:
@@ -25,5 +25,5 @@ class _Libc:
 
 
 if __name__ == "__main__":
-    results._libc = _Libc()  # type: ignore[assignment]
+    files._libc = _Libc()  # type: ignore[assignment]
     sys.exit(app.main())
