@@ -47,17 +47,17 @@ def obtained(state_dir: Path, *, orphan_grace_s: float, external: bool) -> Spawn
         return found
     lock = _locked(state_dir)
     try:
-        return Spawner.start(cgroup_name=_cgroup_name(state_dir), lock_fd=lock, orphan_grace_s=orphan_grace_s, door=door)
+        return Spawner.start(cgroup_name=cgroup_name(state_dir), lock_fd=lock, orphan_grace_s=orphan_grace_s, door=door)
     finally:
         os.close(lock)
 
 
 def serve(state_dir: Path) -> NoReturn:
     """Become a fork server that waits for daemons until it is ended. Raises Unavailable, OSError or SandboxError."""
-    sandboxes.become(state_dir / "spawner.sock", _cgroup_name(state_dir), lock_fd=_locked(state_dir), orphan_grace_s=math.inf)
+    sandboxes.become(state_dir / "spawner.sock", cgroup_name(state_dir), lock_fd=_locked(state_dir), orphan_grace_s=math.inf)
 
 
-def _cgroup_name(state_dir: Path) -> str:
+def cgroup_name(state_dir: Path) -> str:
     """One that no other daemon has: the numbers of inodes repeat from one file system to the next."""
     found = os.stat(state_dir)
     return f"agent-supervisor-{found.st_dev:x}-{found.st_ino:x}"

@@ -13,6 +13,7 @@ import pytest
 
 from sandbox import rendezvous
 from supervisord_agents.core.model import Limits, State, TaskSpec
+from supervisord_agents.daemon.fork_server import cgroup_name
 from tests.support.daemon import DaemonProcess
 from tests.support.gateway import KEY, KEY_ENV
 from tests.support.scripted_model import INPUT_TOKENS, OUTPUT_TOKENS, ScriptedModel
@@ -166,7 +167,7 @@ async def test_a_worker_that_dies_while_there_is_no_daemon_is_told_with_its_caus
 
 def in_cgroups(daemon: DaemonProcess) -> list[int]:
     """The processes in sandboxes of this daemon, whoever runs it now."""
-    name = f"/agent-supervisor-{daemon.state.stat().st_ino:x}/"
+    name = f"/{cgroup_name(daemon.state)}/"
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(OSError):
