@@ -104,7 +104,9 @@ def test_the_journal_reads_well_and_keeps_the_priorities(service: Service) -> No
     before = service.now_in_journal()
     task = service.submit("false")
     service.ended(task)
-    started, ended = (entry for entry in service.journal(before) if entry["_TRANSPORT"] == "stdout")
+    said = [entry for entry in service.journal(before) if entry["_TRANSPORT"] == "stdout"]
+    # On an emulated machine the loop is held up now and then, which is told too.
+    started, ended = (entry for entry in said if not entry["MESSAGE"].startswith("loop_"))
     assert started["MESSAGE"].startswith(f"attempt_started task={task} attempt=1 worker=w-")
     assert ended["MESSAGE"] == f"task_ended task={task} state=failed attempt=1 code=WORKER_FAILED"
     assert {entry["PRIORITY"] for entry in (started, ended)} == {"6"}
@@ -132,15 +134,15 @@ def test_a_stop_is_orderly_and_leaves_nothing(service: Service) -> None:
     service.agentctl(f"cancel {task}")
 
 
-COUNT = "for n in $(seq 5000); do echo line $n; done; until [ -e /tmp/go ]; do sleep 0.2; done; echo end"
+COUNT = "for n in $(seq 5000); do echo line $n; done; until [ -e /srv/work/go ]; do sleep 0.2; done; echo end"
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
 def test_running_work_goes_on_over_a_restart_and_a_crash(service: Service, how: str) -> None:
     done = service.submit("true")
     assert service.ended(done)["state"] == "succeeded"
-    service.check("rm -f /tmp/go")
-    task = service.submit("sh", "-c", f"{COUNT}; sleep 7004", workspace="/tmp", timeout_s=900)
+    service.check("rm -rf /srv/work && mkdir -m 777 /srv/work")
+    task = service.submit("sh", "-c", f"{COUNT}; sleep 7004", workspace="/srv/work", timeout_s=900)
     worker = service.process(f"sh -c {COUNT}; sleep 7004")
     pid = service.shows("MainPID")
     if how == "restart":
@@ -153,7 +155,7 @@ def test_running_work_goes_on_over_a_restart_and_a_crash(service: Service, how: 
     assert service.run(f"[ -e /proc/{worker} ]").code == 0
     recovery = service.status()["recovery"]
     assert (recovery["clean"], recovery["requeued"], recovery["resumed"]) == (how == "restart", 0, 1)
-    service.check("touch /tmp/go")
+    service.check("touch /srv/work/go")
     service.process("sleep 7004")
     service.machine.wait_for(f"agentctl logs {task} | grep -qx end")
     said = [line for line in service.check(f"agentctl logs {task}").splitlines() if not line.startswith("[supervisor]")]
