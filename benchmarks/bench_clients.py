@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.held import BLOCKER, CONFIG
 from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.rpc.client import Client
 from tests.support.crowd import crowd
@@ -28,17 +29,6 @@ CROWDS = {"idle": 10_000, "slow": 200, "deaf": 1}
 TASKS = 2_000
 """That are there before, so that lists are long."""
 NO_OP = {"function": "supervisord_agents.workers.builtin:noop"}
-BLOCKER = TaskSpec(id="blocker", input={"argv": ["sleep", "3600"]}, timeout_s=3600.0, pool="parked")
-CONFIG = """
-[pools.standard]
-min_workers = 0
-max_workers = 2
-[pools.parked]
-min_workers = 0
-max_workers = 1
-[daemon]
-log_level = "warning"
-"""
 
 
 Times = dict[str, list[float]]
@@ -46,7 +36,7 @@ Times = dict[str, list[float]]
 
 async def measure(directory: Path, repeats: int, rounds: int) -> dict[str, dict[str, float]]:
     """By crowd: `submit_` and `status_` `p50_us` and `p99_us`, each also as `alone_…`, and the daemon's `rss_mib` beside it."""
-    daemon = DaemonProcess(directory, CONFIG)
+    daemon = DaemonProcess(directory, CONFIG.format(workers=0))
     await daemon.start()
     alone: dict[str, Times] = {kind: {"submit": [], "status": []} for kind in CROWDS}
     beside: dict[str, Times] = {kind: {"submit": [], "status": []} for kind in CROWDS}

@@ -37,6 +37,7 @@ import msgspec
 
 from benchmarks import bench_rpc
 from benchmarks.bench_rpc import LOOPS
+from benchmarks.held import BLOCKER, CONFIG
 from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.rpc.client import Client
 from tests.support.daemon import DaemonProcess
@@ -52,16 +53,7 @@ NO_OPS_OF = {
     "bin_true_per_s": TaskSpec(input={"argv": ["/bin/true"]}),
 }
 T = TypeVar("T")
-BLOCKER = TaskSpec(id="blocker", input={"argv": ["sleep", "3600"]}, timeout_s=3600.0, pool="parked")
-CONFIG = """
-[pools.standard]
-min_workers = 2
-max_workers = 2
-[pools.parked]
-min_workers = 0
-max_workers = 1
-[daemon]
-log_level = "warning"
+SHARED = """
 [agents.shared]
 adapter = "supervisord_agents.workers.agents.python:PythonAgent"
 options = { tasks_per_process = 1000 }
@@ -70,7 +62,7 @@ options = { tasks_per_process = 1000 }
 
 def measure(directory: Path, repeats: int) -> dict[str, float]:
     """All figures: `_us` microseconds, `_per_s` a second. Where a loop is named, the clients ran on it."""
-    daemon = DaemonProcess(directory, CONFIG)
+    daemon = DaemonProcess(directory, CONFIG.format(workers=2) + SHARED)
     _run("uvloop", daemon.start())
     try:
         figures = _run("uvloop", _no_ops(daemon))

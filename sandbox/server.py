@@ -55,7 +55,7 @@ class Settings(NamedTuple):
 class Server:
     """The loop of the process."""
 
-    def __init__(self, control: socket.socket | None, door: socket.socket | None, settings: Settings) -> None:
+    def __init__(self, door: socket.socket | None, settings: Settings) -> None:
         self._control: socket.socket | None = None
         self._door = door
         self._grace_s = settings.orphan_grace_s
@@ -80,12 +80,11 @@ class Server:
         self._selector = selectors.DefaultSelector()
         if door is not None:
             self._selector.register(door, selectors.EVENT_READ, self._on_knock)
-        self._first = control
 
-    def run(self) -> None:
-        """Serve until the client has said Stop, or is gone and the grace is over."""
-        if self._first is not None:
-            self._take(self._first)
+    def run(self, control: socket.socket | None) -> None:
+        """Serve this client, or the first that comes, until one has said Stop, or is gone and the grace is over."""
+        if control is not None:
+            self._take(control)
         while not self._done():
             for key, _ in self._selector.select(self._patience()):
                 key.data()
@@ -404,10 +403,10 @@ def main(arguments: list[str]) -> int:
 def serve(control: socket.socket | None, door: socket.socket | None, settings: Settings) -> None:
     """Become the keeper of a server, which serves until it is told to stop. Raises SandboxError if the host is not up to it."""
     _raise_open_files()
-    server = Server(control, door, settings)
+    server = Server(door, settings)
     _tell_service_manager()
     _become_first()
-    server.run()
+    server.run(control)
 
 
 def _inherited(descriptor: int) -> socket.socket | None:

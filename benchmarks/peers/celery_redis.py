@@ -12,15 +12,15 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 from celery import Celery, chain, chord, group
 from celery.result import ResultSet
 
 from benchmarks.peers import clients as many
-from benchmarks.peers.children import Child
-from benchmarks.peers.peer import Cannot, Graph, Unable, mark
-from benchmarks.peers.redis_server import RedisServer
+from benchmarks.peers.peer import Cannot, Graph, mark
 from benchmarks.peers.redis_server import version as redis_version
+from benchmarks.peers.redis_workers import RedisWorkers
 
 WAIT_S = 600
 VISIBILITY_S = 5
@@ -53,31 +53,26 @@ def marked(number: int, path: str) -> None:
     mark(number, path)
 
 
-class CeleryRedis(Unable):
+class CeleryRedis(RedisWorkers):
+    worker_environment: ClassVar[dict[str, str]] = {"C_FORCE_ROOT": "1"}
+
     def versions(self) -> dict[str, str]:
         return {"celery": version("celery"), "redis": redis_version(), "redis-py": version("redis")}
 
     def start(self, workers: int) -> None:
-        self._count = workers
-        self._worker: Child | None = None
-        self._server = RedisServer(self.directory, self.setting)
-        self._server.start()
-        self._start_worker()
+        self.start_server(workers)
+        self.start_worker()
         if workers:
             noop.delay().get(timeout=60)
 
-    def _start_worker(self) -> None:
-        if self._count:
-            argv = [sys.executable, "-m", "celery", "-A", __name__, "worker", "-P", "prefork", "-c", str(self._count)]
-            argv += ["-l", "WARNING", "--without-gossip", "--without-mingle"]
-            environment = {"C_FORCE_ROOT": "1"}
-            self._worker = Child(argv, self.directory / "worker.log", environment=environment)
+    def worker_argv(self, processes: int) -> list[str]:
+        argv = [sys.executable, "-m", "celery", "-A", __name__, "worker", "-P", "prefork", "-c", str(processes)]
+        return [*argv, "-l", "WARNING", "--without-gossip", "--without-mingle"]
 
     def stop(self) -> None:
-        if self._worker is not None:
-            self._worker.stop(grace_s=3.0)
+        self.stop_worker()
         app.close()
-        self._server.stop()
+        self.stop_server()
 
     def submits(self, clients: int, each: int, limit_s: float) -> tuple[list[float], float]:
         return many.by_threads([noop.delay] * clients, each, limit_s)
@@ -104,19 +99,8 @@ class CeleryRedis(Unable):
         for _ in range(count):
             noop.delay()
 
-    def holders(self) -> list[int]:
-        return self._server.pids
-
     def submit_marked(self, number: int, path: Path) -> None:
         marked.apply_async((number, str(path)), retry=False)
-
-    def crash(self) -> None:
-        self._server.kill()
-
-    def recover(self) -> None:
-        self._server.start()
-        if self._worker is not None and not self._worker.running:
-            self._start_worker()
 
 
 PEER = CeleryRedis

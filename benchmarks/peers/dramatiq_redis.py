@@ -23,10 +23,9 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
 
 from benchmarks.peers import clients as many
-from benchmarks.peers.children import Child
-from benchmarks.peers.peer import Cannot, Graph, Unable, mark
-from benchmarks.peers.redis_server import RedisServer
+from benchmarks.peers.peer import Cannot, Graph, mark
 from benchmarks.peers.redis_server import version as redis_version
+from benchmarks.peers.redis_workers import RedisWorkers
 
 WAIT_MS = 600_000
 HEARTBEAT_MS = 5_000
@@ -54,28 +53,22 @@ def marked(number: int, path: str) -> None:
     mark(number, path)
 
 
-class DramatiqRedis(Unable):
+class DramatiqRedis(RedisWorkers):
     def versions(self) -> dict[str, str]:
         return {"dramatiq": version("dramatiq"), "redis": redis_version(), "redis-py": version("redis")}
 
     def start(self, workers: int) -> None:
-        self._worker: Child | None = None
-        self._count = workers
-        self._server = RedisServer(self.directory, self.setting)
-        self._server.start()
-        self._start_worker()
+        self.start_server(workers)
+        self.start_worker()
         if workers:
             noop.send().get_result(block=True, timeout=60_000)
 
-    def _start_worker(self) -> None:
-        if self._count:
-            argv = [sys.executable, "-m", "dramatiq", __name__, "--processes", str(self._count), "--threads", "1"]
-            self._worker = Child(argv, self.directory / "worker.log")
+    def worker_argv(self, processes: int) -> list[str]:
+        return [sys.executable, "-m", "dramatiq", __name__, "--processes", str(processes), "--threads", "1"]
 
     def stop(self) -> None:
-        if self._worker is not None:
-            self._worker.stop(grace_s=3.0)
-        self._server.stop()
+        self.stop_worker()
+        self.stop_server()
 
     def submits(self, clients: int, each: int, limit_s: float) -> tuple[list[float], float]:
         return many.by_threads([noop.send] * clients, each, limit_s)
@@ -103,19 +96,8 @@ class DramatiqRedis(Unable):
         for _ in range(count):
             noop.send()
 
-    def holders(self) -> list[int]:
-        return self._server.pids
-
     def submit_marked(self, number: int, path: Path) -> None:
         marked.send(number, str(path))
-
-    def crash(self) -> None:
-        self._server.kill()
-
-    def recover(self) -> None:
-        self._server.start()
-        if self._worker is not None and not self._worker.running:
-            self._start_worker()
 
 
 PEER = DramatiqRedis

@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks.held import BLOCKER, CONFIG
 from benchmarks.peers import clients as many
 from benchmarks.peers.children import descendants
 from benchmarks.peers.peer import MARKED_S, Graph, Unable, mark
@@ -26,21 +27,12 @@ BATCH = 1_000
 WAIT_S = 600.0
 NOOP = {"function": "supervisord_agents.workers.builtin:noop"}
 TRUE = {"argv": ["/bin/true"]}
-CONFIG = """
-[pools.standard]
-min_workers = {workers}
-max_workers = 2
-[pools.parked]
-min_workers = 0
-max_workers = 1
-[daemon]
-log_level = "warning"
+SHARED = """
 [agents.python.options]
 tasks_per_process = 1000
 """
 MARKING = f"MARKED_S = {MARKED_S}\n\n{inspect.getsource(mark)}"
 """The module in the workspace with the marked task."""
-BLOCKER = TaskSpec(id="blocker", input={"argv": ["sleep", "3600"]}, timeout_s=3600.0, pool="parked")
 
 
 class Ours(Unable):
@@ -54,7 +46,7 @@ class Ours(Unable):
         return {"agent-supervisor": __version__}
 
     def start(self, workers: int) -> None:
-        self._daemon = DaemonProcess(self.directory, CONFIG.format(workers=workers))
+        self._daemon = DaemonProcess(self.directory, CONFIG.format(workers=workers) + SHARED)
         self._run(self._daemon.start())
         self._run(self._connect())
         if not workers:

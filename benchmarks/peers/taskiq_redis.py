@@ -17,10 +17,9 @@ from typing import Any
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 from benchmarks.peers import clients as many
-from benchmarks.peers.children import Child
-from benchmarks.peers.peer import Cannot, Graph, Unable, mark
-from benchmarks.peers.redis_server import RedisServer
+from benchmarks.peers.peer import Cannot, Graph, mark
 from benchmarks.peers.redis_server import version as redis_version
+from benchmarks.peers.redis_workers import RedisWorkers
 
 WAIT_S = 600
 IDLE_MS = 5_000
@@ -52,33 +51,27 @@ async def marked(number: int, path: str) -> None:
     mark(number, path)
 
 
-class TaskiqRedis(Unable):
+class TaskiqRedis(RedisWorkers):
     def versions(self) -> dict[str, str]:
         return {name: version(name) for name in ("taskiq", "taskiq-redis")} | {"redis": redis_version()}
 
     def start(self, workers: int) -> None:
-        self._worker: Child | None = None
-        self._count = workers
         self._runner = asyncio.Runner()
-        self._server = RedisServer(self.directory, self.setting)
-        self._server.start()
+        self.start_server(workers)
         self._runner.run(broker.startup())
-        self._start_worker()
+        self.start_worker()
         if workers:
             self._bag(noop, workers)
 
-    def _start_worker(self) -> None:
-        if self._count:
-            argv = [sys.executable, "-m", "taskiq", "worker", f"{__name__}:broker", "--workers", str(self._count)]
-            argv += ["--max-async-tasks", "1", "--log-level", "WARNING"]
-            self._worker = Child(argv, self.directory / "worker.log")
+    def worker_argv(self, processes: int) -> list[str]:
+        argv = [sys.executable, "-m", "taskiq", "worker", f"{__name__}:broker", "--workers", str(processes)]
+        return [*argv, "--max-async-tasks", "1", "--log-level", "WARNING"]
 
     def stop(self) -> None:
         self._runner.run(broker.shutdown())
         self._runner.close()
-        if self._worker is not None:
-            self._worker.stop(grace_s=3.0)
-        self._server.stop()
+        self.stop_worker()
+        self.stop_server()
 
     def submits(self, clients: int, each: int, limit_s: float) -> tuple[list[float], float]:
         return self._runner.run(many.by_tasks([noop.kiq] * clients, each, limit_s))
@@ -108,19 +101,8 @@ class TaskiqRedis(Unable):
     def fill(self, count: int) -> None:
         self._runner.run(self._sent(noop, count))
 
-    def holders(self) -> list[int]:
-        return self._server.pids
-
     def submit_marked(self, number: int, path: Path) -> None:
         self._runner.run(marked.kiq(number, str(path)))
-
-    def crash(self) -> None:
-        self._server.kill()
-
-    def recover(self) -> None:
-        self._server.start()
-        if self._worker is not None and not self._worker.running:
-            self._start_worker()
 
 
 PEER = TaskiqRedis

@@ -7,7 +7,7 @@ their runtime has done already: the runtime shares its process with the task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.errors import ErrorCode, JournalError, NotFound, SupervisorError
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import frames
+from supervisord_agents.workers.jobs import Jobs
 
 INLINE_OUTPUT_BYTES = 64 * 1024
 """Outputs up to this size ride in the journal; larger ones are synced as files first."""
@@ -40,7 +41,7 @@ class Ends:
         self._results = results
         self._accounts = accounts
         self._engine: Engine
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs = Jobs("result")
         """Results that are being written by threads."""
         self._retry: asyncio.TimerHandle | None = None
 
@@ -50,13 +51,7 @@ class Ends:
 
     async def recorded(self) -> None:
         """Return when no result is still being written."""
-        if self._jobs:
-            await asyncio.wait(self._jobs)
-
-    def _spawn(self, job: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(job)
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
+        await self._jobs.ended()
 
     # Of attempts
 
@@ -83,7 +78,7 @@ class Ends:
             self._put(result)
             self._feed(event)
             return True
-        self._spawn(self._record_large(result, event))
+        self._jobs.spawn(self._record_large(result, event))
         return False
 
     def died(self, task_id: str, attempt: int, failure: Failure) -> None:
@@ -176,7 +171,7 @@ class Ends:
         if kept is None or kept.output is None:
             self._put(result)
         else:
-            self._spawn(self._replace(result))
+            self._jobs.spawn(self._replace(result))
 
     async def _replace(self, result: Result) -> None:
         try:

@@ -112,7 +112,7 @@ class ResultStore:
     def remove(self, task: str) -> None:
         """Of a task that is forgotten; durable after `sync_names`. May run in a thread; what cannot be removed stays."""
         with contextlib.suppress(OSError):
-            self.path(task).unlink(missing_ok=True)
+            self._files.remove(self.path(task))
 
     def sync_all(self) -> None:
         """Put every result written so far on disk, by syncfs(2) of the file system they lie on. May run in a thread.

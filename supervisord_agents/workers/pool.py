@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Container, Coroutine, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -21,6 +21,7 @@ from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.messages import PoolView
 from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.jobs import Jobs
 from supervisord_agents.workers.label import Label
 from supervisord_agents.workers.launcher import Gateway, Launcher
 from supervisord_agents.workers.listener import Listener, Running
@@ -66,7 +67,7 @@ class Pools:
         self._recent: dict[str, Shape] = {}
         self._held_until: dict[str, float] = {}
         self._warm_not_before: dict[str, float] = {}
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs = Jobs("pool")
         self._watcher: asyncio.Task[None] | None = None
         self._closing = False
         self._listener: Listener
@@ -74,7 +75,7 @@ class Pools:
     def start(self, listener: Listener) -> None:
         """Begin to warm workers and to watch them."""
         self._listener = listener
-        self._watcher = self._spawn_job(self._watch())
+        self._watcher = self._jobs.spawn(self._watch())
         self._top_up()
 
     async def adopt(self, listener: Listener, found: Iterable[Sandbox], running: Mapping[str, Running]) -> set[str]:
@@ -96,7 +97,7 @@ class Pools:
                 worker.task, worker.attempt, worker.reusable = running[label.worker]
                 tasks.add(worker.task)
             self._workers[worker.id] = worker
-            self._spawn_job(self._live(worker, None))
+            self._jobs.spawn(self._live(worker, None))
         await asyncio.gather(*unfit)
         return tasks
 
@@ -178,29 +179,26 @@ class Pools:
 
     async def aclose(self) -> None:
         """Kill every worker and wait until all are gone, CLOSE_S at most."""
-        self._closing = True
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self._shut()
         for worker in self._workers.values():
             worker.kill()
-        if self._jobs:
-            _, late = await asyncio.wait(self._jobs, timeout=CLOSE_S)
-            for job in late:
-                job.cancel()
-            if late:
-                log.error("pools_closed_early", jobs=len(late))
-                await asyncio.wait(late, timeout=1.0)
+        late = await self._jobs.ended(CLOSE_S)
+        if late:
+            log.error("pools_closed_early", jobs=len(late))
+            self._jobs.cancel()
+            await self._jobs.ended(1.0)
 
     async def leave(self) -> None:
         """Let go of all workers, for a successor of this daemon; what they do goes on."""
+        self._shut()
+        self._jobs.cancel()
+        self._spawner.leave()
+        await self._jobs.ended(CLOSE_S)
+
+    def _shut(self) -> None:
         self._closing = True
         if self._watcher is not None:
             self._watcher.cancel()
-        for job in self._jobs:
-            job.cancel()
-        self._spawner.leave()
-        if self._jobs:
-            await asyncio.wait(self._jobs, timeout=CLOSE_S)
 
     # Which workers there are
 
@@ -235,7 +233,7 @@ class Pools:
         self._born += 1
         worker = Worker(f"w-{self._epoch}-{self._born}", pool, shape, self._unused_uid())
         self._workers[worker.id] = worker
-        self._spawn_job(self._live(worker, after))
+        self._jobs.spawn(self._live(worker, after))
         return worker
 
     def _unused_uid(self) -> int:
@@ -244,17 +242,6 @@ class Pools:
         used = {worker.uid for worker in self._workers.values()}
         turn = (config.uid_first + (self._born + step) % config.uid_count for step in range(config.uid_count))
         return next((uid for uid in turn if uid not in used), config.uid_first)
-
-    def _spawn_job(self, job: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(job)
-        self._jobs.add(task)
-        task.add_done_callback(self._job_done)
-        return task
-
-    def _job_done(self, task: asyncio.Task[None]) -> None:
-        self._jobs.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("pool_job_failed", exc_info=task.exception())
 
     def _top_up(self) -> None:
         """Bring every pool to its floor with workers of the shape it last needed."""
@@ -443,7 +430,7 @@ class Pools:
         if worker.phase is Phase.DYING or end.last or old or not worker.reusable:
             worker.kill()
         elif not recorded:  # its outbox is all that a crash would leave of it, and the next task would overwrite that
-            self._spawn_job(self._rest_when_settled(worker))
+            self._jobs.spawn(self._rest_when_settled(worker))
         else:
             self._rest(worker)
 

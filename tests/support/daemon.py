@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sandbox import protocol, rendezvous
 from supervisord_agents.errors import SupervisorError
 from supervisord_agents.rpc.client import Client
+from tests.support.fork_server import end_server
 
 BIN = Path(sys.executable).parent
 START_TIMEOUT_S = 60.0
@@ -88,8 +88,7 @@ class DaemonProcess:
     def close(self) -> None:
         """End it if it still runs, and what a killed one has left."""
         self._stop_or_kill()
-        with contextlib.suppress(FileNotFoundError):
-            end_fork_server(self.state)
+        end_server(self.state / "spawner.sock")
 
     def _stop_or_kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -104,13 +103,3 @@ class DaemonProcess:
         return subprocess.run(
             argv, input=stdin, capture_output=True, text=True, env=self.environment, timeout=timeout_s, check=False
         )
-
-
-def end_fork_server(state_dir: Path) -> None:
-    """End the fork server that waits in a state directory for a new daemon, and return when all its sandboxes are gone."""
-    control = rendezvous.connect(state_dir / "spawner.sock")
-    if control is not None:
-        with control, contextlib.suppress(BrokenPipeError):
-            control.send(protocol.encode(protocol.Stop()))
-            while protocol.receive_answer(control) is not None:
-                pass

@@ -16,6 +16,19 @@ from tests.support.journal import SmallDisk
 VARIABLE = "DISK_FAULTS"
 
 
+SMALL_JOURNAL = """
+[pools.standard]
+min_workers = 1
+max_workers = 2
+[tasks]
+backoff_s = 0.05
+[journal]
+segment_bytes = 65536
+reserve_bytes = 65536
+"""
+"""A configuration with which little space is soon used up."""
+
+
 class FaultyDaemon(DaemonProcess):
     """A daemon whose disk the test holds in its hands."""
 

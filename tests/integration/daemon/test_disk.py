@@ -11,24 +11,14 @@ import pytest
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.errors import DiskFull, SupervisorError
 from supervisord_agents.rpc.client import Client
-from tests.support.faulty_daemon import FaultyDaemon
+from tests.support.faulty_daemon import SMALL_JOURNAL, FaultyDaemon
 
 SEGMENT_BYTES = 64 * 1024
-CONFIG = """
-[pools.standard]
-min_workers = 1
-max_workers = 2
-[tasks]
-backoff_s = 0.05
-[journal]
-segment_bytes = 65536
-reserve_bytes = 65536
-"""
 
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[FaultyDaemon]:
-    process = FaultyDaemon(tmp_path, CONFIG)
+    process = FaultyDaemon(tmp_path, SMALL_JOURNAL)
     yield process
     process.close()
 
@@ -146,7 +136,7 @@ async def test_a_failed_sync_ends_the_daemon_and_the_next_has_all_that_was_ackno
 
 
 async def test_a_snapshot_without_room_is_told_and_spoils_nothing(daemon: FaultyDaemon) -> None:
-    daemon.config.write_text(CONFIG + "snapshot_every_records = 100\n")
+    daemon.config.write_text(SMALL_JOURNAL + "snapshot_every_records = 100\n")
     await daemon.start()
     async with daemon.client() as client:
         held = (await client.submit([command("held", "sleep", "1000")])).tasks[0]

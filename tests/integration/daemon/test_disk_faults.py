@@ -14,21 +14,12 @@ import pytest
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.errors import DiskFull, SupervisorError
 from supervisord_agents.rpc.client import Client
+from tests.support.faulty_daemon import SMALL_JOURNAL
 from tests.support.lossy_disk import Loss
 from tests.support.lossy_machine import LossyMachine, why_not
 
 MIB = 1024 * 1024
-CONFIG = """
-[pools.standard]
-min_workers = 1
-max_workers = 2
-[tasks]
-backoff_s = 0.05
-[journal]
-segment_bytes = 65536
-reserve_bytes = 65536
-disk_warning_percent = 80
-"""
+CONFIG = f"{SMALL_JOURNAL}disk_warning_percent = 80\n"
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing is missing")
 

@@ -17,6 +17,7 @@ import pytest
 from sandbox import protocol, rendezvous
 from sandbox.spawner import Exit, Sandbox, Spawner
 from sandbox.spec import SandboxSpec
+from tests.support.fork_server import end_server
 from tests.support.sandbox import PACKAGE, await_end, cgroup_directories, line_of
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
@@ -73,18 +74,8 @@ class Predecessor:
 def before(tmp_path: Path) -> Iterator[Predecessor]:
     made = Predecessor(tmp_path / "door")
     yield made
-    end(made.door)
+    end_server(made.door)
     assert cgroup_directories(made.cgroup) == []
-
-
-def end(door: Path) -> None:
-    """End the server behind a door, whoever has left it."""
-    control = rendezvous.connect(door) if door.exists() else None
-    if control is not None:
-        with control:
-            control.send(protocol.encode(protocol.Stop()))
-            while protocol.receive_answer(control) is not None:
-                pass
 
 
 def succeed(before: Predecessor) -> tuple[Spawner, dict[str, Sandbox]]:

@@ -161,7 +161,7 @@ async def quick_watch(bench: PoolBench, monkeypatch: pytest.MonkeyPatch) -> None
     watcher = bench.pools._watcher
     assert watcher is not None
     watcher.cancel()
-    bench.pools._watcher = bench.pools._spawn_job(bench.pools._watch())
+    bench.pools._watcher = bench.pools._jobs.spawn(bench.pools._watch())
 
 
 async def test_progress_is_thinned_and_the_last_of_it_arrives_before_the_end(bench: PoolBench) -> None:
