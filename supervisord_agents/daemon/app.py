@@ -252,7 +252,8 @@ async def _serve(
         allowed_uids=config.daemon.allowed_uids,
         allowed_gids=config.daemon.allowed_gids,
     )
-    async with _background([engine.run(), upkeep.run(), archivist.run(), _spawner_lives(spawner)], stop) as failed:
+    jobs = [engine.run(), upkeep.run(), archivist.run(), _spawner_lives(spawner)]
+    async with _background(jobs, stop) as failed, _workers_outlive_errors(pools):
         await gateway.start()
         facts.recovery = await _recover(engine, attempts, ends, replayed, spawner, state_dir, watch)
         await archivist.open()
@@ -329,6 +330,16 @@ async def _background(jobs: list[Coroutine[Any, Any, None]], stop: _Stop) -> Asy
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _workers_outlive_errors(pools: Pools) -> AsyncIterator[None]:
+    """An error of the body ends the daemon, not what it has taken over: the next start goes on with that."""
+    try:
+        yield
+    except BaseException:
+        await pools.leave()
+        raise
 
 
 async def _spawner_lives(spawner: Spawner) -> None:

@@ -211,6 +211,27 @@ async def test_without_a_daemon_workers_end_when_the_grace_is_over(tmp_path: Pat
     assert (workspace / "runs").read_text().split() == tasks
 
 
+async def test_a_start_that_fails_costs_no_running_work(daemon: DaemonProcess, workspace: Path) -> None:
+    await daemon.start()
+    async with daemon.client() as client:
+        tasks = (await client.submit([function(workspace, "one")])).tasks
+        await appears(workspace / f"begun.{tasks[0]}")
+    daemon.kill()
+    # Of all that a start needs, its socket comes last.
+    daemon.socket.unlink()
+    daemon.socket.mkdir()
+    daemon.spawn()
+    assert daemon.process is not None
+    assert daemon.process.wait(30) == 1
+    assert "resumed=1" in daemon.log_text()
+    daemon.socket.rmdir()
+    (workspace / "go").touch()
+    await daemon.start()
+    async with daemon.client() as client:
+        view = (await client.wait(tasks, mode="all", timeout_s=60)).tasks[0]
+        assert (view.state, view.attempt) == (State.SUCCEEDED, 1)
+
+
 async def test_an_attempt_that_went_on_can_be_cancelled_and_its_helpers_end_with_it(
     daemon: DaemonProcess, workspace: Path
 ) -> None:
