@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from supervisord_agents.journal.files import REAL_FILES
 from supervisord_agents.spool.position import Position
 
 NOTICE_PREFIX = b"[supervisor] "
@@ -108,11 +109,7 @@ class LogStore:
 
     def sync_names(self) -> None:
         """Make removals durable. Raises OSError."""
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        REAL_FILES.sync_directory(self.directory)
 
     def close_all(self) -> None:
         """Give all descriptors back; what is known of running attempts stays."""
