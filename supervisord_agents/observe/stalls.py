@@ -12,7 +12,6 @@ import gc
 import sys
 import threading
 import time
-import traceback
 from types import FrameType
 
 import structlog
@@ -142,6 +141,10 @@ class StallWatch:
 
 
 def _stack_of(frame: FrameType | None) -> list[str]:
-    """`file:line function`, innermost first."""
-    frames = traceback.extract_stack(frame, STACK_FRAMES) if frame is not None else []
-    return [f"{'/'.join(entry.filename.rsplit('/', 2)[-2:])}:{entry.lineno} {entry.name}" for entry in reversed(frames)]
+    """`file:line function`, innermost first. Reads no source file (traceback does): that would let the loop run on meanwhile."""
+    stack: list[str] = []
+    while frame is not None and len(stack) < STACK_FRAMES:
+        code = frame.f_code
+        stack.append(f"{'/'.join(code.co_filename.rsplit('/', 2)[-2:])}:{frame.f_lineno} {code.co_name}")
+        frame = frame.f_back
+    return stack

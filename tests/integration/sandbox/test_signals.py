@@ -21,6 +21,12 @@ from tests.support.sandbox import TIMEOUT_S, Maker, line_of
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 AT_ONCE = 100
+WAITS = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+print("on", flush=True)
+signal.pause()
+"""
 
 
 async def test_a_signal_just_after_the_start_is_never_lost(spawner: Spawner) -> None:
@@ -34,7 +40,8 @@ async def test_a_signal_just_after_the_start_is_never_lost(spawner: Spawner) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_what_a_shell_waits_for(by: Maker, number: signal.Signals) -> None:
-    with by.start("run", "--", "sh", "-c", "echo on; sleep 1000; echo not reached") as process:
+    """What the shell waits for says that it is on: a shell that is about to start it keeps a SIGINT until it has ended."""
+    with by.start("run", "--", "sh", "-c", f"python3 -c '{WAITS}'; echo not reached") as process:
         assert line_of(process.stdout) == "on"
         process.send_signal(number)
         try:
@@ -99,8 +106,8 @@ def screen(by: Maker, *command: str, read: str = "/usr") -> Iterator[Screen]:
 
 
 def test_ctrl_c_ends_what_runs_and_all_it_waits_for(by: Maker) -> None:
-    with screen(by, "bash", "-c", "echo started; sleep 1000; echo not reached") as shown:
-        shown.until("started\r\n")
+    with screen(by, "bash", "-c", f"python3 -c '{WAITS}'; echo not reached") as shown:
+        shown.until("on\r\n")
         shown.type("\x03")
         assert shown.end() == 128 + signal.SIGINT
     assert "not reached" not in shown.shown
