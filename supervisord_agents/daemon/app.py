@@ -11,6 +11,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ KEPT_DESCRIPTORS = 1_000
 COLLECT_RARELY = (20_000, 5, 1_000_000)
 """Of gc.set_threshold. Tasks are out of the collector's sight (core.task), but with a million of them there are a million lists:
 what is old is looked through by Upkeep, while that is quick, and never on its own."""
+NOTICES_S = 0.02
+"""The supervisor's lines of a log wait so long at most: those of a short task are then one opening of its file."""
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 log = structlog.get_logger()
 
@@ -205,7 +208,7 @@ async def _serve(
     stop = _Stop(leaving=external)
     epoch = secrets.token_hex(4)
     results = ResultStore(state_dir / "results")
-    logs = LogStore(state_dir / "logs", config.tasks.log_limit_bytes)
+    logs = LogStore(state_dir / "logs", config.tasks.log_limit_bytes, partial(asyncio.get_running_loop().call_later, NOTICES_S))
     committer, waiters = Committer(journal), Waiters()
     agents = AgentRegistry(config)
     gateway = Gateway(

@@ -192,10 +192,10 @@ class Attempts:
     def _launch(self, change: Changed) -> None:
         task = self._engine.scheduler.tasks[change.task]
         spec = task.spec
-        self._logs.notice(change.task, f"attempt {change.attempt} starts on worker {task.worker}")
-        log.info("attempt_started", task=change.task, attempt=change.attempt, worker=task.worker, agent=spec.agent)
         if task.worker:
             self._tell_worker(task)
+        self._logs.notice(change.task, f"attempt {change.attempt} starts on worker {task.worker}")
+        log.info("attempt_started", task=change.task, attempt=change.attempt, worker=task.worker, agent=spec.agent)
 
     def _tell_worker(self, task: Task) -> None:
         try:

@@ -1,7 +1,7 @@
 """The ends of attempts and of tasks: checked, written as result files, fed as events, and answered to those who ask.
 
-A result is on disk, or in the journal's own record, before its `Finished` is durable. What workers say is bounded here, whatever
-their runtime has done already: the runtime shares its process with the task.
+A result is on disk, or in the journal's own record, before its `Finished` is durable, and in its file before anybody is told. What
+workers say is bounded here, whatever their runtime has done already: the runtime shares its process with the task.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Ends:
         self._engine = engine
 
     async def recorded(self) -> None:
-        """Return when no result is still being written."""
+        """Return when no result is still to be written."""
+        self._results.put_all_held()
         await self._jobs.ended()
 
     # Of attempts
@@ -75,8 +76,9 @@ class Ends:
             task, status, self._engine.clock.now(), task.usage + usage, output=output, error=failure, truncated=frame.truncated
         )
         if size <= INLINE_OUTPUT_BYTES:
-            self._put(result)
+            self._results.hold(result)
             self._feed(event)
+            asyncio.get_running_loop().call_soon(self._put_held, task.id)  # while the journal is synced
             return True
         self._jobs.spawn(self._record_large(result, event))
         return False
@@ -138,14 +140,20 @@ class Ends:
 
     def _put(self, result: Result) -> None:
         self._results.put(result)
+        self._retry_kept()
+
+    def _put_held(self, task: str) -> None:
+        self._results.put_held(task)
+        self._retry_kept()
+
+    def _retry_kept(self) -> None:
         if self._results.kept and self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(RETRY_WRITING_S, self._write_kept)
 
     def _write_kept(self) -> None:
         self._retry = None
         self._results.write_kept()
-        if self._results.kept:
-            self._retry = asyncio.get_running_loop().call_later(RETRY_WRITING_S, self._write_kept)
+        self._retry_kept()
 
     def _feed(self, event: Finished | Used) -> None:
         try:

@@ -1,15 +1,17 @@
 """Task logs: `logs/task_<id>.log`, append-only, capped.
 
 Bytes are what the worker wrote, unchanged; lines of the supervisor begin with `[supervisor] `. Only terminals get them escaped.
-A log that cannot be written is said once and costs nothing else. While an attempt runs, `logs/.heard/<id>` tells how much of its
-output the log has (position.py), so that a daemon that takes the attempt over goes on where the one before was killed.
+A log that cannot be written is said once and costs nothing else. The supervisor's lines may be written a little later, many at a
+time: what reads or adds to a log by way of this store finds them in their place. While an attempt runs, `logs/.heard/<id>` tells
+how much of its output the log has (position.py), so that a daemon that takes the attempt over goes on where the one before was
+killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import structlog
@@ -23,14 +25,27 @@ NOTICE_ROOM_BYTES = 64 * 1024
 MAX_OPEN = 64
 """Descriptors; the log that was written least recently gives its own back."""
 log = structlog.get_logger()
+Later = Callable[[Callable[[], None]], object]
+
+
+def at_once(write: Callable[[], None]) -> None:
+    write()
 
 
 class LogStore:
-    """The logs of one state directory; `limit_bytes` a task, over all its attempts."""
+    """The logs of one state directory; `limit_bytes` a task, over all its attempts.
 
-    def __init__(self, directory: Path, limit_bytes: int) -> None:
+    `later` is given what writes the supervisor's lines, to be called when nothing is more urgent.
+    """
+
+    def __init__(self, directory: Path, limit_bytes: int, later: Later = at_once) -> None:
         self.directory = directory
         self.limit_bytes = limit_bytes
+        self._later = later
+        self._notices: dict[str, list[str]] = {}
+        """Lines that are not written yet, by task."""
+        self._over: set[str] = set()
+        """Tasks of which a log is to be closed after these."""
         self._open: dict[str, _OpenLog] = {}
         """By task, least recently written first."""
         self._unwritable: set[str] = set()
@@ -47,12 +62,14 @@ class LogStore:
 
         Over the limit it is dropped, and the log says so once; a full disk drops it too.
         """
+        self._write_notices_of(task)
         opened = self._opened(task)
         if opened is None:
             return data
         heard = self._position(task, opened).heard(attempt, opened.size)
         if offset > heard:
             self.notice(task, f"{offset - heard} bytes of output were lost with an earlier daemon")
+            self._write_notices_of(task)
         new = data[max(0, heard - offset) :]
         if new:
             opened.append(new, attempt, offset + len(data))
@@ -60,6 +77,7 @@ class LogStore:
 
     def heard(self, task: str, attempt: int) -> int:
         """How many bytes of the output of an attempt the log has taken."""
+        self._write_notices_of(task)
         opened = self._opened(task)
         return self._position(task, opened).heard(attempt, opened.size) if opened is not None else 0
 
@@ -71,12 +89,34 @@ class LogStore:
 
     def notice(self, task: str, text: str) -> None:
         """A line of the supervisor's own."""
-        opened = self._opened(task)
+        first = not self._notices
+        self._notices.setdefault(task, []).append(text)
+        if first:
+            self._later(self.write_notices)
+
+    def write_notices(self) -> None:
+        """Write all lines of the supervisor's own that are not written yet."""
+        for task in list(self._notices):
+            self._write_notices_of(task)
+
+    def _write_notices_of(self, task: str) -> None:
+        texts = self._notices.pop(task, ())
+        opened = self._opened(task) if texts else None
         if opened is not None:
-            opened.notice(NOTICE_PREFIX + text.replace("\n", " ").encode("utf-8", "backslashreplace") + b"\n")
+            for text in texts:
+                opened.notice(NOTICE_PREFIX + text.replace("\n", " ").encode("utf-8", "backslashreplace") + b"\n")
+        if task in self._over:
+            self._over.discard(task)
+            self._close(task)
 
     def close(self, task: str) -> None:
         """The attempt is over: give its descriptor back."""
+        if task in self._notices:
+            self._over.add(task)
+        else:
+            self._close(task)
+
+    def _close(self, task: str) -> None:
         self._unwritable.discard(task)
         opened = self._open.pop(task, None)
         if opened is not None:
@@ -87,6 +127,7 @@ class LogStore:
 
     def read(self, task: str, offset: int, limit_bytes: int) -> tuple[bytes, int]:
         """At most `limit_bytes` from `offset`, and the size of the log."""
+        self._write_notices_of(task)
         try:
             with open(self.path(task), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -113,6 +154,7 @@ class LogStore:
 
     def close_all(self) -> None:
         """Give all descriptors back; what is known of running attempts stays."""
+        self.write_notices()
         while self._open:
             self._open.popitem()[1].close()
 

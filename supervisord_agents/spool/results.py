@@ -33,6 +33,8 @@ class ResultStore:
         self._numbers = count()
         self._unwritten: dict[str, Result] = {}
         """Small results that the disk refused; the journal holds them too."""
+        self._held: dict[str, Result] = {}
+        """Small results whose turn to be written has not come yet."""
         try:
             # A file in it is no more durable than its own name is; an earlier daemon may have made it and been killed.
             for path in (directory, self._staging):
@@ -47,12 +49,25 @@ class ResultStore:
 
     def put(self, result: Result) -> None:
         """Replace the task's result. One that the disk refuses is kept, answered from memory, and written by `write_kept`."""
-        self._unwritten.pop(result.task_id, None)
+        self._forget(result.task_id)
         try:
             self.publish(result.task_id, self._written(result, sync=False))
         except (OSError, SupervisorError) as error:
             log.error("result_not_written", task=result.task_id, error=str(error), kept="in the journal")
             self._unwritten[result.task_id] = result
+
+    def hold(self, result: Result) -> None:
+        """Replace the task's result in memory, from where it is answered, until `put_held`."""
+        self._held[result.task_id] = result
+
+    def put_held(self, task: str) -> None:
+        """Write what is held of a task, if that has not been replaced meanwhile."""
+        if task in self._held:
+            self.put(self._held[task])
+
+    def put_all_held(self) -> None:
+        for task in list(self._held):
+            self.put_held(task)
 
     def stage(self, result: Result) -> Path:
         """Put a result on disk under a name of its own, for `publish`. May run in a thread.
@@ -64,7 +79,7 @@ class ResultStore:
     def publish(self, task: str, staged: Path) -> None:
         """Make a staged file the task's result. It is durable after `sync_names`. Raises OSError."""
         self._files.rename(staged, self.path(task))
-        self._unwritten.pop(task, None)
+        self._forget(task)
 
     def discard(self, staged: Path) -> None:
         """A staged file is not wanted any more; one that cannot be removed is left to the next start."""
@@ -81,15 +96,17 @@ class ResultStore:
         return len(self._unwritten)
 
     def write_kept(self) -> None:
-        """Try again to write what the disk has refused."""
+        """Write what is held, and try again to write what the disk has refused."""
+        self.put_all_held()
         for result in list(self._unwritten.values()):
             with contextlib.suppress(OSError, SupervisorError):
                 self.publish(result.task_id, self._written(result, sync=False))
 
     def read(self, task: str) -> Result:
         """The task's result; raises NotFound while there is none, SupervisorError if the file is damaged or cannot be read."""
-        if task in self._unwritten:
-            return self._unwritten[task]
+        waiting = self._held.get(task) or self._unwritten.get(task)
+        if waiting is not None:
+            return waiting
         path = self.path(task)
         try:
             return _decoder.decode(self._files.read(path))
@@ -125,6 +142,11 @@ class ResultStore:
             self._files.sync_all(self.directory)
         except OSError as error:
             raise _write_error(self.directory, error) from error
+
+    def _forget(self, task: str) -> None:
+        """What waits of a task is replaced."""
+        self._held.pop(task, None)
+        self._unwritten.pop(task, None)
 
     def _written(self, result: Result, *, sync: bool) -> Path:
         data = msgspec.json.encode(result) + b"\n"

@@ -77,6 +77,7 @@ async def test_an_end_of_another_attempt_changes_nothing(bench: Bench) -> None:
 
 async def test_the_file_of_a_task_in_another_round_is_left_alone(bench: Bench) -> None:
     bench.ends.ended("w", TaskError(task=TASK, attempt=1, failure=Failure("WORKER_FAILED", "no", retriable=False), output="kept"))
+    await bench.ends.recorded()
     bench.machine.engine.feed(RetryRequested(task=TASK))
     before = bench.results.path(TASK).read_bytes()
     bench.ends.late_usage(TASK)
@@ -97,6 +98,22 @@ async def test_a_file_whose_output_is_nowhere_else_gives_way_only_to_one_that_is
     assert (bench.results.read(TASK).output, bench.results.read(TASK).tokens_used) == (large, 7)
 
 
+async def test_the_file_is_there_before_anybody_is_told_and_after_the_record(bench: Bench) -> None:
+    bench.ends.ended("w", succeeded("small"))
+    assert not bench.results.path(TASK).exists()
+    await bench.machine.engine.settled()
+    assert msgspec.json.decode(bench.results.path(TASK).read_bytes(), type=Result).output == "small"
+
+
+async def test_what_is_told_between_the_end_and_its_file_is_not_overwritten(bench: Bench) -> None:
+    bench.ends.ended("w", succeeded("small"))
+    bench.ends._accounts.count(TASK, 1, Usage(3, 4, 0.0))
+    bench.ends.late_usage(TASK)
+    await bench.ends.recorded()
+    written = msgspec.json.decode(bench.results.path(TASK).read_bytes(), type=Result)
+    assert (written.output, written.tokens_used) == ("small", 7)
+
+
 async def test_of_two_late_counts_the_file_tells_both(bench: Bench) -> None:
     bench.ends.ended("w", succeeded("small"))
     for _ in range(2):
@@ -108,6 +125,7 @@ async def test_of_two_late_counts_the_file_tells_both(bench: Bench) -> None:
 
 async def test_a_file_that_cannot_be_written_again_stays_as_it_was(bench: Bench) -> None:
     bench.ends.ended("w", succeeded("small"))
+    await bench.ends.recorded()
     before = bench.results.path(TASK).read_bytes()
     bench.files.fail = lambda _, name: OSError(5, "Input/output error") if name == "sync" else None
     bench.ends._accounts.count(TASK, 1, Usage(3, 4, 0.0))
@@ -120,6 +138,7 @@ async def test_a_file_that_cannot_be_written_again_stays_as_it_was(bench: Bench)
 async def test_after_a_crash_a_file_that_is_wrong_anywhere_is_written_again(bench: Bench, field: str) -> None:
     """A loss of power may leave any part of a file that was not synced, also a part that reads well."""
     bench.ends.ended("w", succeeded("right"))
+    await bench.ends.recorded()
     right = bench.results.read(TASK)
     event = Finished(task=TASK, attempt=1, output="right")
     assert bench.ends.restore([TASK], {TASK: event}) == 0
