@@ -223,6 +223,10 @@ class Archivist:
         """Full ids of a graph's tasks, in its order; empty for an unknown one."""
         return [] if self.empty else await self._do(lambda: self._archive.names(graph))
 
+    async def graphs(self, ids: Sequence[str]) -> list[str]:
+        """Those of them that there are."""
+        return [] if self.empty else await self._do(lambda: self._archive.graphs(ids))
+
     async def graph_of_key(self, key: str) -> str | None:
         """The archived graph that was submitted with this idempotency key."""
         return None if self.empty or not key else await self._do(lambda: self._archive.graph_of_key(key))

@@ -1,7 +1,7 @@
 """The ends of attempts and of tasks: checked, written as result files, fed as events, and answered to those who ask.
 
-A result is on disk, or in the journal's own record, before its `Finished` is durable, and in its file before anybody is told. What
-workers say is bounded here, whatever their runtime has done already: the runtime shares its process with the task.
+A result is on disk, or in the journal's own record, before its `Finished` is durable, and in its file before anybody is told.
+What workers say is bounded here, whatever their runtime has done already: the runtime shares its process with the task.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import math
 import os
 import random
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.graph_ids import GraphIds
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import InvalidInput, NotFound, QueueFull, Unavailable
 from supervisord_agents.journal.journal import SYSTEM_RANDOM
@@ -43,12 +44,6 @@ MAX_LOG_OFFSET = 2**62
 MAX_NAMED = 10_000
 """Tasks that an answer names: more would not fit into a frame."""
 log = structlog.get_logger()
-_ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-_ID_LETTERS = bytes(ord(_ID_ALPHABET[byte % len(_ID_ALPHABET)]) for byte in range(256))
-"""From a random byte to a letter."""
-_ID_LENGTH = 8
-_IDS_DRAWN = 256
-"""At once: each draw of randomness is a system call."""
 _READY = State.READY
 _PENDING = tuple(state for state in State if state not in END_STATES)
 
@@ -101,7 +96,7 @@ class Handlers:
         self._facts = facts
         self._max_pending = max_pending
         self._process = psutil.Process()
-        self._ids = _random_ids(dice)
+        self._ids = GraphIds(engine.scheduler, archivist, dice)
         self._table: dict[type[m.Request], Callable[[Any, Peer], Awaitable[m.Reply]]] = {
             m.Submit: self._submit,
             m.ListTasks: self._list,
@@ -174,11 +169,14 @@ class Handlers:
         if known is not None:
             duplicate = m.SubmitReply(graph=known, tasks=self._scheduler.graph_tasks(known), duplicate=True)
             return self._engine.answer(self._engine.sequence, duplicate)
-        if len(request.tasks) > AT_ONCE or not self._archivist.empty:
+        if len(request.tasks) > AT_ONCE or (request.key and not self._archivist.empty):
             return self._submit_with_pauses(request, peer)
         self._refuse_if_full(len(request.tasks))
         specs = self._admission.admit(request.tasks, peer.uid)
-        event = Submitted(graph=self._new_graph_id(), specs=specs, key=request.key, client=str(peer.uid))
+        graph = self._ids.take()
+        if graph is None or (self._scheduler.unknown(specs) and not self._archivist.empty):
+            return self._submit_with_pauses(request, peer)
+        event = Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid))
         self._scheduler.check(event, self._engine.clock.now())
         return self._take(event)
 
@@ -189,9 +187,7 @@ class Handlers:
             return known
         self._refuse_if_full(len(request.tasks))
         specs = await self._admission.admit_many(request.tasks, peer.uid)
-        graph = self._new_graph_id()
-        while await self._archivist.names(graph):
-            graph = self._new_graph_id()
+        graph = await self._ids.wait()
         while True:
             moves = self._archivist.moves
             past = await self._archivist.past(self._scheduler.unknown(specs))
@@ -239,10 +235,6 @@ class Handlers:
                 kept="Nothing of this graph was accepted.",
                 hint="Wait for some to end, or raise daemon.max_pending_tasks.",
             )
-
-    def _new_graph_id(self) -> str:
-        graph = next(self._ids)
-        return graph if not self._scheduler.has_graph(graph) else self._new_graph_id()
 
     async def _cancel(self, request: m.Cancel, peer: Peer) -> m.CancelReply:
         target = await self._resolve_target(request.task)
@@ -401,12 +393,3 @@ class Handlers:
             for pool in self._scheduler.pools_waiting()
             if pool not in self._pools.free()
         ]
-
-
-def _random_ids(dice: random.Random) -> Iterator[str]:
-    """Ids of graphs, without end."""
-    length = _ID_LENGTH - 1
-    while True:
-        letters = dice.randbytes(length * _IDS_DRAWN).translate(_ID_LETTERS).decode()
-        for start in range(0, len(letters), length):
-            yield "g" + letters[start : start + length]

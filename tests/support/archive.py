@@ -24,7 +24,7 @@ class NoArchive:
     async def count(self, *_: object) -> int:
         return 0
 
-    resolve = names = tasks = page = nothing
+    resolve = names = graphs = tasks = page = nothing
     graph_of_key = task = task_of = none
 
     async def past(self, *_: object) -> tuple[Any, ...]:
