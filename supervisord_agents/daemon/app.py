@@ -7,11 +7,9 @@ import asyncio
 import contextlib
 import gc
 import resource
-import secrets
 import signal
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,43 +24,25 @@ from supervisord_agents import config as configuration
 from supervisord_agents.config import Config
 from supervisord_agents.core.events import Restarted
 from supervisord_agents.daemon import fork_server, recovery
-from supervisord_agents.daemon.accounts import Accounts
-from supervisord_agents.daemon.admission import Admission
-from supervisord_agents.daemon.archivist import Archivist
 from supervisord_agents.daemon.attempts import Attempts
-from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.daemon.ends import Ends
-from supervisord_agents.daemon.engine import Engine, Growth
+from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
-from supervisord_agents.daemon.handlers import Facts, Handlers
-from supervisord_agents.daemon.upkeep import Upkeep, in_words
-from supervisord_agents.daemon.waiters import Waiters
-from supervisord_agents.daemon.workspaces import Workspaces, secrets_of
+from supervisord_agents.daemon.parts import Parts
+from supervisord_agents.daemon.upkeep import in_words
 from supervisord_agents.errors import ConfigError, DiskFull, SupervisorError, Unavailable
-from supervisord_agents.gateway.server import Gateway
-from supervisord_agents.journal.committer import Committer
 from supervisord_agents.journal.files import REAL_FILES, Files, make_directory
 from supervisord_agents.journal.journal import Journal
 from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.observe import logging, notify
-from supervisord_agents.observe.stalls import StallWatch
-from supervisord_agents.rpc.server import Server
-from supervisord_agents.spool.logs import LogStore
-from supervisord_agents.spool.meters import Meters
-from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire.messages import Recovery
-from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.pool import Pools
 
 ROOM_RETRY_S = 5.0
 """How often a daemon that cannot start on a full disk tries again."""
-KEPT_DESCRIPTORS = 1_000
-"""For workers and files: clients must not take the last one."""
 COLLECT_RARELY = (20_000, 5, 1_000_000)
 """Of gc.set_threshold. Tasks are out of the collector's sight (core.task), but with a million of them there are a million lists:
 what is old is looked through by Upkeep, while that is quick, and never on its own."""
-NOTICES_S = 0.02
-"""The supervisor's lines of a log wait so long at most: those of a short task are then one opening of its file."""
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 log = structlog.get_logger()
 
@@ -124,8 +104,14 @@ def _run(config: Config, files: Files, *, external: bool) -> int:
     replayed = recovery.replay(recovered, feed.changed)
     # The bytes of the snapshot and of all records take as much memory as the state that they led to.
     del opened, recovered
+
+    async def serve() -> int:
+        stop = _Stop(leaving=external)
+        parts = Parts(config, state_dir, journal, replayed, feed, spawner, enforcement)
+        return await _serve(parts, config, replayed, spawner, watch, stop)
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, state_dir, journal, replayed, feed, spawner, enforcement, watch, external))
+        return runner.run(serve())
 
 
 def _allow_descriptors() -> None:
@@ -133,11 +119,6 @@ def _allow_descriptors() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _most_clients() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(soft - KEPT_DESCRIPTORS, soft // 2)
 
 
 def _state_dir(config: Config) -> Path:
@@ -195,97 +176,50 @@ def _tried_layers() -> list[Layer]:
 
 
 async def _serve(
-    config: Config,
-    state_dir: Path,
-    journal: Journal,
-    replayed: recovery.Replayed,
-    feed: Feed,
-    spawner: Spawner,
-    enforcement: dict[str, str],
-    watch: recovery.Stopwatch,
-    external: bool,
+    parts: Parts, config: Config, replayed: recovery.Replayed, spawner: Spawner, watch: recovery.Stopwatch, stop: _Stop
 ) -> int:
-    stop = _Stop(leaving=external)
-    epoch = secrets.token_hex(4)
-    results = ResultStore(state_dir / "results")
-    logs = LogStore(state_dir / "logs", config.tasks.log_limit_bytes, partial(asyncio.get_running_loop().call_later, NOTICES_S))
-    committer, waiters = Committer(journal), Waiters()
-    agents = AgentRegistry(config)
-    gateway = Gateway(
-        config.gateway, lambda task, usage: attempts.used(task, usage), lambda task, text: attempts.refused(task, text)
-    )
-    pools = Pools(config, agents, spawner, gateway, state_dir / "workers", epoch)
-    accounts = Accounts(Meters(state_dir / "meters"))
-    ends = Ends(results, accounts)
-    attempts = Attempts(config, agents, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting)
-    grown = Growth(replayed.records, replayed.bytes)
-    engine = Engine(replayed.scheduler, committer, Clock(replayed.last_at), attempts.released, grown)
-    facts = Facts(
-        epoch=epoch,
-        started_at=engine.clock.now(),
-        state_dir=state_dir,
-        recovery=_nothing_recovered(),
-        enforcement=enforcement,
-        journal_bytes=lambda: journal.size_bytes,
-        journal_accepting=lambda: journal.accepting,
-        notes=[],
-        stalls=StallWatch(config.daemon.stall_s),
-    )
-    archivist = Archivist(config, engine, results, logs, state_dir / "archive.db")
-    upkeep = Upkeep(config, engine, committer, journal, results, facts, on_space=attempts.slots_changed)
-    handlers = Handlers(
-        engine,
-        Admission(config, agents, Workspaces(secrets_of(config))),
-        attempts,
-        ends,
-        pools,
-        results,
-        logs,
-        feed,
-        waiters,
-        archivist,
-        facts,
-        config.daemon.max_pending_tasks,
-    )
-    server = Server(
-        handlers,
-        epoch=epoch,
-        max_frame_bytes=config.daemon.max_frame_bytes,
-        max_clients=min(config.daemon.max_clients, _most_clients()),
-        allowed_uids=config.daemon.allowed_uids,
-        allowed_gids=config.daemon.allowed_gids,
-    )
-    jobs = [engine.run(), upkeep.run(), archivist.run(), _spawner_lives(spawner)]
-    async with _background(jobs, stop) as failed, _workers_outlive_errors(pools):
-        await gateway.start()
-        facts.recovery = await _recover(engine, attempts, ends, replayed, spawner, state_dir, watch)
-        await archivist.open()
-        gc.freeze()
-        facts.stalls.start()
-        attempts.start()
-        upkeep.start()
-        archivist.start()
-        sockets = notify.listen_sockets()
-        await server.start(configuration.socket_path(config), sockets[0] if sockets else None)
-        notify.ready(in_words(engine.scheduler.counts))
-        log.info("ready", socket=str(configuration.socket_path(config)), state_dir=str(state_dir), version=__version__)
+    """Recover, serve until told to stop, and end in order; what has to last is given back after all jobs."""
+    jobs = [parts.engine.run(), parts.upkeep.run(), parts.archivist.run(), _spawner_lives(spawner)]
+    async with _background(jobs, stop) as failed, _workers_outlive_errors(parts.pools):
+        await _start(parts, config, replayed, spawner, watch)
         await stop.wait()
-        notify.stopping()
-        facts.stopping = True
-        attempts.drain()
-        await server.aclose()
-        await (pools.leave() if stop.leaving else pools.aclose())
-        await ends.recorded()
-        await gateway.aclose()
-        await upkeep.finish(in_order=not failed)
-        facts.stalls.stop()
-    await archivist.aclose()
+        await _finish(parts, stop, in_order=not failed)
+    await parts.archivist.aclose()
     if not stop.leaving:
         await spawner.aclose()
-    logs.close_all()
-    await committer.aclose()
+    parts.logs.close_all()
+    await parts.committer.aclose()
     log.info("stopped", clean=not failed)
     return 1 if failed else 0
+
+
+async def _start(parts: Parts, config: Config, replayed: recovery.Replayed, spawner: Spawner, watch: recovery.Stopwatch) -> None:
+    await parts.gateway.start()
+    parts.facts.recovery = await _recover(
+        parts.engine, parts.attempts, parts.ends, replayed, spawner, parts.facts.state_dir, watch
+    )
+    await parts.archivist.open()
+    gc.freeze()
+    parts.facts.stalls.start()
+    parts.attempts.start()
+    parts.upkeep.start()
+    parts.archivist.start()
+    sockets = notify.listen_sockets()
+    await parts.server.start(configuration.socket_path(config), sockets[0] if sockets else None)
+    notify.ready(in_words(parts.engine.scheduler.counts))
+    log.info("ready", socket=str(configuration.socket_path(config)), state_dir=str(parts.facts.state_dir), version=__version__)
+
+
+async def _finish(parts: Parts, stop: _Stop, *, in_order: bool) -> None:
+    notify.stopping()
+    parts.facts.stopping = True
+    parts.attempts.drain()
+    await parts.server.aclose()
+    await (parts.pools.leave() if stop.leaving else parts.pools.aclose())
+    await parts.ends.recorded()
+    await parts.gateway.aclose()
+    await parts.upkeep.finish(in_order=in_order)
+    parts.facts.stalls.stop()
 
 
 class _Stop:
@@ -350,10 +284,6 @@ async def _spawner_lives(spawner: Spawner) -> None:
     if spawner.left:
         return
     raise Unavailable("the fork server has ended, and all workers with it.", kept="Their tasks run again after a restart.")
-
-
-def _nothing_recovered() -> Recovery:
-    return Recovery(at=0.0, clean=True, records=0, tasks=0, requeued=0, adopted=0, torn_bytes=0, seconds=0.0)
 
 
 async def _recover(

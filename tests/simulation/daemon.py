@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from supervisord_agents.config import Config, Pool, Tasks
 from supervisord_agents.config import Journal as JournalTable
 from supervisord_agents.core.model import State
-from supervisord_agents.daemon import app, recovery
+from supervisord_agents.daemon import app, parts, recovery
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.attempts import Attempts
@@ -180,7 +180,7 @@ class Daemon(Process):
             epoch=self.epoch,
             started_at=engine.clock.now(),
             state_dir=STATE_DIR,
-            recovery=app._nothing_recovered(),
+            recovery=parts.nothing_recovered(),
             enforcement={},
             journal_bytes=lambda: journal.size_bytes,
             journal_accepting=lambda: journal.accepting,

@@ -1,0 +1,121 @@
+"""The parts of one daemon, made and wired; nothing of them runs yet."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import secrets
+from functools import partial
+from pathlib import Path
+
+from sandbox.spawner import Spawner
+from supervisord_agents.config import Config
+from supervisord_agents.daemon import recovery
+from supervisord_agents.daemon.accounts import Accounts
+from supervisord_agents.daemon.admission import Admission
+from supervisord_agents.daemon.archivist import Archivist
+from supervisord_agents.daemon.attempts import Attempts
+from supervisord_agents.daemon.clock import Clock
+from supervisord_agents.daemon.ends import Ends
+from supervisord_agents.daemon.engine import Engine, Growth
+from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.handlers import Facts, Handlers
+from supervisord_agents.daemon.upkeep import Upkeep
+from supervisord_agents.daemon.waiters import Waiters
+from supervisord_agents.daemon.workspaces import Workspaces, secrets_of
+from supervisord_agents.gateway.server import Gateway
+from supervisord_agents.journal.committer import Committer
+from supervisord_agents.journal.journal import Journal
+from supervisord_agents.observe.stalls import StallWatch
+from supervisord_agents.rpc.server import Server
+from supervisord_agents.spool.logs import LogStore
+from supervisord_agents.spool.meters import Meters
+from supervisord_agents.spool.results import ResultStore
+from supervisord_agents.wire.messages import Recovery
+from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.pool import Pools
+
+KEPT_DESCRIPTORS = 1_000
+"""For workers and files: clients must not take the last one."""
+NOTICES_S = 0.02
+"""The supervisor's lines of a log wait so long at most: those of a short task are then one opening of its file."""
+
+
+class Parts:
+    """To be made in the running loop. `enforcement` tells what this host enforces, by layer."""
+
+    def __init__(
+        self,
+        config: Config,
+        state_dir: Path,
+        journal: Journal,
+        replayed: recovery.Replayed,
+        feed: Feed,
+        spawner: Spawner,
+        enforcement: dict[str, str],
+    ) -> None:
+        epoch = secrets.token_hex(4)
+        self.journal = journal
+        self.committer = Committer(journal)
+        self.results = ResultStore(state_dir / "results")
+        self.logs = LogStore(
+            state_dir / "logs", config.tasks.log_limit_bytes, partial(asyncio.get_running_loop().call_later, NOTICES_S)
+        )
+        agents, waiters = AgentRegistry(config), Waiters()
+        self.gateway = Gateway(
+            config.gateway, lambda *used: self.attempts.used(*used), lambda *refused: self.attempts.refused(*refused)
+        )
+        self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch)
+        accounts = Accounts(Meters(state_dir / "meters"))
+        self.ends = Ends(self.results, accounts)
+        self.attempts = Attempts(
+            config, agents, self.pools, self.ends, accounts, self.logs, feed, waiters, lambda: journal.accepting
+        )
+        grown = Growth(replayed.records, replayed.bytes)
+        self.engine = Engine(replayed.scheduler, self.committer, Clock(replayed.last_at), self.attempts.released, grown)
+        self.facts = Facts(
+            epoch=epoch,
+            started_at=self.engine.clock.now(),
+            state_dir=state_dir,
+            recovery=nothing_recovered(),
+            enforcement=enforcement,
+            journal_bytes=lambda: journal.size_bytes,
+            journal_accepting=lambda: journal.accepting,
+            notes=[],
+            stalls=StallWatch(config.daemon.stall_s),
+        )
+        self.archivist = Archivist(config, self.engine, self.results, self.logs, state_dir / "archive.db")
+        self.upkeep = Upkeep(
+            config, self.engine, self.committer, journal, self.results, self.facts, on_space=self.attempts.slots_changed
+        )
+        handlers = Handlers(
+            self.engine,
+            Admission(config, agents, Workspaces(secrets_of(config))),
+            self.attempts,
+            self.ends,
+            self.pools,
+            self.results,
+            self.logs,
+            feed,
+            waiters,
+            self.archivist,
+            self.facts,
+            config.daemon.max_pending_tasks,
+        )
+        self.server = Server(
+            handlers,
+            epoch=epoch,
+            max_frame_bytes=config.daemon.max_frame_bytes,
+            max_clients=min(config.daemon.max_clients, _most_clients()),
+            allowed_uids=config.daemon.allowed_uids,
+            allowed_gids=config.daemon.allowed_gids,
+        )
+
+
+def _most_clients() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - KEPT_DESCRIPTORS, soft // 2)
+
+
+def nothing_recovered() -> Recovery:
+    return Recovery(at=0.0, clean=True, records=0, tasks=0, requeued=0, adopted=0, torn_bytes=0, seconds=0.0)
