@@ -138,17 +138,24 @@ class Archivist:
             heads = await self._do(lambda: self._put(graphs, rows))
         finally:
             table.watch(table.picture, None)
-        still = [graph for graph in graphs if graph.id not in touched]
-        if still and not self._engine.scheduler.busy:
-            fed = self._engine.feed(Archived(graphs=tuple(graph.id for graph in still)))
-            self.moves += 1
-            for graph in still:
-                self._bytes += heads[graph.id]
-                for state, count in counts[graph.id].items():
-                    self.counts[state] = self.counts.get(state, 0) + count
-            await self._engine.released(fed.sequence)
-        else:
+        busy = self._engine.scheduler.busy
+        still = [graph for graph in graphs if graph.id not in touched and not busy]
+        if still:
+            await self._forget(still, heads, counts)
+        back = [graph.id for graph in graphs if graph.id in touched or busy]
+        if back:  # in memory, whose files must not go with an old row
+            await self._do(lambda: self._archive.remove(back))
             await asyncio.sleep(LOOK_S)
+
+    async def _forget(self, graphs: list[Graph], heads: dict[str, int], counts: dict[str, dict[State, int]]) -> None:
+        """Out of memory; in this very turn nothing has touched them since they were put into the archive."""
+        fed = self._engine.feed(Archived(graphs=tuple(graph.id for graph in graphs)))
+        self.moves += 1
+        for graph in graphs:
+            self._bytes += heads[graph.id]
+            for state, count in counts[graph.id].items():
+                self.counts[state] = self.counts.get(state, 0) + count
+        await self._engine.released(fed.sequence)
 
     async def _rows(self, graphs: list[Graph]) -> tuple[list[Row], dict[str, dict[State, int]]]:
         rows: list[Row] = []
@@ -182,10 +189,11 @@ class Archivist:
             await self._remove_some(graphs)
 
     async def _remove_some(self, graphs: list[GraphRow]) -> None:
-        tasks = await self._do(lambda: self._remove([graph.id for graph in graphs]))
+        removed = await self._do(lambda: self._remove([graph.id for graph in graphs]))
         self._bytes -= sum(graph.bytes for graph in graphs)
-        self.counts = await self._do(self._archive.counts)
-        log.info("archive_shortened", graphs=len(graphs), tasks=tasks)
+        for state, count in removed.items():
+            self.counts[state] -= count
+        log.info("archive_shortened", graphs=len(graphs), tasks=sum(removed.values()))
 
     def _too_many(self, oldest: Sequence[GraphRow]) -> list[GraphRow]:
         before = self._engine.clock.now() - self._tasks.archive_s if self._tasks.archive_s else 0.0
@@ -198,16 +206,15 @@ class Archivist:
             over -= graph.bytes
         return chosen
 
-    def _remove(self, graphs: list[str]) -> int:
-        """In the thread; gives the number of tasks."""
+    def _remove(self, graphs: list[str]) -> dict[State, int]:
+        """In the thread; gives the number of tasks by state."""
         names = [name for graph in graphs for name in self._archive.names(graph)]
         for name in names:
             self._results.remove(name)
             self._logs.remove(name)
         self._results.sync_names()
         self._logs.sync_names()
-        self._archive.remove(graphs)
-        return len(names)
+        return self._archive.remove(graphs)
 
     # What is asked of it
 

@@ -97,11 +97,18 @@ class Archive:
             self._database.executemany("insert or replace into graphs values (?, ?, ?, ?)", graphs)
             self._database.executemany("insert or replace into tasks values (?, ?, ?, ?, ?)", rows)
 
-    def remove(self, graphs: Sequence[str]) -> None:
-        """Forget graphs with all their tasks."""
+    def remove(self, graphs: Sequence[str]) -> dict[State, int]:
+        """Forget graphs with all their tasks; gives how many of each state there were."""
+        removed: dict[State, int] = {}
         with self._transaction():
+            for graph in graphs:
+                for state, count in self._database.execute(
+                    "select state, count(*) from tasks where graph = ? group by state", (graph,)
+                ):
+                    removed[State(state)] = removed.get(State(state), 0) + count
             self._database.executemany("delete from tasks where graph = ?", [(graph,) for graph in graphs])
             self._database.executemany("delete from graphs where id = ?", [(graph,) for graph in graphs])
+        return removed
 
     def counts(self) -> dict[State, int]:
         """Tasks by state. Reads the whole index."""
