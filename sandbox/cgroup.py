@@ -76,15 +76,34 @@ class Cgroups:
 
         Raises SandboxError, with nothing left behind, when a limit cannot be enforced here or the name is taken.
         """
+        limits = Limits(memory_bytes, pids, cpu_percent)
+        self._check(limits)
+        group = self._usable().create(name)
+        try:
+            self._usable().limit(group, limits)
+        except BaseException:
+            group.remove()
+            raise
+        return group
+
+    def limit(self, group: Group, *, memory_bytes: int = 0, pids: int = 0, cpu_percent: int = 0) -> None:
+        """Limit a group that was made without limits; processes may be in it already. Raises SandboxError."""
+        limits = Limits(memory_bytes, pids, cpu_percent)
+        self._check(limits)
+        self._usable().limit(group, limits)
+
+    def _usable(self) -> Hierarchy:
         if self._hierarchy is None:
             raise SandboxError(f"no cgroups here: {self.reason}", step="cgroup", errno=errno.ENOTSUP)
         if self._closed:
             raise SandboxError("these cgroups have been closed.", step="cgroup", errno=errno.EBADF)
-        asked = {"memory": memory_bytes, "pids": pids, "cpu": cpu_percent}
-        for resource, how in self.layers().items():
+        return self._hierarchy
+
+    def _check(self, limits: Limits) -> None:
+        asked = {"memory": limits.memory_bytes, "pids": limits.pids, "cpu": limits.cpu_percent}
+        for resource, how in self._usable().layers().items():
             if asked[resource] and how != self.backend:
                 raise SandboxError(f"the {resource} limit cannot be enforced: {how}.", step="cgroup", errno=errno.ENOTSUP)
-        return self._hierarchy.create(name, Limits(memory_bytes, pids, cpu_percent))
 
     def sweep(self, timeout_s: float = REMOVE_TIMEOUT_S) -> list[str]:
         """Kill and remove the groups of ours that an earlier run left; returns their names. Call it before the first create().

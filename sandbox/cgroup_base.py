@@ -105,7 +105,12 @@ class Hierarchy(ABC):
     def layers(self) -> dict[str, str]: ...
 
     @abstractmethod
-    def create(self, name: str, limits: Limits) -> Group: ...
+    def create(self, name: str) -> Group:
+        """A group without limits."""
+
+    @abstractmethod
+    def limit(self, group: Group, limits: Limits) -> None:
+        """Limit a group of ours that has had no limits before."""
 
     @abstractmethod
     def leftovers(self) -> list[Group]:

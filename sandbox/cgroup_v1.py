@@ -167,32 +167,37 @@ class HierarchyV1(Hierarchy):
             "cpu": "v1" if quota else "no CPU bandwidth control: the kernel lacks CONFIG_CFS_BANDWIDTH",
         }
 
-    def create(self, name: str, limits: Limits) -> Group:
+    def create(self, name: str) -> Group:
         check_name(name)
-        group = GroupV1(name, {controller: directory / name for controller, directory in self._directories.items()})
+        directories = self._directories_of(name)
         made: list[Path] = []
         try:
-            for controller, parent in self._directories.items():
-                directory = parent / name
-                if directory not in made:
-                    directory.mkdir(mode=0o755)
-                    made.append(directory)
-                self._limit(controller, directory, limits)
-            if limits.memory_bytes:
-                group.watch_memory()
+            for directory in dict.fromkeys(directories.values()):
+                directory.mkdir(mode=0o755)
+                made.append(directory)
         except OSError as error:
             for directory in made:
                 with contextlib.suppress(OSError):
                     directory.rmdir()
             raise failed(f"cannot make the cgroup {name!r} ({error.filename})", error) from error
-        return group
+        return GroupV1(name, directories)
+
+    def limit(self, group: Group, limits: Limits) -> None:
+        assert isinstance(group, GroupV1)
+        try:
+            for controller, directory in self._directories_of(group.name).items():
+                self._limit(controller, directory, limits)
+            if limits.memory_bytes:
+                group.watch_memory()
+        except OSError as error:
+            raise failed(f"cannot limit the cgroup {group.name!r} ({error.filename})", error) from error
+
+    def _directories_of(self, name: str) -> dict[str, Path]:
+        return {controller: directory / name for controller, directory in self._directories.items()}
 
     def leftovers(self) -> list[Group]:
         names = {entry.name for directory in self._directories.values() for entry in directory.iterdir() if entry.is_dir()}
-        return [
-            GroupV1(name, {controller: directory / name for controller, directory in self._directories.items()})
-            for name in sorted(names)
-        ]
+        return [GroupV1(name, self._directories_of(name)) for name in sorted(names)]
 
     def neighbours(self) -> list[str]:
         return sorted(entry.name for entry in self._directories["freezer"].parent.iterdir() if entry.is_dir())

@@ -150,18 +150,20 @@ class HierarchyV2(Hierarchy):
     def layers(self) -> dict[str, str]:
         return {name: "v2" if name in self._controllers else f"the {name} controller is not delegated" for name in WANTED}
 
-    def create(self, name: str, limits: Limits) -> Group:
+    def create(self, name: str) -> Group:
         directory = self._directory / check_name(name)
         try:
             directory.mkdir(mode=0o755)
         except OSError as error:
             raise failed(f"cannot make the cgroup {directory}", error) from error
+        return GroupV2(name, directory)
+
+    def limit(self, group: Group, limits: Limits) -> None:
+        directory = self._directory / group.name
         try:
             self._limit(directory, limits)
         except OSError as error:
-            directory.rmdir()
             raise failed(f"cannot limit the cgroup {directory} ({error.filename})", error) from error
-        return GroupV2(name, directory)
 
     def leftovers(self) -> list[Group]:
         return [GroupV2(entry.name, entry) for entry in sorted(self._directory.iterdir()) if entry.is_dir()]

@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import select
 import signal
 import socket
 import time
 
-from sandbox import protocol
+from sandbox import linux, protocol
 from sandbox.cgroup import Group
-from sandbox.enter import Failure, Owner
+from sandbox.enter import Failure
+from sandbox.plan import Plan
+from sandbox.root import Owner
 
 SETUP_TIMEOUT_S = 30.0
 """For a sandbox to be built: a bind source on a dead network file system must not hold a place for ever."""
 
 
 class Child:
-    """A sandbox from its clone to its burial."""
+    """A sandbox from its clone to its burial; parked, until it is ordered for a request."""
 
-    def __init__(
-        self,
-        request: protocol.Spawn,
-        pid: int,
-        pidfd: int,
-        worker: Owner,
-        group: Group | None,
-        status: socket.socket,
-        kept: list[int],
-    ) -> None:
-        self.id = request.id
-        self.label = request.label
-        self.kept = kept
-        """Descriptors for a successor of the client."""
+    id = 0
+    label = b""
+    worker: Owner = (0, 0)
+
+    def __init__(self, pid: int, pidfd: int, group: Group | None, status: socket.socket, made: Plan) -> None:
         self.pid = pid
         """In the namespace of the server."""
         self.pidfd = pidfd
-        self.worker = worker
         self.group = group
         self.status = status
-        self.oom = group.oom_descriptor() if group else -1
+        self.made = made
+        """What it makes of its root beforehand."""
+        self.oom = -1
+        self.kept: list[int] = []
+        """Descriptors for a successor of the client."""
         self.listeners: list[int] = []
         self.failure: Failure | None = None
+        self.ordered = False
+        self.waiting = False
+        """For an order, with all made that can be made before."""
         self.ready = False
         self.running = False
         self.abandoned = False
         """Its client is gone, and it is not for another."""
         self.deadline = time.monotonic() + SETUP_TIMEOUT_S
+
+    def order(self, request: protocol.Spawn, worker: Owner, kept: list[int]) -> None:
+        """It is for this request from now on."""
+        self.id, self.label, self.worker, self.kept = request.id, request.label, worker, kept
+        self.oom = self.group.oom_descriptor() if self.group else -1
+        self.ordered, self.waiting = True, False
+        self.deadline = time.monotonic() + SETUP_TIMEOUT_S
+
+    @property
+    def building(self) -> bool:
+        """Whether it has a deadline to keep."""
+        return not (self.waiting or self.running)
+
+    @functools.cached_property
+    def number(self) -> int:
+        """Of its process, for those outside."""
+        return linux.pid_in_proc(self.pidfd)
+
+    def alive(self) -> bool:
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return not poll.poll(0)
 
     def kill(self) -> None:
         """End PID 1, and with it the whole namespace."""

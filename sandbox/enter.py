@@ -1,6 +1,7 @@
 """The way of a new process into its sandbox, step by step, to the exec of its program.
 
-It runs in the child of the fork server, which clone3 has put into namespaces of its own. A step that fails ends the child, and
+It runs in the child of the fork server, which clone3 has put into namespaces of its own. First comes what all sandboxes have in
+common: the child is then parked, and waits for the order that makes it a particular one. A step that fails ends the child, and
 the parent is told which it was: a sandbox is whole or is not.
 """
 
@@ -14,32 +15,26 @@ import resource
 import select
 import signal
 import socket
-import stat
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import msgspec
 
 from sandbox import init, linux, protocol, seccomp
 from sandbox.errors import SandboxError
-from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
-from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
-from sandbox.plan import Plan, Tree
-from sandbox.spec import HOME, SandboxSpec
+from sandbox.plan import COMMON, Plan
+from sandbox.root import Root, Worker
+from sandbox.spec import SandboxSpec
 
-BUILD_AT = "/tmp"
-"""Where the new root is put together; hidden in this mount namespace alone."""
-INODES = 200_000
 FIRST_FREE_FD = 64
 CANNOT_START = 127
-READY, GO = b"ready", b"go"
-OVERFLOW = 65534
-"""How a user namespace shows ids that it has no map for, unless the host says otherwise (proc_sys_kernel(5))."""
+PARKED, READY = b"parked", b"ready"
 NO_CORE_BYTES = 1
 """Less than any core dump. 0 would not keep one from a core_pattern that is a pipe, which runs as root outside (core(5))."""
 
 
-class Entry(NamedTuple):
-    """All that a child needs to know."""
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """The order for one sandbox: all that a child needs to know. The descriptors of the program come beside it."""
 
     spec: SandboxSpec
     plan: Plan
@@ -48,16 +43,10 @@ class Entry(NamedTuple):
     change_ids: bool
     """Made by root: take the ids on. Otherwise they are the caller's own already."""
     filter: bytes
-    status: socket.socket
-    """To the fork server: READY with the listeners, then GO from it; a failure; its end when the program runs."""
-    descriptors: dict[int, int]
-    """What the program inherits: its number for it, and ours."""
+    numbers: tuple[int, ...]
+    """What the program calls its descriptors."""
     rlimit_pids: int
     """For lack of a cgroup: a limit on all processes of the user. 0: none."""
-
-
-Owner = tuple[int, int]
-"""uid and gid."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
@@ -69,16 +58,30 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
     hint: str = ""
 
 
-class Owners(msgspec.Struct, frozen=True, array_like=True, tag="owners"):
-    """A child asks the fork server for user namespaces that shift what these have on disk to the worker, one each."""
-
-    owners: tuple[Owner, ...]
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Entry)
 
 
-def enter(entry: Entry) -> NoReturn:
-    """Build the sandbox around this process and become its program."""
+class Beginning(NamedTuple):
+    """What a child knows when it is cloned."""
+
+    plan: Plan
+    """The part of the root that it makes before it is ordered."""
+    status: socket.socket
+    """To the fork server: PARKED, then the order from it; READY with the listeners; a failure; its end when the program runs."""
+    attach: Callable[[int], None] | None
+    """Moves a process into the child's cgroup; None: the fork server does it, or there is none."""
+
+
+def order(status: socket.socket, entry: Entry, descriptors: list[int]) -> None:
+    """Make of a child what it is for. Raises OSError."""
+    socket.send_fds(status, [_encoder.encode(entry)], descriptors)
+
+
+def enter(beginning: Beginning) -> NoReturn:
+    """Build a sandbox around this process and become the program that it is ordered for."""
     try:
-        _enter(entry)
+        _enter(beginning)
     except SandboxError as error:
         failure = Failure(error.message, error.step, error.errno, error.hint)
     except OSError as error:
@@ -88,166 +91,55 @@ def enter(entry: Entry) -> NoReturn:
     except BaseException as error:
         failure = Failure(f"{type(error).__name__}: {error}", "build", 0)
     with contextlib.suppress(OSError):
-        entry.status.send(msgspec.msgpack.encode(failure))
+        beginning.status.send(msgspec.msgpack.encode(failure))
     os._exit(CANNOT_START)
 
 
-def _enter(entry: Entry) -> NoReturn:
-    os.setsid()
-    _prefer_for_memory_kills()
-    _build_root(entry)
-    socket.sethostname(entry.spec.hostname)
-    linux.loopback_up()
-    listeners = [_listener(port) for port in entry.spec.loopback_listen]
-    socket.send_fds(entry.status, [READY], [listener.fileno() for listener in listeners])
-    if entry.status.recv(16) != GO:
+def _enter(beginning: Beginning) -> NoReturn:
+    status = beginning.status
+    built = _park(beginning)
+    status.send(PARKED)
+    packet, descriptors = protocol.receive_packet(status, protocol.MAX_ORDER_BYTES)
+    if not packet:
         os._exit(CANNOT_START)
-    # Now in its cgroup, which becomes the root of what it can see of them.
+    entry = _decoder.decode(packet)
+    # In its cgroup by now, which becomes the root of what it can see of them.
     linux.unshare(linux.CLONE_NEWCGROUP)
-    _inherit(entry.descriptors)
+    built.complete(entry.plan, entry.spec.tmp_bytes, Worker(entry.uid, entry.gid, entry.change_ids), status)
+    if entry.spec.hostname != COMMON.hostname:
+        socket.sethostname(entry.spec.hostname)
+    listeners = [_listener(port) for port in entry.spec.loopback_listen]
+    socket.send_fds(status, [READY], [listener.fileno() for listener in listeners])
+    _inherit(dict(zip(entry.numbers, descriptors, strict=True)))
     _limit(entry)
     _change_directory(entry.spec.cwd)
     _lock_down(entry)
+    _die_with_parent(status)
     if entry.spec.init:
         init.fork_program(terminal=entry.spec.terminal)
     _execute(entry.spec)
+
+
+def _park(beginning: Beginning) -> Root:
+    """Everything that needs no order. What the fork server has open is not for a child that may wait for long."""
+    linux.close_all_but(beginning.status.fileno())
+    os.setsid()
+    _prefer_for_memory_kills()
+    if beginning.attach is not None:
+        beginning.attach(0)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    built = Root(beginning.plan)
+    socket.sethostname(COMMON.hostname)
+    linux.loopback_up()
+    return built
 
 
 def _prefer_for_memory_kills() -> None:
     """When the whole machine runs out of memory, workers go before what the user looks at (proc_pid_oom_score_adj(5))."""
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")
-
-
-def _build_root(entry: Entry) -> None:
-    plan = entry.plan
-    mounts = PrivateMounts()
-    # Opened before BUILD_AT hides what is below it.
-    sources = [(_open_source(tree), tree) for tree in plan.trees]
-    owners = {tree: _owner(source, tree, entry) for source, tree in sources if tree.writable or tree.owner is not None}
-    users = _users(entry, owners)
-    trees = [(_copy(mounts, source, tree, users.get(tree, -1)), tree) for source, tree in sources]
-    for descriptor in set(users.values()):
-        os.close(descriptor)
-    mounts.tmpfs(BUILD_AT, entry.spec.tmp_bytes, INODES)
-    os.chdir(BUILD_AT)
-    _skeleton(trees, entry)
-    mounts.proc("proc")
-    mounts.devpts("dev/pts")
-    for descriptor, tree in trees:
-        _attach(mounts, descriptor, tree)
-    for path in plan.private:
-        _make_private(mounts, path)
-    mounts.make_root()
-    mounts.seal_root()
-
-
-def _open_source(tree: Tree) -> int:
-    try:
-        return linux.open_path(tree.source, RESOLVE_NO_SYMLINKS if tree.writable else 0)
-    except OSError as error:
-        why = "is reached through a symbolic link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
-        raise SandboxError(f"{tree.source}: {why}.", step="bind", errno=error.errno or 0) from error
-
-
-def _owner(source: int, tree: Tree, entry: Entry) -> Owner:
-    """Who owns what was opened, which nobody can exchange any more; raises SandboxError if it is not who it should be."""
-    found = os.fstat(source)
-    owner = (found.st_uid, found.st_gid)
-    if tree.owner is None or owner == tree.owner:
-        return owner
-    # In a user namespace that knows no ids but our own, all others look alike; there the kernel gives no right to them either.
-    seen = tuple(id if id == own else OVERFLOW for id, own in zip(tree.owner, (entry.uid, entry.gid), strict=True))
-    if not entry.change_ids and owner == seen:
-        return owner
-    raise SandboxError(
-        f"{tree.source} belongs to {owner[0]}:{owner[1]} now, no longer to {tree.owner[0]}:{tree.owner[1]}.",
-        step="bind",
-        errno=errno.EPERM,
-        hint="It has been exchanged or given away meanwhile: start again.",
-    )
-
-
-def _users(entry: Entry, owners: dict[Tree, Owner]) -> dict[Tree, int]:
-    """A user namespace for each writable bind whose owner is not the worker itself, made by the fork server, one an owner."""
-    shifted = {tree: owner for tree, owner in owners.items() if tree.writable and owner != (entry.uid, entry.gid)}
-    if not shifted or not entry.change_ids:
-        return {}
-    others = tuple(dict.fromkeys(shifted.values()))
-    entry.status.send(msgspec.msgpack.encode(Owners(others)))
-    packet, users = protocol.receive_packet(entry.status, 16)
-    if packet != GO or len(users) != len(others):
-        os._exit(CANNOT_START)
-    of_owner = dict(zip(others, users, strict=True))
-    return {tree: of_owner[owner] for tree, owner in shifted.items()}
-
-
-def _copy(mounts: PrivateMounts, source: int, tree: Tree, users: int) -> int:
-    attributes = NOSUID | (0 if tree.writable else RDONLY) | (0 if tree.device else NODEV)
-    try:
-        return mounts.tree(source, attributes=attributes, users=users)
-    except SandboxError as error:
-        if users >= 0 and error.errno == errno.EINVAL:
-            error.hint = "Its file system has no id-mapped mounts: use another directory, or run as its owner."
-        error.message = f"{tree.source}: {error.message}"
-        raise
-    finally:
-        os.close(source)
-
-
-def _skeleton(trees: list[tuple[int, Tree]], entry: Entry) -> None:
-    """Everything of the root that is made in memory, before anything of the host is attached to it.
-
-    Links come last: they lead out of it as long as it is not the root, and so nothing may be made by way of one.
-    """
-    plan = entry.plan
-    os.umask(0o022)
-    for path in (*plan.directories, *plan.private):
-        os.makedirs(_inside(path), exist_ok=True)
-    for path in plan.private:
-        os.chmod(_inside(path), 0o700 if path == HOME else 0o1777)
-        if entry.change_ids:
-            os.chown(_inside(path), entry.uid, entry.gid)
-    for path, text in plan.files.items():
-        with open(_inside(path), "x") as file:
-            file.write(text)
-    for descriptor, tree in trees:
-        place = _inside(tree.place)
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            os.makedirs(place, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
-    for path, target in plan.links.items():
-        os.makedirs(os.path.dirname(_inside(path)) or ".", exist_ok=True)
-        os.symlink(target, _inside(path))
-
-
-def _inside(path: str) -> str:
-    """A path of the plan, relative to the root that is being built."""
-    return path.lstrip("/")
-
-
-def _attach(mounts: PrivateMounts, descriptor: int, tree: Tree) -> None:
-    """Attach a tree; never through a symbolic link, for what was attached before may hold what a worker has made."""
-    try:
-        place = linux.open_path(_inside(tree.place), RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
-    except OSError as error:
-        why = "a symbolic link is in the way" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
-        raise SandboxError(f"no place for {tree.place} inside: {why}.", step="bind", errno=error.errno or 0) from error
-    mounts.attach(descriptor, place)
-    os.close(place)
-    os.close(descriptor)
-
-
-def _make_private(mounts: PrivateMounts, path: str) -> None:
-    """Leave a directory of the root writable when the root itself is sealed, by a mount of its own."""
-    place = linux.open_path(_inside(path), RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-    tree = mounts.tree(place, attributes=NOSUID | NODEV)
-    mounts.attach(tree, place)
-    os.close(tree)
-    os.close(place)
 
 
 def _listener(port: int) -> socket.socket:
@@ -304,10 +196,6 @@ def _lock_down(entry: Entry) -> None:
     # What this process remembers of the fork server is not for the program, which may have the same user (proc_pid_mem(5)). The
     # exec makes the program's own memory its own again.
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
-    _die_with_parent(entry.status)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     seccomp.load_filter(entry.filter)
 

@@ -24,7 +24,7 @@ PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _SYS_CLONE3, _SYS_CLOSE_RANGE, _SYS_OPENAT2 = 435, 436, 437
 _CLOSE_RANGE_CLOEXEC = 4
-RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x01, 0x02, 0x04, 0x10
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -109,6 +109,13 @@ def above_standard(descriptor: int) -> int:
 def close_on_exec_from(first: int) -> None:
     """Mark every descriptor from `first` on to be closed by exec."""
     syscall("descriptors", "close_range", _SYS_CLOSE_RANGE, first, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
+
+
+def close_all_but(kept: int) -> None:
+    """Close every descriptor from 3 on but one."""
+    if kept > 3:
+        syscall("descriptors", "close_range", _SYS_CLOSE_RANGE, 3, kept - 1, 0)
+    syscall("descriptors", "close_range", _SYS_CLOSE_RANGE, kept + 1, 0xFFFFFFFF, 0)
 
 
 def open_path(path: str, resolve: int, directory: int = -100) -> int:

@@ -15,7 +15,7 @@ from sandbox import linux
 from sandbox.errors import SandboxError
 
 # linux/mount.h
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_REC, MS_PRIVATE = 2, 4, 8, 32, 1 << 14, 1 << 18
 MNT_DETACH = 2
 OPEN_TREE_CLONE, AT_RECURSIVE, AT_EMPTY_PATH, MOVE_MOUNT_FROM_EMPTY, MOVE_MOUNT_TO_EMPTY = 1, 0x8000, 0x1000, 0x4, 0x40
 RDONLY, NOSUID, NODEV, IDMAP = 0x1, 0x2, 0x4, 0x100000
@@ -76,13 +76,24 @@ class PrivateMounts:
         linux.syscall("mount", "move_mount", _SYS_MOVE_MOUNT, tree, b"", target, b"", flags)
 
     def make_root(self) -> None:
-        """Make the mount that is the working directory the root, and let go of everything outside of it (pivot_root(2))."""
+        """Make the mount that is the working directory the root, and stay in it (pivot_root(2)).
+
+        The old root lies on top of it then, where no path without `..` leads, until `let_go`; a descriptor of it opened before
+        still does.
+        """
         number = _SYS_PIVOT_ROOT.get(platform.machine())
         if number is None:
             raise SandboxError(f"no call number known for {platform.machine()}.", step="pivot_root")
         linux.syscall("pivot_root", "pivot_root", number, b".", b".")
-        linux.checked("pivot_root", "umount2 of the old root", int(_libc.umount2(b".", ctypes.c_int(MNT_DETACH))))
         os.chdir("/")
+
+    def resize_root(self, size: int) -> None:
+        """Let the root, made by `tmpfs`, hold another number of bytes."""
+        self._mount(None, ".", None, MS_REMOUNT | MS_NOSUID | MS_NODEV, f"size={size}".encode())
+
+    def let_go(self) -> None:
+        """Part with the old root and everything in it, for good."""
+        linux.checked("pivot_root", "umount2 of the old root", int(_libc.umount2(b".", ctypes.c_int(MNT_DETACH))))
 
     def seal_root(self) -> None:
         """Make the root itself read-only; what is mounted below keeps its own mode."""

@@ -40,6 +40,8 @@ PRIVATE = ("/tmp", "/dev/shm", HOME, WORKSPACE)
 """Writable, in memory, gone with the sandbox."""
 VAR_TMP = "/var/tmp"
 """A link to /tmp, unless something of the host is to be seen below it."""
+COMMON = SandboxSpec(argv=("-",))
+"""What all sandboxes have in common is made for this one."""
 OWN = ("/proc", "/dev", "/dev/pts")
 """The sandbox's own, which nothing of the host may hide."""
 
@@ -94,6 +96,28 @@ class Plan(NamedTuple):
             lines[tree.place] = "device" if tree.device else f"{of_host}, {'WRITABLE' if tree.writable else 'read-only'}"
         width = max(map(len, lines))
         return "\n".join(f"{path:{width}}  {lines[path]}" for path in sorted(lines))
+
+
+BARE = Plan(directories=OWN, links={}, files={}, private=(), trees=())
+"""The part of a plan that every plan has."""
+
+
+def common(host: Host) -> Plan:
+    """The part of a plan that nearly every plan has."""
+    return make(COMMON, host, COMMON.uid, COMMON.uid)
+
+
+def has(plan: Plan, part: Plan) -> bool:
+    """Whether the root of a plan can be made out of the root of `part`, by adding to it."""
+    added = [tree.place for tree in plan.trees if tree not in part.trees]
+    there = [tree.place for tree in part.trees]
+    return (
+        part.links.items() <= plan.links.items()
+        and part.files.keys() <= plan.files.keys()
+        and set(part.directories) <= set(plan.directories)
+        and set(part.trees) <= set(plan.trees)
+        and not any(place == inner or _below(inner, place) for place in added for inner in there)
+    )
 
 
 def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:

@@ -112,6 +112,7 @@ def pivot_root(scratch: str) -> str:
     private.tmpfs(scratch, SIZE, INODES)
     os.chdir(scratch)
     private.make_root()
+    private.let_go()
     if os.listdir("/"):
         raise OSError(errno.EPERM, "the old root can still be seen", "pivot_root")
     return "into an empty root"

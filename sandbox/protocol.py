@@ -15,6 +15,8 @@ from sandbox.spec import SandboxSpec
 VERSION = 1
 """Of what is said here: a client may find a server that an older installation started."""
 MAX_PACKET_BYTES = 128 * 1024
+MAX_ORDER_BYTES = 3 * MAX_PACKET_BYTES
+"""For what a specification becomes on its way into a child: each bind is in it once as such and once in the plan."""
 MAX_DESCRIPTORS = 64
 
 
@@ -130,7 +132,7 @@ class Misunderstood(msgspec.ValidationError):
 
 def receive_request(sock: socket.socket) -> tuple[Spawn | Stop, list[int]] | None:
     """The next request with its descriptors; None when the client is gone. Raises Misunderstood."""
-    packet, descriptors = _receive(sock)
+    packet, descriptors = receive_packet(sock, MAX_PACKET_BYTES)
     if not packet:
         return None
     try:
@@ -152,24 +154,23 @@ def _id_in(packet: bytes) -> int:
 
 def receive_answer(sock: socket.socket) -> tuple[Answer, list[int]] | None:
     """The next answer with its descriptors; None when the server is gone. Raises BlockingIOError when there is none yet."""
-    packet, descriptors = _receive(sock)
+    packet, descriptors = receive_packet(sock, MAX_PACKET_BYTES)
     return (_answer_decoder.decode(packet), descriptors) if packet else None
 
 
 def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
-    """One packet of at most `size` bytes, and the descriptors beside it, which are closed on exec; empty at the end."""
+    """One packet of at most `size` bytes, and the descriptors beside it, which are closed on exec.
+
+    Empty at the end, be it that the other side has left something unread.
+    """
     # Not socket.recv_fds: it loses its flags in Python 3.11.
     numbers = array.array("i")
     space = socket.CMSG_LEN(MAX_DESCRIPTORS * numbers.itemsize)
-    packet, beside, _, _ = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    try:
+        packet, beside, _, _ = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return b"", []
     for level, kind, data in beside:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
     return packet, list(numbers)
-
-
-def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
-    try:
-        return receive_packet(sock, MAX_PACKET_BYTES)
-    except ConnectionResetError:
-        return b"", []

@@ -29,8 +29,10 @@ import msgspec
 from sandbox import idmap, linux, plan, protocol, seccomp
 from sandbox.cgroup import RESOURCES, Cgroups, Group
 from sandbox.child import SETUP_TIMEOUT_S, Child
-from sandbox.enter import GO, READY, Entry, Failure, Owner, Owners, enter
+from sandbox.enter import PARKED, READY, Beginning, Entry, Failure, enter, order
 from sandbox.errors import SandboxError
+from sandbox.parking import Parking
+from sandbox.root import GO, Owner, Owners
 from sandbox.spec import SandboxSpec, check, ids
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
@@ -50,6 +52,8 @@ class Settings(NamedTuple):
     cgroup_name: str
     orphan_grace_s: float
     """Infinite: the server waits for a client until it is killed."""
+    parked: int = 0
+    """How many sandboxes wait to be ordered."""
 
 
 class Server:
@@ -60,6 +64,7 @@ class Server:
         self._door = door
         self._grace_s = settings.orphan_grace_s
         self._host = plan.Host.look()
+        self._common = plan.common(self._host)
         self._filter = seccomp.compile_filter()
         self._root = os.geteuid() == 0
         if not self._root:
@@ -72,12 +77,15 @@ class Server:
         self._not_held = {name: how for name, how in self._cgroups.layers().items() if how != self._cgroups.backend}
         """The resources that no cgroup limits here, each with the reason."""
         self._children: dict[int, Child] = {}
+        self._parking = Parking(self._host, settings.parked)
         self._unremoved: list[Group] = []
+        self._last_group = 0
         self._last_id = 0
         self._untold: list[tuple[bytes, protocol.Exited]] = []
         """How labelled sandboxes ended while there was no client."""
         self._stop_at: float | None = None
         self._selector = selectors.DefaultSelector()
+        self._selector.register(self._parking.changes, selectors.EVENT_READ, self._on_outdated)
         if door is not None:
             self._selector.register(door, selectors.EVENT_READ, self._on_knock)
 
@@ -89,6 +97,7 @@ class Server:
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._enforce_deadlines()
+            self._park()
         self._cgroups.close()
 
     def _done(self) -> bool:
@@ -97,9 +106,8 @@ class Server:
         return self._door is None or not self._untold
 
     def _patience(self) -> float | None:
-        deadlines = [child.deadline for child in self._children.values() if not child.running]
-        if self._stop_at is not None:
-            deadlines.append(self._stop_at)
+        deadlines = [child.deadline for child in self._children.values() if child.building]
+        deadlines += [moment for moment in (self._stop_at, self._parking.due) if moment is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _enforce_deadlines(self) -> None:
@@ -108,7 +116,7 @@ class Server:
         if stopping:
             self._shut_door()
         for child in self._children.values():
-            if stopping or (not child.running and now >= child.deadline):
+            if stopping or (child.building and now >= child.deadline):
                 child.failure = child.failure or Failure(f"not built within {SETUP_TIMEOUT_S:.0f} s.", "build", 0)
                 child.kill()
         if stopping:
@@ -142,7 +150,7 @@ class Server:
             self._send(exited)
         for child in running:
             descriptors = [child.pidfd, *child.kept, *child.listeners]
-            pid = linux.pid_in_proc(child.pidfd)
+            pid = child.number
             self._send(protocol.Found(child.id, pid, child.label, len(child.kept)), descriptors)
 
     def _lose_client(self) -> None:
@@ -154,11 +162,12 @@ class Server:
         self._control = None
         if self._door is not None:
             for child in self._children.values():
-                if not (child.label and child.running):
+                if child.ordered and not (child.label and child.running):
                     child.abandoned = True
                     child.kill()
 
     def _shut_door(self) -> None:
+        self._parking.close()
         if self._door is not None:
             self._selector.unregister(self._door)
             self._door.close()
@@ -184,6 +193,7 @@ class Server:
             self._client_gone()
             return
         request, descriptors = received
+        self._parking.touch()
         if isinstance(request, protocol.Stop):
             self._stop_at = time.monotonic()
             self._shut_door()
@@ -210,59 +220,75 @@ class Server:
         self._last_id = max(self._last_id, request.id)
         if len(descriptors) != len(request.numbers) + request.kept:
             raise SandboxError("its descriptors got lost: too many files are open here.", step="spawn", errno=errno.EMFILE)
-        group = self._group(request.id, spec)
-        try:
-            child = self._clone(request, group, descriptors)
-        except BaseException:
-            if group:
-                group.remove()
-            raise
-        self._children[child.pid] = child
-        self._watch(child)
-        if group and not self._born_in_group:
-            self._attach(child, group)
-
-    def _clone(self, request: protocol.Spawn, group: Group | None, descriptors: list[int]) -> Child:
-        spec = request.spec
         uid, gid = ids(spec)
+        planned = plan.make(spec, self._host, uid, gid)
+        limits = self._limits(spec)
+        self._on_outdated()
+        child = self._parking.take(planned)
+        if child is None:
+            child = self._clone(self._common if plan.has(planned, self._common) else plan.BARE)
+            if child.group and not self._born_in_group:
+                self._attach(child, child.group)
         kept: list[int] = []
-        ours, theirs = protocol.pair()
+        entry = Entry(
+            spec=spec,
+            plan=planned,
+            uid=uid,
+            gid=gid,
+            change_ids=self._root,
+            filter=self._filter,
+            numbers=request.numbers,
+            # Only where the user is the sandbox's own: a person's other processes would count too.
+            rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
+        )
         try:
+            if child.group:
+                self._cgroups.limit(child.group, **limits)
             kept.extend(map(os.dup, descriptors[len(request.numbers) :]))
-            entry = Entry(
-                spec=spec,
-                plan=plan.make(spec, self._host, uid, gid),
-                uid=uid,
-                gid=gid,
-                change_ids=self._root,
-                filter=self._filter,
-                status=theirs,
-                descriptors=dict(zip(request.numbers, descriptors, strict=False)),
-                # Only where the user is the sandbox's own: a person's other processes would count too.
-                rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
-            )
-            pid, pidfd = linux.clone(NAMESPACES, group.directory_fd() if group and self._born_in_group else -1)
-            if pid == 0:
-                enter(entry)
+            order(child.status, entry, descriptors[: len(request.numbers)])
         except BaseException:
-            ours.close()
+            child.kill()
             for descriptor in kept:
                 os.close(descriptor)
             raise
+        child.order(request, (uid, gid), kept)
+        if child.oom >= 0:
+            self._selector.register(child.oom, selectors.EVENT_READ, lambda: self._on_oom(child))
+
+    def _clone(self, made: plan.Plan, *, parked: bool = False) -> Child:
+        """A child that makes this part of its root. If it is to be parked, it sees to its cgroup itself, which takes a while."""
+        group = None
+        if self._cgroups.backend != "none":
+            self._last_group += 1
+            group = self._cgroups.create(f"sandbox-{self._last_group}")
+        ours, theirs = protocol.pair()
+        try:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, protocol.MAX_ORDER_BYTES)
+            attach = group.attach if group and parked and not self._born_in_group else None
+            pid, pidfd = linux.clone(NAMESPACES, group.directory_fd() if group and self._born_in_group else -1)
+            if pid == 0:
+                enter(Beginning(made, theirs, attach))
+        except BaseException:
+            ours.close()
+            if group:
+                group.remove()
+            raise
         finally:
             theirs.close()
-        return Child(request, pid, pidfd, (uid, gid), group, ours, kept)
+        child = Child(pid, pidfd, group, ours, made)
+        self._children[pid] = child
+        self._watch(child)
+        return child
 
-    def _group(self, id: int, spec: SandboxSpec) -> Group | None:
+    def _limits(self, spec: SandboxSpec) -> dict[str, int]:
+        """What the group of a sandbox is to hold. Raises SandboxError for what cannot be held here and is not optional."""
         asked: dict[str, int] = {name: getattr(spec, field) for name, field in LIMITS.items()}
         lacking = {name: why for name, why in self._not_held.items() if asked[name]}
         if lacking and "cgroup" not in spec.optional_layers:
             limits = ", ".join(f"{LIMITS[name]} = {asked[name]}" for name in lacking)
             whys = " ".join(dict.fromkeys(lacking.values()))
             raise SandboxError(f"nothing here can hold {limits}: {whys}", step="cgroup", errno=errno.ENOTSUP, hint=WITHOUT_HINT)
-        if self._cgroups.backend == "none":
-            return None
-        return self._cgroups.create(f"sandbox-{id}", **{LIMITS[name]: 0 if name in lacking else asked[name] for name in asked})
+        return {LIMITS[name]: 0 if name in lacking else asked[name] for name in asked}
 
     def _attach(self, child: Child, group: Group) -> None:
         try:
@@ -274,8 +300,23 @@ class Server:
     def _watch(self, child: Child) -> None:
         self._selector.register(child.status, selectors.EVENT_READ, lambda: self._on_status(child))
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_exit(child))
-        if child.oom >= 0:
-            self._selector.register(child.oom, selectors.EVENT_READ, lambda: self._on_oom(child))
+
+    # Parking
+
+    def _park(self) -> None:
+        """Make one more, if it is time."""
+        due = self._parking.due
+        if due is None or time.monotonic() < due:
+            return
+        try:
+            self._parking.put(self._clone(self._common, parked=True))
+        except SandboxError as error:
+            print(f"sandbox: none is made beforehand: {error}", file=sys.stderr)  # noqa: T201
+            self._parking.rest()
+
+    def _on_outdated(self) -> None:
+        for child in self._parking.outdated():
+            child.kill()
 
     # What children say
 
@@ -283,10 +324,11 @@ class Server:
         if child.status.fileno() < 0:
             return
         packet, descriptors = protocol.receive_packet(child.status, 65_536)
-        if packet == READY:
+        if packet == PARKED:
+            child.waiting = not child.ordered
+            child.number  # noqa: B018
+        elif packet == READY:
             child.ready, child.listeners = True, descriptors
-            with contextlib.suppress(OSError):
-                child.status.send(GO)
         elif packet:
             said = _decoder.decode(packet)
             if isinstance(said, Owners):
@@ -317,7 +359,7 @@ class Server:
         child.status.close()
         if child.failure is None and child.ready and not child.abandoned:
             child.running = True
-            self._send(protocol.Spawned(child.id, linux.pid_in_proc(child.pidfd)), [child.pidfd, *child.listeners])
+            self._send(protocol.Spawned(child.id, child.number), [child.pidfd, *child.listeners])
         if not (child.running and child.label):
             child.forget_descriptors()
 
@@ -332,13 +374,19 @@ class Server:
             self._on_status(child)
         ended = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
         assert ended is not None
+        if child.ordered:
+            self._parking.touch()
         self._selector.unregister(child.pidfd)
         if child.oom >= 0:
             self._selector.unregister(child.oom)
         os.close(child.pidfd)
         child.forget_descriptors()
         del self._children[child.pid]
-        if child.abandoned:
+        if not child.ordered:
+            if child.failure and self._stop_at is None:
+                print(f"sandbox: none is made beforehand: {child.failure.step}: {child.failure.message}", file=sys.stderr)  # noqa: T201
+            self._parking.lose(child)
+        elif child.abandoned:
             pass
         elif child.running and self._control is None and child.label:
             self._untold.append((child.label, _exited(child, ended)))
@@ -386,9 +434,9 @@ def _exited(child: Child, ended: os.waitid_result) -> protocol.Exited:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the sockets whose descriptors are the first arguments: `control door cgroup_name orphan_grace_s`."""
+    """Serve the sockets whose descriptors are the first arguments: `control door cgroup_name orphan_grace_s parked`."""
     linux.fill_standard_descriptors()
-    settings = Settings(int(arguments[0]), int(arguments[1]), arguments[2], float(arguments[3]))
+    settings = Settings(int(arguments[0]), int(arguments[1]), arguments[2], float(arguments[3]), int(arguments[4]))
     control, door = _inherited(settings.control), _inherited(settings.door)
     try:
         serve(control, door, settings)

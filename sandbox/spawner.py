@@ -98,8 +98,12 @@ class Spawner:
         self._gone = asyncio.Event()
 
     @classmethod
-    def start(cls, *, cgroup_name: str, lock_fd: int = -1, orphan_grace_s: float = 0.0, door: Path | None = None) -> Spawner:
+    def start(
+        cls, *, cgroup_name: str, lock_fd: int = -1, orphan_grace_s: float = 0.0, door: Path | None = None, parked: int = 0
+    ) -> Spawner:
         """Start the fork server; blocks until it is ready, some 100 ms.
+
+        It keeps `parked` sandboxes ready, so far as they can be made before it is known what for: each takes about 2 MB.
 
         Its sandboxes' cgroups lie in a directory `cgroup_name` of this process's own cgroup. If this process dies, they may go on
         for `orphan_grace_s` seconds; `lock_fd` (a locked file's descriptor) is held until the last of them is gone. At `door` a
@@ -113,7 +117,7 @@ class Spawner:
         passed = [number for number in (theirs.fileno(), lock, entry) if number >= 0]
         try:
             process = subprocess.Popen(
-                [*_server_argv(), str(theirs.fileno()), str(entry), cgroup_name, str(orphan_grace_s)],
+                [*_server_argv(), str(theirs.fileno()), str(entry), cgroup_name, str(orphan_grace_s), str(parked)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={"LANG": "C.UTF-8"},
@@ -350,7 +354,7 @@ class Spawner:
         self._running.clear()
 
 
-def become(door: Path, cgroup_name: str, *, lock_fd: int, orphan_grace_s: float) -> NoReturn:
+def become(door: Path, cgroup_name: str, *, lock_fd: int, orphan_grace_s: float, parked: int = 0) -> NoReturn:
     """Turn this process into a fork server whose clients come in at `door`, for which see `Spawner.start` and `Spawner.find`.
 
     Raises SandboxError or OSError.
@@ -358,7 +362,7 @@ def become(door: Path, cgroup_name: str, *, lock_fd: int, orphan_grace_s: float)
     entry = linux.above_standard(_door(door))
     for descriptor in (entry, linux.above_standard(lock_fd)):
         os.set_inheritable(descriptor, True)
-    argv = [*_server_argv(), "-1", str(entry), cgroup_name, str(orphan_grace_s)]
+    argv = [*_server_argv(), "-1", str(entry), cgroup_name, str(orphan_grace_s), str(parked)]
     environment = {"LANG": "C.UTF-8", **{name: os.environ[name] for name in ("NOTIFY_SOCKET",) if name in os.environ}}
     os.execve(sys.executable, argv, environment)
 

@@ -33,9 +33,9 @@ def seen(by: Maker) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture
-async def spawner() -> AsyncIterator[Spawner]:
+@pytest.fixture(params=[0, 2], ids=["on demand", "parked"])
+async def spawner(request: pytest.FixtureRequest) -> AsyncIterator[Spawner]:
     """A fork server of the user that the tests run as."""
-    started = Spawner.start(cgroup_name=f"test-spawner-{os.getpid()}")
+    started = Spawner.start(cgroup_name=f"test-spawner-{os.getpid()}", parked=request.param)
     yield started
     await started.aclose()

@@ -1,0 +1,95 @@
+"""The parked children of the fork server: which of them are still true to the host, and when there should be more."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Iterator
+
+from sandbox.child import Child
+from sandbox.plan import Host, Plan, has
+
+IDLE_S = 0.005
+"""New ones are made when nothing has happened for so long: whoever wants a sandbox does not wait for the next one's."""
+
+
+class Parking:
+    """Children that wait to be ordered, the oldest first.
+
+    Each has its own copy of the host's mounts, which would grow old and keep what the host has unmounted busy: whenever the host
+    mounts something, all are to go (proc_pid_mountinfo(5), poll). So they are when a file that they show has been replaced.
+    """
+
+    def __init__(self, host: Host, wanted: int) -> None:
+        self._wanted = wanted
+        self._shown = (*host.system, *host.devices)
+        self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self.changes = select.epoll()
+        """Readable when the host has mounted or unmounted something."""
+        self.changes.register(self._mounts, select.EPOLLPRI)
+        self._seen = self._look()
+        self._waiting: list[Child] = []
+        self._due: float | None = 0.0 if wanted else None
+
+    def take(self, plan: Plan) -> Child | None:
+        """One out of which a sandbox of this plan can be made."""
+        for child in self._waiting:
+            if child.alive() and has(plan, child.made):
+                self._waiting.remove(child)
+                return child
+        return None
+
+    def put(self, child: Child) -> None:
+        self._waiting.append(child)
+
+    def lose(self, child: Child) -> None:
+        """It has ended by itself: so could the next, for ever, and there are no more until something happens."""
+        if child in self._waiting:
+            self._waiting.remove(child)
+            self.rest()
+
+    def rest(self) -> None:
+        """Make no more until something happens."""
+        self._due = None
+
+    def outdated(self) -> list[Child]:
+        """Those that are not to be used any more; they have been taken out."""
+        changed = bool(self.changes.poll(0))
+        seen = self._look()
+        if not changed and seen == self._seen:
+            return []
+        self._seen = seen
+        return self.clear()
+
+    def clear(self) -> list[Child]:
+        """All of them."""
+        cleared, self._waiting = self._waiting, []
+        self.touch()
+        return cleared
+
+    def touch(self) -> None:
+        """Something happens: more are made when it is over."""
+        self._due = time.monotonic() + IDLE_S if self._wanted else None
+
+    @property
+    def due(self) -> float | None:
+        """When another is to be made."""
+        return self._due if len(self._waiting) < self._wanted else None
+
+    def close(self) -> None:
+        """Make no more."""
+        self._wanted = 0
+
+    def _look(self) -> list[tuple[int, int]]:
+        return list(_identities(self._shown))
+
+
+def _identities(paths: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError:
+            yield 0, 0
+        else:
+            yield found.st_dev, found.st_ino

@@ -1,0 +1,273 @@
+"""The root of a sandbox: what all have in common, made beforehand, then what one of them has besides.
+
+The common part is made in memory, with the host's system attached, and is the root already when a worker's directories become
+known. The host's own root lies where no path inside leads, until these have been attached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import NamedTuple
+
+import msgspec
+
+from sandbox import linux, protocol
+from sandbox.errors import SandboxError
+from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV
+from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
+from sandbox.plan import COMMON, Plan, Tree
+from sandbox.spec import HOME
+
+BUILD_AT = "/tmp"
+"""Where the new root is put together; hidden in this mount namespace alone, until it is the root."""
+INODES = 200_000
+OVERFLOW = 65534
+"""How a user namespace shows ids that it has no map for, unless the host says otherwise (proc_sys_kernel(5))."""
+IN_MEMORY = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
+GO = b"go"
+Owner = tuple[int, int]
+"""uid and gid."""
+Opened = list[tuple[int, Tree]]
+"""Trees, each with a descriptor."""
+
+
+class Owners(msgspec.Struct, frozen=True, array_like=True, tag="owners"):
+    """A child asks the fork server for user namespaces that shift what these have on disk to the worker, one each."""
+
+    owners: tuple[Owner, ...]
+
+
+class Worker(NamedTuple):
+    """Whose root it is to be."""
+
+    uid: int
+    gid: int
+    change_ids: bool
+    """Whether root makes it, who can give things away."""
+
+    @property
+    def owner(self) -> Owner:
+        return (self.uid, self.gid)
+
+
+class Root:
+    """The root of this process, which is in a mount namespace of its own."""
+
+    def __init__(self, common: Plan) -> None:
+        """Make this part of it, and become it. Raises SandboxError and OSError."""
+        self._made = common
+        self._mounts = PrivateMounts()
+        self._host = linux.open_path("/", 0)
+        # Opened before BUILD_AT hides what is below it.
+        trees = [(self._copy(self._open(tree), tree), tree) for tree in common.trees]
+        self._mounts.tmpfs(BUILD_AT, COMMON.tmp_bytes, INODES)
+        os.chdir(BUILD_AT)
+        _skeleton(common, trees)
+        self._mounts.proc("proc")
+        self._mounts.devpts("dev/pts")
+        self._attach(trees)
+        self._private = {path: self._private_copy(path) for path in common.private}
+        self._mounts.make_root()
+
+    def complete(self, plan: Plan, tmp_bytes: int, worker: Worker, status: socket.socket) -> None:
+        """Add what this plan has besides, for a worker, and part with the host. `status` leads to the fork server."""
+        trees = self._trees(plan, worker, status)
+        if tmp_bytes != COMMON.tmp_bytes:
+            self._mounts.resize_root(tmp_bytes)
+        self._write_files(plan)
+        self._make_places(plan, trees)
+        self._make_private(plan, worker)
+        self._attach(trees)
+        self._mounts.let_go()
+        os.close(self._host)
+        self._mounts.seal_root()
+
+    def _trees(self, plan: Plan, worker: Worker, status: socket.socket) -> Opened:
+        made = set(self._made.trees)
+        sources = [(self._open(tree), tree) for tree in plan.trees if tree not in made]
+        owners = {tree: _owner(source, tree, worker) for source, tree in sources if tree.writable or tree.owner is not None}
+        users = _users(owners, worker, status)
+        trees = [(self._copy(source, tree, users.get(tree, -1)), tree) for source, tree in sources]
+        for descriptor in set(users.values()):
+            os.close(descriptor)
+        return trees
+
+    def _open(self, tree: Tree) -> int:
+        try:
+            return linux.open_path(tree.source, RESOLVE_IN_ROOT | (RESOLVE_NO_SYMLINKS if tree.writable else 0), self._host)
+        except OSError as error:
+            why = "is reached through a symbolic link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
+            raise SandboxError(f"{tree.source}: {why}.", step="bind", errno=error.errno or 0) from error
+
+    def _copy(self, source: int, tree: Tree, users: int = -1) -> int:
+        attributes = NOSUID | (0 if tree.writable else RDONLY) | (0 if tree.device else NODEV)
+        try:
+            return self._mounts.tree(source, attributes=attributes, users=users)
+        except SandboxError as error:
+            if users >= 0 and error.errno == errno.EINVAL:
+                error.hint = "Its file system has no id-mapped mounts: use another directory, or run as its owner."
+            error.message = f"{tree.source}: {error.message}"
+            raise
+        finally:
+            os.close(source)
+
+    def _attach(self, trees: Opened) -> None:
+        """Attach trees; never through a symbolic link, for what was attached before may hold what a worker has made."""
+        for descriptor, tree in trees:
+            try:
+                place = linux.open_path(_inside(tree.place), RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+            except OSError as error:
+                why = "a symbolic link is in the way" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
+                raise SandboxError(f"no place for {tree.place} inside: {why}.", step="bind", errno=error.errno or 0) from error
+            self._mounts.attach(descriptor, place)
+            os.close(place)
+            os.close(descriptor)
+
+    def _private_copy(self, path: str) -> int:
+        """A directory of the root as a mount of its own, which stays writable when the root is sealed."""
+        place = linux.open_path(_inside(path), IN_MEMORY)
+        try:
+            return self._mounts.tree(place, attributes=NOSUID | NODEV)
+        finally:
+            os.close(place)
+
+    def _make_private(self, plan: Plan, worker: Worker) -> None:
+        for path in plan.private:
+            place = linux.open_path(_inside(path), IN_MEMORY)
+            if worker.change_ids:
+                os.chown(path, *worker.owner)
+            made = self._private.pop(path, -1)
+            if made < 0:
+                os.chmod(path, _mode(path))
+                made = self._private_copy(path)
+            self._mounts.attach(made, place)
+            os.close(place)
+            os.close(made)
+        for unused in self._private.values():
+            os.close(unused)
+
+    def _write_files(self, plan: Plan) -> None:
+        for path, text in plan.files.items():
+            if self._made.files.get(path) != text:
+                _make(os.path.dirname(path))
+                with open(path, "w") as file:
+                    file.write(text)
+
+    def _make_places(self, plan: Plan, trees: Opened) -> None:
+        """Everything that is still missing for what will be attached."""
+        made = {*self._made.directories, *self._made.private}
+        for path in (*plan.directories, *plan.private):
+            if path not in made:
+                _make(path)
+        for descriptor, tree in trees:
+            _make(tree.place, directory=_is_directory(descriptor))
+        for path, target in plan.links.items():
+            if path not in self._made.links:
+                _make(os.path.dirname(path))
+                os.symlink(target, path)
+
+
+def _mode(private: str) -> int:
+    return 0o700 if private == HOME else 0o1777
+
+
+def _is_directory(descriptor: int) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+def _owner(source: int, tree: Tree, worker: Worker) -> Owner:
+    """Who owns what was opened, which nobody can exchange any more; raises SandboxError if it is not who it should be."""
+    found = os.fstat(source)
+    owner = (found.st_uid, found.st_gid)
+    if tree.owner is None or owner == tree.owner:
+        return owner
+    # In a user namespace that knows no ids but our own, all others look alike; there the kernel gives no right to them either.
+    seen = tuple(id if id == own else OVERFLOW for id, own in zip(tree.owner, worker.owner, strict=True))
+    if not worker.change_ids and owner == seen:
+        return owner
+    raise SandboxError(
+        f"{tree.source} belongs to {owner[0]}:{owner[1]} now, no longer to {tree.owner[0]}:{tree.owner[1]}.",
+        step="bind",
+        errno=errno.EPERM,
+        hint="It has been exchanged or given away meanwhile: start again.",
+    )
+
+
+def _users(owners: dict[Tree, Owner], worker: Worker, status: socket.socket) -> dict[Tree, int]:
+    """A user namespace for each writable bind whose owner is not the worker itself, made by the fork server, one an owner."""
+    shifted = {tree: owner for tree, owner in owners.items() if tree.writable and owner != worker.owner}
+    if not shifted or not worker.change_ids:
+        return {}
+    others = tuple(dict.fromkeys(shifted.values()))
+    status.send(msgspec.msgpack.encode(Owners(others)))
+    packet, users = protocol.receive_packet(status, 16)
+    if packet != GO or len(users) != len(others):
+        raise SandboxError("the fork server has ended.", step="idmap")
+    of_owner = dict(zip(others, users, strict=True))
+    return {tree: of_owner[owner] for tree, owner in shifted.items()}
+
+
+def _skeleton(plan: Plan, trees: Opened) -> None:
+    """Everything of a plan that is made in memory, in the working directory, before anything of the host is attached to it.
+
+    Links come last: they lead out of it as long as it is not the root, and so nothing may be made by way of one.
+    """
+    os.umask(0o022)
+    for path in (*plan.directories, *plan.private):
+        os.makedirs(_inside(path), exist_ok=True)
+    for path in plan.private:
+        os.chmod(_inside(path), _mode(path))
+    for path, text in plan.files.items():
+        with open(_inside(path), "x") as file:
+            file.write(text)
+    for descriptor, tree in trees:
+        place = _inside(tree.place)
+        if _is_directory(descriptor):
+            os.makedirs(place, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+    for path, target in plan.links.items():
+        os.makedirs(os.path.dirname(_inside(path)) or ".", exist_ok=True)
+        os.symlink(target, _inside(path))
+
+
+def _make(path: str, *, directory: bool = True) -> None:
+    """Make a directory or an empty file in the memory of the root, with those above it.
+
+    What is in the way of that, such as a link or something of the host, is left alone: that a place is missing will be found.
+    """
+    inner = _inside(path)
+    if not inner:
+        return
+    try:
+        os.close(linux.open_path(inner, IN_MEMORY))
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return
+    else:
+        return
+    above, name = os.path.split(path)
+    _make(above)
+    try:
+        parent = linux.open_path(_inside(above) or ".", IN_MEMORY)
+    except OSError:
+        return
+    try:
+        if directory:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        else:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444, dir_fd=parent))
+    finally:
+        os.close(parent)
+
+
+def _inside(path: str) -> str:
+    """A path of the plan, relative to the root, which is the working directory."""
+    return path.lstrip("/")
