@@ -57,6 +57,10 @@ class Group(ABC):
         """Move a process and all its threads in. Raises SandboxError when it is gone or may not be moved."""
 
     @abstractmethod
+    def join(self) -> None:
+        """Move the calling process in, which has one thread. Raises SandboxError."""
+
+    @abstractmethod
     def directory_fd(self) -> int:
         """An open descriptor of the directory for CLONE_INTO_CGROUP, owned by the group. Raises SandboxError on v1."""
 

@@ -65,10 +65,17 @@ class GroupV1(Group):
             except OSError as error:
                 raise failed(f"cannot move process {pid} into {directory}", error) from error
 
+    def join(self) -> None:
+        # A thread that moves itself, and only that, takes no lock which all forks of the host share: that lock waits for an RCU
+        # grace period, 4 ms and more (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+        for directory in [self._freezer, *self._others()]:
+            try:
+                write(directory / "tasks", 0)
+            except OSError as error:
+                raise failed(f"cannot enter {directory}", error) from error
+
     def directory_fd(self) -> int:
-        raise SandboxError(
-            "cgroup v1 cannot start a process in a group.", step="cgroup", errno=errno.ENOTSUP, hint="Use attach()."
-        )
+        raise SandboxError("cgroup v1 cannot start a process in a group.", step="cgroup", errno=errno.ENOTSUP, hint="Use join().")
 
     def kill(self) -> None:
         for _ in range(_KILL_ROUNDS):

@@ -55,6 +55,9 @@ class GroupV2(Group):
         except OSError as error:
             raise failed(f"cannot move process {pid} into {self._directory}", error) from error
 
+    def join(self) -> None:
+        self.attach(0)
+
     def directory_fd(self) -> int:
         if self._descriptor < 0:
             try:

@@ -15,12 +15,12 @@ import resource
 import select
 import signal
 import socket
-from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import msgspec
 
 from sandbox import init, linux, protocol, seccomp
+from sandbox.cgroup import Group
 from sandbox.errors import SandboxError
 from sandbox.plan import COMMON, Plan
 from sandbox.root import Root, Worker
@@ -69,8 +69,8 @@ class Beginning(NamedTuple):
     """The part of the root that it makes before it is ordered."""
     status: socket.socket
     """To the fork server: PARKED, then the order from it; READY with the listeners; a failure; its end when the program runs."""
-    attach: Callable[[int], None] | None
-    """Moves a process into the child's cgroup; None: the fork server does it, or there is none."""
+    group: Group | None
+    """The cgroup that it is to move into; None: it was born in it, or there is none."""
 
 
 def order(status: socket.socket, entry: Entry, descriptors: list[int]) -> None:
@@ -125,10 +125,11 @@ def _park(beginning: Beginning) -> Root:
     linux.close_all_but(beginning.status.fileno())
     os.setsid()
     _prefer_for_memory_kills()
-    if beginning.attach is not None:
-        beginning.attach(0)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
+    if beginning.group is not None:
+        beginning.group.join()
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     built = Root(beginning.plan)
     socket.sethostname(COMMON.hostname)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from sandbox.child import Child
 from sandbox.plan import Host, Plan, has
 
-IDLE_S = 0.005
+IDLE_S = 0.02
 """New ones are made when nothing has happened for so long: whoever wants a sandbox does not wait for the next one's."""
 
 
@@ -23,7 +23,7 @@ class Parking:
 
     def __init__(self, host: Host, wanted: int) -> None:
         self._wanted = wanted
-        self._shown = (*host.system, *host.devices)
+        self._files = tuple(path for path in host.system if not os.path.isdir(path))
         self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self.changes = select.epoll()
         """Readable when the host has mounted or unmounted something."""
@@ -82,7 +82,7 @@ class Parking:
         self._wanted = 0
 
     def _look(self) -> list[tuple[int, int]]:
-        return list(_identities(self._shown))
+        return list(_identities(self._files))
 
 
 def _identities(paths: tuple[str, ...]) -> Iterator[tuple[int, int]]:

@@ -227,8 +227,6 @@ class Server:
         child = self._parking.take(planned)
         if child is None:
             child = self._clone(self._common if plan.has(planned, self._common) else plan.BARE)
-            if child.group and not self._born_in_group:
-                self._attach(child, child.group)
         kept: list[int] = []
         entry = Entry(
             spec=spec,
@@ -255,8 +253,8 @@ class Server:
         if child.oom >= 0:
             self._selector.register(child.oom, selectors.EVENT_READ, lambda: self._on_oom(child))
 
-    def _clone(self, made: plan.Plan, *, parked: bool = False) -> Child:
-        """A child that makes this part of its root. If it is to be parked, it sees to its cgroup itself, which takes a while."""
+    def _clone(self, made: plan.Plan) -> Child:
+        """A child that makes this part of its root."""
         group = None
         if self._cgroups.backend != "none":
             self._last_group += 1
@@ -264,10 +262,9 @@ class Server:
         ours, theirs = protocol.pair()
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, protocol.MAX_ORDER_BYTES)
-            attach = group.attach if group and parked and not self._born_in_group else None
             pid, pidfd = linux.clone(NAMESPACES, group.directory_fd() if group and self._born_in_group else -1)
             if pid == 0:
-                enter(Beginning(made, theirs, attach))
+                enter(Beginning(made, theirs, None if self._born_in_group else group))
         except BaseException:
             ours.close()
             if group:
@@ -290,13 +287,6 @@ class Server:
             raise SandboxError(f"nothing here can hold {limits}: {whys}", step="cgroup", errno=errno.ENOTSUP, hint=WITHOUT_HINT)
         return {LIMITS[name]: 0 if name in lacking else asked[name] for name in asked}
 
-    def _attach(self, child: Child, group: Group) -> None:
-        try:
-            group.attach(child.pid)
-        except SandboxError as error:
-            child.failure = Failure(error.message, error.step, error.errno, error.hint)
-            child.kill()
-
     def _watch(self, child: Child) -> None:
         self._selector.register(child.status, selectors.EVENT_READ, lambda: self._on_status(child))
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_exit(child))
@@ -309,7 +299,7 @@ class Server:
         if due is None or time.monotonic() < due:
             return
         try:
-            self._parking.put(self._clone(self._common, parked=True))
+            self._parking.put(self._clone(self._common))
         except SandboxError as error:
             print(f"sandbox: none is made beforehand: {error}", file=sys.stderr)  # noqa: T201
             self._parking.rest()
@@ -323,6 +313,8 @@ class Server:
     def _on_status(self, child: Child) -> None:
         if child.status.fileno() < 0:
             return
+        if child.ordered:
+            self._parking.touch()
         packet, descriptors = protocol.receive_packet(child.status, 65_536)
         if packet == PARKED:
             child.waiting = not child.ordered
