@@ -157,10 +157,18 @@ def write(path: Path, value: str | int) -> None:
         os.close(descriptor)
 
 
+def _read(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 65_536)
+    finally:
+        os.close(descriptor)
+
+
 def read_int(path: Path) -> int:
     """The number in a control file; 0 if the file is not there or has no number."""
     try:
-        return int(path.read_text())
+        return int(_read(path))
     except (OSError, ValueError):
         return 0
 
@@ -169,7 +177,7 @@ def read_stat(path: Path) -> dict[str, int]:
     """A control file of lines "name number"; empty if it is not there."""
     values: dict[str, int] = {}
     with contextlib.suppress(OSError):
-        for line in path.read_text().splitlines():
+        for line in _read(path).decode().splitlines():
             name, _, number = line.partition(" ")
             if number.isdigit():
                 values[name] = int(number)

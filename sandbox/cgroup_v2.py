@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import select
-import subprocess
 import time
 from pathlib import Path
 
@@ -221,6 +220,8 @@ def _user_manager_delegates(directory: Path) -> bool:
     uid = os.geteuid()
     if directory.suffix not in (".service", ".scope") or f"user@{uid}.service" not in directory.parent.parts:
         return False
+    import subprocess  # seldom needed, and carried by every fork of this process
+
     argv = ["systemctl", "--user", "show", "--property=Delegate", "--value", "--", directory.name]
     environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": f"/run/user/{uid}"}
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import os
 import resource
 import select
@@ -103,8 +104,6 @@ def _enter(beginning: Beginning) -> NoReturn:
     if not packet:
         os._exit(CANNOT_START)
     entry = _decoder.decode(packet)
-    # In its cgroup by now, which becomes the root of what it can see of them.
-    linux.unshare(linux.CLONE_NEWCGROUP)
     built.complete(entry.plan, entry.spec.tmp_bytes, Worker(entry.uid, entry.gid, entry.change_ids), status)
     if entry.spec.hostname != COMMON.hostname:
         socket.sethostname(entry.spec.hostname)
@@ -122,11 +121,14 @@ def _enter(beginning: Beginning) -> NoReturn:
 
 def _park(beginning: Beginning) -> Root:
     """Everything that needs no order. What the fork server has open is not for a child that may wait for long."""
+    gc.disable()
     linux.close_all_but(beginning.status.fileno())
     os.setsid()
     _prefer_for_memory_kills()
     if beginning.group is not None:
         beginning.group.join()
+    # The cgroup that it is in now becomes the root of what it can see of them.
+    linux.unshare(linux.CLONE_NEWCGROUP)
     for number in signal.valid_signals():
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)

@@ -62,8 +62,12 @@ def clone(flags: int, cgroup: int = -1) -> tuple[int, int]:
 
 def pid_in_proc(pidfd: int) -> int:
     """The number by which the mounted /proc knows a process: in a PID namespace of ours it is not what a fork gave us."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+    descriptor = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        told = os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+    return next(int(line.split()[1]) for line in told.splitlines() if line.startswith(b"Pid:"))
 
 
 def unshare(flags: int) -> None:

@@ -18,6 +18,7 @@ from sandbox.errors import SandboxError
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_REC, MS_PRIVATE = 2, 4, 8, 32, 1 << 14, 1 << 18
 MNT_DETACH = 2
 OPEN_TREE_CLONE, AT_RECURSIVE, AT_EMPTY_PATH, MOVE_MOUNT_FROM_EMPTY, MOVE_MOUNT_TO_EMPTY = 1, 0x8000, 0x1000, 0x4, 0x40
+AT_FDCWD = -100
 RDONLY, NOSUID, NODEV, IDMAP = 0x1, 0x2, 0x4, 0x100000
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
@@ -57,6 +58,20 @@ class PrivateMounts:
     def devpts(self, target: str) -> None:
         self._mount(b"devpts", target, b"devpts", MS_NOSUID | MS_NOEXEC, b"newinstance,ptmxmode=0666,mode=0620")
 
+    def tree_at(self, path: str) -> int:
+        """A detached copy of what lies at a path, with all mounts below, as a new descriptor. To be protected."""
+        flags = OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
+        return linux.syscall("mount", f"open_tree of {path}", _SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags)
+
+    def protect_tree(self, tree: int, attributes: int) -> None:
+        """Set attributes (MOUNT_ATTR_*) on all of a detached tree."""
+        self._set(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes)
+
+    def protect(self) -> None:
+        """Make everything that has been attached below the working directory read-only, but not its own mount."""
+        self._set(AT_FDCWD, b".", AT_RECURSIVE, RDONLY | NOSUID | NODEV)
+        self._set(AT_FDCWD, b".", 0, 0, cleared=RDONLY)
+
     def tree(self, descriptor: int, *, attributes: int, users: int = -1) -> int:
         """A detached copy of what lies at an O_PATH descriptor, with all mounts below, as a new descriptor.
 
@@ -69,6 +84,11 @@ class PrivateMounts:
             attributes |= IDMAP
         self._set(tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, users)
         return tree
+
+    def attach_at(self, tree: int, path: str) -> None:
+        """Put a detached tree on the file or directory at a path."""
+        flags = MOVE_MOUNT_FROM_EMPTY
+        linux.syscall("mount", f"move_mount to {path}", _SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(path), flags)
 
     def attach(self, tree: int, target: int) -> None:
         """Put a detached tree on the file or directory of an O_PATH descriptor."""
@@ -97,11 +117,11 @@ class PrivateMounts:
 
     def seal_root(self) -> None:
         """Make the root itself read-only; what is mounted below keeps its own mode."""
-        self._set(-100, b"/", 0, RDONLY | NOSUID | NODEV)
+        self._set(AT_FDCWD, b"/", 0, RDONLY | NOSUID | NODEV)
 
     @staticmethod
-    def _set(directory: int, path: bytes, flags: int, attributes: int, users: int = -1) -> None:
-        packed = struct.pack("=QQQQ", attributes, 0, 0, users if users >= 0 else 0)
+    def _set(directory: int, path: bytes, flags: int, attributes: int, users: int = -1, cleared: int = 0) -> None:
+        packed = struct.pack("=QQQQ", attributes, cleared, 0, users if users >= 0 else 0)
         linux.syscall("mount", "mount_setattr", _SYS_MOUNT_SETATTR, directory, path, flags, packed, len(packed))
 
     @staticmethod

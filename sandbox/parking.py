@@ -32,6 +32,10 @@ class Parking:
         self._waiting: list[Child] = []
         self._due: float | None = 0.0 if wanted else None
 
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(self._waiting)
+
     def take(self, plan: Plan) -> Child | None:
         """One out of which a sandbox of this plan can be made."""
         for child in self._waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from sandbox.errors import SandboxError
@@ -103,8 +104,14 @@ BARE = Plan(directories=OWN, links={}, files={}, private=(), trees=())
 
 
 def common(host: Host) -> Plan:
-    """The part of a plan that nearly every plan has."""
-    return make(COMMON, host, COMMON.uid, COMMON.uid)
+    """The part of a plan that nearly every plan has, with every directory that is needed for it, outer ones first."""
+    part = make(COMMON, host, COMMON.uid, COMMON.uid)
+    in_directories = (*part.files, *part.links, *(tree.place for tree in part.trees))
+    above = {
+        str(parent) for path in (*part.directories, *part.private, *in_directories) for parent in PurePosixPath(path).parents
+    }
+    directories = {*part.directories, *part.private, *above} - {"/"}
+    return part._replace(directories=tuple(sorted(directories, key=lambda path: path.count("/"))))
 
 
 def has(plan: Plan, part: Plan) -> bool:
@@ -114,7 +121,6 @@ def has(plan: Plan, part: Plan) -> bool:
     return (
         part.links.items() <= plan.links.items()
         and part.files.keys() <= plan.files.keys()
-        and set(part.directories) <= set(plan.directories)
         and set(part.trees) <= set(plan.trees)
         and not any(place == inner or _below(inner, place) for place in added for inner in there)
     )

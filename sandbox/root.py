@@ -62,14 +62,14 @@ class Root:
         self._made = common
         self._mounts = PrivateMounts()
         self._host = linux.open_path("/", 0)
-        # Opened before BUILD_AT hides what is below it.
-        trees = [(self._copy(self._open(tree), tree), tree) for tree in common.trees]
+        # Taken before BUILD_AT hides what is below it.
+        trees = [(self._mounts.tree_at(tree.source), tree) for tree in common.trees]
         self._mounts.tmpfs(BUILD_AT, COMMON.tmp_bytes, INODES)
         os.chdir(BUILD_AT)
         _skeleton(common, trees)
+        self._attach_system(trees)
         self._mounts.proc("proc")
         self._mounts.devpts("dev/pts")
-        self._attach(trees)
         self._private = {path: self._private_copy(path) for path in common.private}
         self._mounts.make_root()
 
@@ -114,6 +114,18 @@ class Root:
             raise
         finally:
             os.close(source)
+
+    def _attach_system(self, trees: Opened) -> None:
+        """Attach what is the same in all sandboxes, to places that were made here and now."""
+        for descriptor, tree in trees:
+            if not tree.device:
+                self._mounts.attach_at(descriptor, _inside(tree.place))
+        self._mounts.protect()
+        for descriptor, tree in trees:
+            if tree.device:
+                self._mounts.protect_tree(descriptor, RDONLY | NOSUID)
+                self._mounts.attach_at(descriptor, _inside(tree.place))
+            os.close(descriptor)
 
     def _attach(self, trees: Opened) -> None:
         """Attach trees; never through a symbolic link, for what was attached before may hold what a worker has made."""
@@ -217,8 +229,8 @@ def _skeleton(plan: Plan, trees: Opened) -> None:
     Links come last: they lead out of it as long as it is not the root, and so nothing may be made by way of one.
     """
     os.umask(0o022)
-    for path in (*plan.directories, *plan.private):
-        os.makedirs(_inside(path), exist_ok=True)
+    for path in plan.directories:
+        os.mkdir(_inside(path))
     for path in plan.private:
         os.chmod(_inside(path), _mode(path))
     for path, text in plan.files.items():
@@ -226,14 +238,12 @@ def _skeleton(plan: Plan, trees: Opened) -> None:
             file.write(text)
     for descriptor, tree in trees:
         place = _inside(tree.place)
-        if _is_directory(descriptor):
-            os.makedirs(place, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
-            with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(FileExistsError):
+            if _is_directory(descriptor):
+                os.mkdir(place)
+            else:
                 os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
     for path, target in plan.links.items():
-        os.makedirs(os.path.dirname(_inside(path)) or ".", exist_ok=True)
         os.symlink(target, _inside(path))
 
 

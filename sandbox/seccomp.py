@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import marshal
 import os
 import struct
 
@@ -45,6 +46,29 @@ def compile_filter() -> bytes:
         return compile_rules()
     except OSError as error:
         raise SandboxError(f"libseccomp: {error.strerror}.", step="seccomp", errno=error.errno or 0) from error
+
+
+def compile_elsewhere() -> bytes:
+    """The same from a child process: what libseccomp and its import leave behind would be copied by every fork of this one."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            said: bytes | tuple[str, int, str] = compile_filter()
+        except SandboxError as error:
+            said = (error.message, error.errno, error.hint)
+        with open(writer, "wb") as file:
+            marshal.dump(said, file)
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        packed = file.read()
+    os.waitpid(child, 0)
+    said = marshal.loads(packed)
+    if isinstance(said, bytes):
+        return said
+    message, number, hint = said
+    raise SandboxError(message, step="seccomp", errno=number, hint=hint)
 
 
 def load_filter(program: bytes) -> None:

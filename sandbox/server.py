@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import math
 import os
 import resource
@@ -65,7 +66,7 @@ class Server:
         self._grace_s = settings.orphan_grace_s
         self._host = plan.Host.look()
         self._common = plan.common(self._host)
-        self._filter = seccomp.compile_filter()
+        self._filter = seccomp.compile_elsewhere()
         self._root = os.geteuid() == 0
         if not self._root:
             idmap.own_namespace()
@@ -215,22 +216,37 @@ class Server:
                 os.close(descriptor)
 
     def _spawn(self, request: protocol.Spawn, descriptors: list[int]) -> None:
-        spec = request.spec
-        check(spec)
         self._last_id = max(self._last_id, request.id)
         if len(descriptors) != len(request.numbers) + request.kept:
             raise SandboxError("its descriptors got lost: too many files are open here.", step="spawn", errno=errno.EMFILE)
-        uid, gid = ids(spec)
-        planned = plan.make(spec, self._host, uid, gid)
-        limits = self._limits(spec)
         self._on_outdated()
-        child = self._parking.take(planned)
-        if child is None:
-            child = self._clone(self._common if plan.has(planned, self._common) else plan.BARE)
+        # Where none is parked, one begins while its order is written.
+        child = None if self._parking.any() else self._clone(self._common)
         kept: list[int] = []
-        entry = Entry(
+        try:
+            entry, limits = self._entry(request), self._limits(request.spec)
+            child = self._fitting(entry.plan, child)
+            if child.group:
+                self._cgroups.limit(child.group, **limits)
+            kept.extend(map(os.dup, descriptors[len(request.numbers) :]))
+            order(child.status, entry, descriptors[: len(request.numbers)])
+        except BaseException:
+            if child:
+                child.kill()
+            for descriptor in kept:
+                os.close(descriptor)
+            raise
+        child.order(request, (entry.uid, entry.gid), kept)
+        if child.oom >= 0:
+            self._selector.register(child.oom, selectors.EVENT_READ, lambda: self._on_oom(child))
+
+    def _entry(self, request: protocol.Spawn) -> Entry:
+        spec = request.spec
+        check(spec)
+        uid, gid = ids(spec)
+        return Entry(
             spec=spec,
-            plan=planned,
+            plan=plan.make(spec, self._host, uid, gid),
             uid=uid,
             gid=gid,
             change_ids=self._root,
@@ -239,19 +255,15 @@ class Server:
             # Only where the user is the sandbox's own: a person's other processes would count too.
             rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
         )
-        try:
-            if child.group:
-                self._cgroups.limit(child.group, **limits)
-            kept.extend(map(os.dup, descriptors[len(request.numbers) :]))
-            order(child.status, entry, descriptors[: len(request.numbers)])
-        except BaseException:
+
+    def _fitting(self, planned: plan.Plan, begun: Child | None) -> Child:
+        """A child that can become this: the one that was begun, a parked one, or a new one."""
+        child = begun or self._parking.take(planned)
+        if child and plan.has(planned, child.made):
+            return child
+        if child:
             child.kill()
-            for descriptor in kept:
-                os.close(descriptor)
-            raise
-        child.order(request, (uid, gid), kept)
-        if child.oom >= 0:
-            self._selector.register(child.oom, selectors.EVENT_READ, lambda: self._on_oom(child))
+        return self._clone(self._common if plan.has(planned, self._common) else plan.BARE)
 
     def _clone(self, made: plan.Plan) -> Child:
         """A child that makes this part of its root."""
@@ -444,6 +456,8 @@ def serve(control: socket.socket | None, door: socket.socket | None, settings: S
     """Become the keeper of a server, which serves until it is told to stop. Raises SandboxError if the host is not up to it."""
     _raise_open_files()
     server = Server(door, settings)
+    gc.collect()
+    gc.freeze()
     _tell_service_manager()
     _become_first()
     server.run(control)

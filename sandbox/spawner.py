@@ -21,6 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import msgspec
+
 from sandbox import linux, protocol, rendezvous
 from sandbox.errors import SandboxError
 from sandbox.spec import MAX_DESCRIPTOR, SandboxSpec, check
@@ -368,11 +370,19 @@ def become(door: Path, cgroup_name: str, *, lock_fd: int, orphan_grace_s: float,
 
 
 def _server_argv() -> list[str]:
-    return [sys.executable, "-I", "-c", _SERVE, str(Path(__file__).parent.parent)]
+    places = dict.fromkeys(str(Path(file).parent.parent) for file in (__file__, str(msgspec.__file__)))
+    return [sys.executable, "-I", "-S", "-c", _SERVE, os.pathsep.join(places)]
 
 
-_SERVE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from sandbox.server import main; sys.exit(main(sys.argv[1:]))"
-"""-I keeps the environment and the working directory out of the import path; ours must be in it even when it is not installed."""
+_SERVE = """
+import sys
+sys.path[:0] = sys.argv.pop(1).split(":")
+from sandbox.server import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""-I and -S keep the environment, the working directory and other packages out of the import path, and the process small.
+
+What it needs must be in it even when it is not installed."""
 
 
 _KILLED = Exit(code=-1, signal=signal.SIGKILL)

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, *, files: Files = REAL_FILES) -> int
         config = _configured(arguments)
         logging.configure(config.daemon.log_level, config.daemon.log_format)
         if arguments.command == "spawner":
-            fork_server.serve(_state_dir(config))
+            fork_server.serve(_state_dir(config), parked=config.sandbox.parked)
         notify.adopt()
         return _run(config, files, external=arguments.external_spawner)
     except (SupervisorError, SandboxError) as error:
@@ -99,7 +99,9 @@ def _run(config: Config, files: Files, *, external: bool) -> int:
     journal, recovered = opened
     # The probe and the spawner fork: both come before the first thread of this process.
     enforcement = {layer.name: "on" if layer.enforced else layer.remedy for layer in _tried_layers()}
-    spawner = fork_server.obtained(state_dir, orphan_grace_s=config.daemon.orphan_grace_s, external=external)
+    spawner = fork_server.obtained(
+        state_dir, orphan_grace_s=config.daemon.orphan_grace_s, parked=config.sandbox.parked, external=external
+    )
     feed = Feed(recovered.snapshot_sequence)
     replayed = recovery.replay(recovered, feed.changed)
     # The bytes of the snapshot and of all records take as much memory as the state that they led to.

@@ -26,8 +26,10 @@ APPEAR_WAIT_S = 30.0
 log = structlog.get_logger()
 
 
-def obtained(state_dir: Path, *, orphan_grace_s: float, external: bool) -> Spawner:
+def obtained(state_dir: Path, *, orphan_grace_s: float, parked: int, external: bool) -> Spawner:
     """The fork server to work with; `external`: it runs by itself, and is waited for instead of started.
+
+    One that is started keeps `parked` sandboxes ready.
 
     Raises SandboxError, or Unavailable if an earlier one neither answers nor ends.
     """
@@ -47,14 +49,16 @@ def obtained(state_dir: Path, *, orphan_grace_s: float, external: bool) -> Spawn
         return found
     lock = _locked(state_dir)
     try:
-        return Spawner.start(cgroup_name=cgroup_name(state_dir), lock_fd=lock, orphan_grace_s=orphan_grace_s, door=door)
+        name = cgroup_name(state_dir)
+        return Spawner.start(cgroup_name=name, lock_fd=lock, orphan_grace_s=orphan_grace_s, door=door, parked=parked)
     finally:
         os.close(lock)
 
 
-def serve(state_dir: Path) -> NoReturn:
+def serve(state_dir: Path, *, parked: int) -> NoReturn:
     """Become a fork server that waits for daemons until it is ended. Raises Unavailable, OSError or SandboxError."""
-    sandboxes.become(state_dir / "spawner.sock", cgroup_name(state_dir), lock_fd=_locked(state_dir), orphan_grace_s=math.inf)
+    door, name = state_dir / "spawner.sock", cgroup_name(state_dir)
+    sandboxes.become(door, name, lock_fd=_locked(state_dir), orphan_grace_s=math.inf, parked=parked)
 
 
 def cgroup_name(state_dir: Path) -> str:
