@@ -67,8 +67,11 @@ class Child:
         return linux.pid_in_proc(self.pidfd)
 
     def alive(self) -> bool:
+        """Whether it listens still: its end is known by its socket first, by its pidfd when its namespaces are gone too."""
+        if self.status.fileno() < 0:
+            return False
         poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
+        poll.register(self.status, 0)
         return not poll.poll(0)
 
     def kill(self) -> None:

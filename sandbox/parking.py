@@ -13,6 +13,8 @@ from sandbox.plan import Host, Plan, has
 IDLE_S = 0.02
 """New ones are made when nothing has happened for so long: whoever wants a sandbox does not wait for the next one's."""
 
+LOOK_S = 1.0
+
 
 class Parking:
     """Children that wait to be ordered, the oldest first.
@@ -24,11 +26,11 @@ class Parking:
     def __init__(self, host: Host, wanted: int) -> None:
         self._wanted = wanted
         self._files = tuple(path for path in host.system if not os.path.isdir(path))
-        self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        self.changes = select.epoll()
-        """Readable when the host has mounted or unmounted something."""
-        self.changes.register(self._mounts, select.EPOLLPRI)
+        self._mounts = _watch_of_mounts()
+        self.mounts = _watch_of_mounts()
+        """Readable once when the host has mounted or unmounted something, upon which all are to go."""
         self._seen = self._look()
+        self._look_at = 0.0
         self._waiting: list[Child] = []
         self._due: float | None = 0.0 if wanted else None
 
@@ -59,12 +61,16 @@ class Parking:
 
     def outdated(self) -> list[Child]:
         """Those that are not to be used any more; they have been taken out."""
-        changed = bool(self.changes.poll(0))
-        seen = self._look()
-        if not changed and seen == self._seen:
-            return []
-        self._seen = seen
-        return self.clear()
+        return self.clear() if self._mounts.poll(0) or self._replaced() else []
+
+    def _replaced(self) -> bool:
+        """Whether one of the files has been replaced; looked at once in LOOK_S, for a sandbox that runs shows the old one too."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + LOOK_S
+        before, self._seen = self._seen, self._look()
+        return before != self._seen
 
     def clear(self) -> list[Child]:
         """All of them."""
@@ -87,6 +93,13 @@ class Parking:
 
     def _look(self) -> list[tuple[int, int]]:
         return list(_identities(self._files))
+
+
+def _watch_of_mounts() -> select.epoll:
+    """Each change is told once to each open file; this one is never closed."""
+    watch = select.epoll()
+    watch.register(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC), select.EPOLLPRI)
+    return watch
 
 
 def _identities(paths: tuple[str, ...]) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -139,15 +140,15 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
         "/dev/stderr": "/proc/self/fd/2",
         "/dev/ptmx": "pts/ptmx",
     }
-    trees = [Tree(path, path) for path in host.system]
-    trees += [Tree(path, path, device=True) for path in host.devices]
-    binds = [Tree(bind.source, bind.place, bind.writable, owner=bind.owner) for bind in _seen(spec.binds, host)]
+    trees = _of_the_host(host.system, host.devices)
+    binds = tuple(Tree(bind.source, bind.place, bind.writable, owner=bind.owner) for bind in _seen(spec.binds, host))
     trees += binds
-    private = tuple(path for path in PRIVATE if not any(tree.place == path for tree in trees))
+    places = {tree.place for tree in trees}
+    private = tuple(path for path in PRIVATE if path not in places)
     if any(_below(tree.place, VAR_TMP) for tree in binds):
         del links[VAR_TMP]
         private = (*private, VAR_TMP)
-    links = {path: target for path, target in links.items() if not any(tree.place == path for tree in binds)}
+    links = {path: target for path, target in links.items() if path not in places}
     for tree in binds:
         _check_place(tree.place, links, private)
     return Plan(
@@ -157,6 +158,11 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
         private=private,
         trees=tuple(sorted(trees, key=lambda tree: tree.place.count("/"))),
     )
+
+
+@cache
+def _of_the_host(system: tuple[str, ...], devices: tuple[str, ...]) -> tuple[Tree, ...]:
+    return (*(Tree(path, path) for path in system), *(Tree(path, path, device=True) for path in devices))
 
 
 def _seen(binds: tuple[Bind, ...], host: Host) -> list[Bind]:

@@ -149,15 +149,13 @@ class Root:
 
     def _make_private(self, plan: Plan, worker: Worker) -> None:
         for path in plan.private:
-            place = linux.open_path(_inside(path), IN_MEMORY)
             if worker.change_ids:
                 os.chown(path, *worker.owner)
             made = self._private.pop(path, -1)
             if made < 0:
                 os.chmod(path, _mode(path))
                 made = self._private_copy(path)
-            self._mounts.attach(made, place)
-            os.close(place)
+            self._mounts.attach_at(made, _inside(path))
             os.close(made)
         for unused in self._private.values():
             os.close(unused)

@@ -86,7 +86,7 @@ class Server:
         """How labelled sandboxes ended while there was no client."""
         self._stop_at: float | None = None
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._parking.changes, selectors.EVENT_READ, self._on_outdated)
+        self._selector.register(self._parking.mounts, selectors.EVENT_READ, self._on_mounts)
         if door is not None:
             self._selector.register(door, selectors.EVENT_READ, self._on_knock)
 
@@ -219,7 +219,7 @@ class Server:
         self._last_id = max(self._last_id, request.id)
         if len(descriptors) != len(request.numbers) + request.kept:
             raise SandboxError("its descriptors got lost: too many files are open here.", step="spawn", errno=errno.EMFILE)
-        self._on_outdated()
+        self._kill_outdated()
         # Where none is parked, one begins while its order is written.
         child = None if self._parking.any() else self._clone(self._common)
         kept: list[int] = []
@@ -316,7 +316,11 @@ class Server:
             print(f"sandbox: none is made beforehand: {error}", file=sys.stderr)  # noqa: T201
             self._parking.rest()
 
-    def _on_outdated(self) -> None:
+    def _on_mounts(self) -> None:
+        for child in self._parking.clear():
+            child.kill()
+
+    def _kill_outdated(self) -> None:
         for child in self._parking.outdated():
             child.kill()
 

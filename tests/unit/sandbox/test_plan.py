@@ -7,7 +7,7 @@ import os
 import pytest
 
 from sandbox.errors import SandboxError
-from sandbox.plan import ETC, PRIVATE, Host, Plan, Tree, make
+from sandbox.plan import BARE, ETC, PRIVATE, Host, Plan, Tree, common, has, make
 from sandbox.spec import HOME, Bind, SandboxSpec
 
 MERGED = Host(
@@ -137,3 +137,28 @@ def test_var_tmp_is_a_directory_when_something_lies_in_it() -> None:
 
 def test_the_owner_of_a_bind_is_kept() -> None:
     assert Tree("/srv/w", "/srv/w", writable=True, owner=(5, 6)) in plan_of(Bind("/srv/w", writable=True, owner=(5, 6))).trees
+
+
+def test_what_all_have_in_common_is_a_part_of_nearly_every_plan() -> None:
+    part = common(MERGED)
+    for binds in ((), (Bind("/w", "/workspace", writable=True),), (Bind("/cache", "/home/worker/.cache"),), (Bind("/data"),)):
+        spec = SandboxSpec(argv=("x",), binds=binds, hostname="other", uid=1234)
+        assert has(make(spec, MERGED, 1234, 1234), part), binds
+
+
+def test_a_bind_at_or_above_something_common_makes_it_no_part() -> None:
+    part = common(MERGED)
+    for place in ("/usr", "/etc", "/var/tmp/x"):
+        planned = make(SandboxSpec(argv=("x",), binds=(Bind("/data", place),)), MERGED, 1234, 1234)
+        assert not has(planned, part), place
+        assert has(planned, BARE)
+
+
+def test_the_directories_of_the_common_part_are_all_there_are_above_it_outer_ones_first() -> None:
+    part = common(MERGED)
+    made: set[str] = set()
+    for path in part.directories:
+        assert os.path.dirname(path) in {"/", *made}
+        made.add(path)
+    for path in (*part.files, *part.links, *(tree.place for tree in part.trees)):
+        assert os.path.dirname(path) in {"/", *made}
