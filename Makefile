@@ -1,4 +1,4 @@
-# make demo | test | check | bench | bench-peers | crash | power-cuts | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | bench | bench-peers | crash | power-cuts | leftovers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,7 +9,7 @@ CLIS := build/clis/.ready
 ROUNDS ?= 1000
 CUTS ?= 200
 
-.PHONY: demo test check bench bench-peers crash power-cuts soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
+.PHONY: demo test check bench bench-peers crash power-cuts leftovers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
@@ -46,6 +46,10 @@ crash: $(READY)
 # Losses of power, on a file system that forgets what was not synced.
 power-cuts: $(READY)
 	POWER_CUT_ROUNDS=$(CUTS) $(BIN)/pytest -s tests/integration/daemon/test_power_cut.py $(PYTEST_ARGS)
+
+# Sandboxes by the thousand, and what is left of them.
+leftovers: $(READY)
+	LEFTOVER_SPAWNS=$(or $(SPAWNS),10000) $(BIN)/pytest tests/integration/sandbox/test_leftovers.py $(PYTEST_ARGS)
 
 test-systemd: $(READY)
 	.ci/setup systemd
