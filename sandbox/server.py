@@ -86,7 +86,7 @@ class Server:
         """How labelled sandboxes ended while there was no client."""
         self._stop_at: float | None = None
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._parking.mounts, selectors.EVENT_READ, self._on_mounts)
+        self._selector.register(self._parking.mounts, selectors.EVENT_READ, self._clear_parking)
         if door is not None:
             self._selector.register(door, selectors.EVENT_READ, self._on_knock)
 
@@ -108,7 +108,7 @@ class Server:
 
     def _patience(self) -> float | None:
         deadlines = [child.deadline for child in self._children.values() if child.building]
-        deadlines += [moment for moment in (self._stop_at, self._parking.due) if moment is not None]
+        deadlines += [moment for moment in (self._stop_at, self._park_at) if moment is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _enforce_deadlines(self) -> None:
@@ -122,6 +122,8 @@ class Server:
                 child.kill()
         if stopping:
             self._stop_at = now + 1.0
+        elif self._stop_at is not None and not any(child.ordered for child in self._children.values()):
+            self._clear_parking()
 
     # Clients
 
@@ -305,10 +307,14 @@ class Server:
 
     # Parking
 
+    @property
+    def _park_at(self) -> float | None:
+        """When to make one more: not for nobody."""
+        return self._parking.due if self._stop_at is None else None
+
     def _park(self) -> None:
         """Make one more, if it is time."""
-        due = self._parking.due
-        if due is None or time.monotonic() < due:
+        if self._park_at is None or time.monotonic() < self._park_at:
             return
         try:
             self._parking.put(self._clone(self._common))
@@ -316,7 +322,7 @@ class Server:
             print(f"sandbox: none is made beforehand: {error}", file=sys.stderr)  # noqa: T201
             self._parking.rest()
 
-    def _on_mounts(self) -> None:
+    def _clear_parking(self) -> None:
         for child in self._parking.clear():
             child.kill()
 

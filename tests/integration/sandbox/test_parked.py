@@ -16,7 +16,7 @@ import pytest
 
 from sandbox.spawner import Spawner
 from sandbox.spec import Bind, SandboxSpec
-from tests.support.sandbox import PACKAGE, pipe
+from tests.support.sandbox import PACKAGE, cgroup_directories, pipe
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 WANTED = 2
@@ -159,6 +159,18 @@ async def test_none_outlives_the_server(victim: str) -> None:
     await spawner.gone()
     await spawner.aclose()
     await until(lambda: not any(process.is_running() for process in parked))
+
+
+async def test_they_do_not_keep_a_server_that_nobody_needs(tmp_path: Path) -> None:
+    name = f"test-parked-door-{os.getpid()}"
+    spawner = Spawner.start(cgroup_name=name, parked=WANTED, orphan_grace_s=600.0, door=tmp_path / "door")
+    server = server_of(spawner)
+    await parked_in(server)
+    assert (await (await spawner.spawn(TRUE, {})).wait()).code == 0
+    spawner.leave()
+    await spawner.aclose()
+    assert not server.is_running()
+    assert cgroup_directories(name) == []
 
 
 async def test_one_that_is_parked_costs_little_memory(spawner: Spawner) -> None:
