@@ -19,15 +19,14 @@ import re
 from functools import partial
 from pathlib import Path
 
-from sandbox.cgroup_base import REMOVE_TIMEOUT_S, Group, GroupEvents, Hierarchy, Limits, check_name
+from sandbox.cgroup_base import FIELDS, REMOVE_TIMEOUT_S, RESOURCES, Group, GroupEvents, Hierarchy, Limits, check_name
 from sandbox.cgroup_paths import Hierarchies, hierarchies
 from sandbox.cgroup_v1 import HierarchyV1
 from sandbox.cgroup_v2 import SCOPE_HINT, HierarchyV2, delegated_base
 from sandbox.errors import SandboxError
 
-__all__ = ["Cgroups", "Group", "GroupEvents", "Limits"]
+__all__ = ["FIELDS", "RESOURCES", "Cgroups", "Group", "GroupEvents", "Limits"]
 
-RESOURCES = ("memory", "pids", "cpu")
 _NUMBERED = re.compile(r"(.*[^0-9])[0-9]+")
 
 
@@ -68,11 +67,11 @@ class Cgroups:
         return self._hierarchy.backend if self._hierarchy else "none"
 
     def layers(self) -> dict[str, str]:
-        """For memory, pids and cpu: the version that enforces it, or the reason why none does."""
-        return self._hierarchy.layers() if self._hierarchy else dict.fromkeys(RESOURCES, self.reason)
+        """For each resource of FIELDS: the version that enforces it, or the reason why none does."""
+        return self._hierarchy.layers() if self._hierarchy else dict.fromkeys(FIELDS, self.reason)
 
-    def create(self, name: str, *, memory_bytes: int = 0, pids: int = 0, cpu_percent: int = 0) -> Group:
-        """Make an empty group; a limit of 0 is none, and `cpu_percent` is of one CPU.
+    def create(self, name: str, **fields: int) -> Group:
+        """Make an empty group with these fields of Limits.
 
         Raises SandboxError, with nothing left behind, when a limit cannot be enforced here or the name is taken.
         """
@@ -80,11 +79,10 @@ class Cgroups:
             raise SandboxError(f"no cgroups here: {self.reason}", step="cgroup", errno=errno.ENOTSUP)
         if self._closed:
             raise SandboxError("these cgroups have been closed.", step="cgroup", errno=errno.EBADF)
-        asked = {"memory": memory_bytes, "pids": pids, "cpu": cpu_percent}
         for resource, how in self.layers().items():
-            if asked[resource] and how != self.backend:
+            if any(fields.get(name) for name in FIELDS[resource]) and how != self.backend:
                 raise SandboxError(f"the {resource} limit cannot be enforced: {how}.", step="cgroup", errno=errno.ENOTSUP)
-        return self._hierarchy.create(name, Limits(memory_bytes, pids, cpu_percent))
+        return self._hierarchy.create(name, Limits(**fields))
 
     def sweep(self, timeout_s: float = REMOVE_TIMEOUT_S) -> list[str]:
         """Kill and remove the groups of ours that an earlier run left; returns their names. Call it before the first create().

@@ -16,12 +16,14 @@ from pathlib import Path
 
 from sandbox.cgroup_base import (
     CPU_PERIOD_US,
+    DEFAULT_WEIGHT,
     Group,
     GroupEvents,
     Hierarchy,
     Limits,
     check_name,
     claim,
+    disks,
     failed,
     pids_in,
     read_int,
@@ -31,6 +33,7 @@ from sandbox.cgroup_base import (
 from sandbox.errors import SandboxError
 
 REQUIRED = ("freezer", "memory", "pids")
+IO_WEIGHTS = ("blkio.weight", "blkio.bfq.weight")
 _KILL_ROUNDS = 50
 _FREEZE_TIMEOUT_S = 0.5
 _POLL_S = 0.001
@@ -160,19 +163,25 @@ class HierarchyV1(Hierarchy):
             raise failed(f"cannot make the cgroup {error.filename}", error) from error
 
     def layers(self) -> dict[str, str]:
-        quota = "cpu" in self._directories and (self._directories["cpu"] / "cpu.cfs_quota_us").exists()
+        def has(controller: str, *files: str) -> bool:
+            return controller in self._directories and any((self._directories[controller] / file).exists() for file in files)
+
         return {
             "memory": "v1",
             "pids": "v1",
-            "cpu": "v1" if quota else "no CPU bandwidth control: the kernel lacks CONFIG_CFS_BANDWIDTH",
+            "cpu": "v1" if has("cpu", "cpu.cfs_quota_us") else "no CPU bandwidth control: the kernel lacks CONFIG_CFS_BANDWIDTH",
+            "cpu weight": "v1" if has("cpu", "cpu.shares") else "cgroup v1 has no cpu controller mounted here",
+            "io": "v1" if has("blkio", "blkio.throttle.read_bps_device") else "the kernel lacks CONFIG_BLK_DEV_THROTTLING",
+            "io weight": "v1" if has("blkio", *IO_WEIGHTS) else "no disk here has a scheduler with weights (bfq)",
         }
 
     def create(self, name: str, limits: Limits) -> Group:
         check_name(name)
-        group = GroupV1(name, {controller: directory / name for controller, directory in self._directories.items()})
+        parents = {what: path for what, path in self._directories.items() if what != "blkio" or limits.limits_io}
+        group = GroupV1(name, {controller: directory / name for controller, directory in parents.items()})
         made: list[Path] = []
         try:
-            for controller, parent in self._directories.items():
+            for controller, parent in parents.items():
                 directory = parent / name
                 if directory not in made:
                     directory.mkdir(mode=0o755)
@@ -217,9 +226,25 @@ class HierarchyV1(Hierarchy):
             write(directory / "memory.limit_in_bytes", limits.memory_bytes)
             with_swap = directory / "memory.memsw.limit_in_bytes"
             if with_swap.exists():
-                write(with_swap, limits.memory_bytes)
+                write(with_swap, limits.memory_bytes + limits.swap_bytes)
         elif controller == "pids" and limits.pids:
             write(directory / "pids.max", limits.pids)
-        elif controller == "cpu" and limits.cpu_percent:
-            write(directory / "cpu.cfs_period_us", CPU_PERIOD_US)
-            write(directory / "cpu.cfs_quota_us", limits.cpu_quota_us())
+        elif controller == "cpu":
+            if limits.cpu_percent:
+                write(directory / "cpu.cfs_period_us", CPU_PERIOD_US)
+                write(directory / "cpu.cfs_quota_us", limits.cpu_quota_us())
+            if limits.cpu_weight:
+                write(directory / "cpu.shares", max(2, limits.cpu_weight * 1024 // DEFAULT_WEIGHT))
+        elif controller == "blkio":
+            _limit_io(directory, limits)
+
+
+def _limit_io(directory: Path, limits: Limits) -> None:
+    """On v1 what the kernel writes back later is nobody's: bytes written are limited for direct and synchronous writes alone."""
+    if limits.io_weight:
+        file = next(directory / name for name in IO_WEIGHTS if (directory / name).exists())
+        write(file, max(10, min(limits.io_weight, 1_000)))
+    throttles = {"read": limits.io_read_bytes_per_s, "write": limits.io_write_bytes_per_s}
+    for what, value in throttles.items():
+        for disk in disks() if value else ():
+            write(directory / f"blkio.throttle.{what}_bps_device", f"{disk} {value}")

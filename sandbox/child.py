@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -46,7 +47,15 @@ class Child:
         self.running = False
         self.abandoned = False
         """Its client is gone, and it is not for another."""
+        self.wall_s = request.spec.wall_s
+        self.timed_out = False
         self.deadline = time.monotonic() + SETUP_TIMEOUT_S
+        """When it is to be built; once it runs, when it is to have ended."""
+
+    def start(self) -> None:
+        """It runs from now on, for as long as it may."""
+        self.running = True
+        self.deadline = time.monotonic() + self.wall_s if self.wall_s else math.inf
 
     def kill(self) -> None:
         """End PID 1, and with it the whole namespace."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import fnmatch
 import os
 import resource
 import select
@@ -24,10 +25,13 @@ from sandbox.errors import SandboxError
 from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
 from sandbox.plan import Plan, Tree
+from sandbox.shield import Shield
 from sandbox.spec import HOME, SandboxSpec
 
 BUILD_AT = "/tmp"
 """Where the new root is put together; hidden in this mount namespace alone."""
+COVERS = "run/.private"
+"""In the root: what is put over directories below trees."""
 INODES = 200_000
 FIRST_FREE_FD = 64
 CANNOT_START = 127
@@ -95,7 +99,7 @@ def enter(entry: Entry) -> NoReturn:
 def _enter(entry: Entry) -> NoReturn:
     os.setsid()
     _prefer_for_memory_kills()
-    _build_root(entry)
+    groups = _build_root(entry)
     socket.sethostname(entry.spec.hostname)
     linux.loopback_up()
     listeners = [_listener(port) for port in entry.spec.loopback_listen]
@@ -107,7 +111,7 @@ def _enter(entry: Entry) -> NoReturn:
     _inherit(entry.descriptors)
     _limit(entry)
     _change_directory(entry.spec.cwd)
-    _lock_down(entry)
+    _lock_down(entry, groups)
     if entry.spec.init:
         init.fork_program(terminal=entry.spec.terminal)
     _execute(entry.spec)
@@ -119,13 +123,15 @@ def _prefer_for_memory_kills() -> None:
         file.write("500")
 
 
-def _build_root(entry: Entry) -> None:
+def _build_root(entry: Entry) -> list[int]:
+    """The groups that the devices in it are for."""
     plan = entry.plan
     mounts = PrivateMounts()
     # Opened before BUILD_AT hides what is below it.
     sources = [(_open_source(tree), tree) for tree in plan.trees]
     owners = {tree: _owner(source, tree, entry) for source, tree in sources if tree.writable or tree.owner is not None}
     users = _users(entry, owners)
+    groups = _groups_of_devices(sources, entry.spec)
     trees = [(_copy(mounts, source, tree, users.get(tree, -1)), tree) for source, tree in sources]
     for descriptor in set(users.values()):
         os.close(descriptor)
@@ -138,8 +144,37 @@ def _build_root(entry: Entry) -> None:
         _attach(mounts, descriptor, tree)
     for path in plan.private:
         _make_private(mounts, path)
+    _shield(mounts, entry)
     mounts.make_root()
     mounts.seal_root()
+    return groups
+
+
+def _groups_of_devices(sources: list[tuple[int, Tree]], spec: SandboxSpec) -> list[int]:
+    """Whom the devices that were granted are for, but for root."""
+    groups = set()
+    for source, tree in sources:
+        if tree.device and any(fnmatch.fnmatchcase(tree.place, pattern) for pattern in spec.devices):
+            info = os.fstat(source)
+            if not stat.S_ISCHR(info.st_mode):
+                raise SandboxError(f"devices: {tree.source} is no character device.", step="bind", errno=errno.ENODEV)
+            groups.add(info.st_gid)
+    return sorted(groups - {0})
+
+
+def _shield(mounts: PrivateMounts, entry: Entry) -> None:
+    """What is read-only or hidden within what was attached."""
+    spec, plan = entry.spec, entry.plan
+    shield = Shield(mounts, (entry.uid, entry.gid) if entry.change_ids else None)
+    writable = [tree.place for tree in plan.trees if tree.writable]
+    for place in writable:
+        names = [name for name in spec.protected if f"{place}/{name}" not in writable]
+        if os.path.isdir(_inside(place)):
+            shield.protect(_inside(place), names, missing=spec.protect_missing)
+    for number, path in enumerate(plan.covered):
+        shield.overlay(_inside(path), f"{COVERS}/{number}")
+    for path in plan.masked:
+        shield.hide(_inside(path))
 
 
 def _open_source(tree: Tree) -> int:
@@ -202,9 +237,10 @@ def _skeleton(trees: list[tuple[int, Tree]], entry: Entry) -> None:
     """
     plan = entry.plan
     os.umask(0o022)
-    for path in (*plan.directories, *plan.private):
+    covers = [f"/{COVERS}/{number}" for number, _ in enumerate(plan.covered)]
+    for path in (*plan.directories, *plan.private, *covers):
         os.makedirs(_inside(path), exist_ok=True)
-    for path in plan.private:
+    for path in (*plan.private, *covers):
         os.chmod(_inside(path), 0o700 if path == HOME else 0o1777)
         if entry.change_ids:
             os.chown(_inside(path), entry.uid, entry.gid)
@@ -296,10 +332,10 @@ def _change_directory(path: str) -> None:
         raise SandboxError(f"{path}: {error.strerror} inside the sandbox.", step="cwd", errno=error.errno or 0) from error
 
 
-def _lock_down(entry: Entry) -> None:
+def _lock_down(entry: Entry, groups: list[int]) -> None:
     """From here on there is no way back to any privilege."""
     if entry.change_ids:
-        _change_ids(entry.uid, entry.gid)
+        _change_ids(entry.uid, entry.gid, groups)
     linux.drop_capabilities()
     # What this process remembers of the fork server is not for the program, which may have the same user (proc_pid_mem(5)). The
     # exec makes the program's own memory its own again.
@@ -312,9 +348,9 @@ def _lock_down(entry: Entry) -> None:
     seccomp.load_filter(entry.filter)
 
 
-def _change_ids(uid: int, gid: int) -> None:
+def _change_ids(uid: int, gid: int, groups: list[int]) -> None:
     try:
-        os.setgroups([])
+        os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except OSError as error:
@@ -323,7 +359,12 @@ def _change_ids(uid: int, gid: int) -> None:
             f"cannot become user {uid}: {error.strerror}.", step="privileges", errno=error.errno or 0, hint=hint
         ) from error
     # Some numbers mean "as it is" to these calls: what counts is what has become of it.
-    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups() or 0 in (uid, gid):
+    if (
+        os.getresuid() != (uid,) * 3
+        or os.getresgid() != (gid,) * 3
+        or sorted(os.getgroups()) != groups
+        or 0 in (uid, gid, *groups)
+    ):
         raise SandboxError(f"still not user {uid} alone.", step="privileges")
 
 

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import struct
+from functools import lru_cache
 
 from sandbox.errors import SandboxError
 
@@ -28,9 +29,11 @@ _prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong
 _prctl.restype = ctypes.c_int
 
 
-def compile_filter() -> bytes:
-    """The filter for this machine's architecture, as an array of struct sock_filter.
+@lru_cache(maxsize=64)
+def compile_filter(allow: frozenset[str] = frozenset(), deny: frozenset[str] = frozenset()) -> bytes:
+    """The filter for this machine's architecture, as an array of struct sock_filter; made once for each policy.
 
+    `allow` and `deny` name groups of `syscalls`: OPTIONAL ones to be granted, and such as are not.
     Calls of a foreign architecture (i386 and x32 on x86-64, arm on aarch64) kill the process.
     Raises SandboxError when libseccomp is missing or does not take a rule.
     """
@@ -42,7 +45,7 @@ def compile_filter() -> bytes:
             f"libseccomp cannot be used: {error}.", step="seccomp", hint="Install the package libseccomp2."
         ) from error
     try:
-        return compile_rules()
+        return compile_rules(allow=allow, deny=deny)
     except OSError as error:
         raise SandboxError(f"libseccomp: {error.strerror}.", step="seccomp", errno=error.errno or 0) from error
 

@@ -27,15 +27,13 @@ from typing import NamedTuple
 import msgspec
 
 from sandbox import idmap, linux, plan, protocol, seccomp
-from sandbox.cgroup import RESOURCES, Cgroups, Group
+from sandbox.cgroup import FIELDS, Cgroups, Group
 from sandbox.child import SETUP_TIMEOUT_S, Child
 from sandbox.enter import GO, READY, Entry, Failure, Owner, Owners, enter
 from sandbox.errors import SandboxError
 from sandbox.spec import SandboxSpec, check, ids
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-LIMITS = dict(zip(RESOURCES, ("memory_bytes", "pids", "cpu_percent"), strict=True))
-"""The field of a specification that each resource is limited by."""
 WITHOUT_HINT = 'Put "cgroup" into optional_layers (python -m sandbox run: --optional cgroup) to run without. See: agentctl doctor'
 _decoder = msgspec.msgpack.Decoder(Failure | Owners)
 
@@ -60,7 +58,7 @@ class Server:
         self._door = door
         self._grace_s = settings.orphan_grace_s
         self._host = plan.Host.look()
-        self._filter = seccomp.compile_filter()
+        seccomp.compile_filter()  # now, while nobody waits for it
         self._root = os.geteuid() == 0
         if not self._root:
             idmap.own_namespace()
@@ -97,7 +95,7 @@ class Server:
         return self._door is None or not self._untold
 
     def _patience(self) -> float | None:
-        deadlines = [child.deadline for child in self._children.values() if not child.running]
+        deadlines = [child.deadline for child in self._children.values() if child.deadline < math.inf]
         if self._stop_at is not None:
             deadlines.append(self._stop_at)
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
@@ -108,7 +106,10 @@ class Server:
         if stopping:
             self._shut_door()
         for child in self._children.values():
-            if stopping or (not child.running and now >= child.deadline):
+            if child.running and now >= child.deadline:
+                child.timed_out, child.deadline = True, math.inf
+                child.kill()
+            elif stopping or (not child.running and now >= child.deadline):
                 child.failure = child.failure or Failure(f"not built within {SETUP_TIMEOUT_S:.0f} s.", "build", 0)
                 child.kill()
         if stopping:
@@ -235,7 +236,7 @@ class Server:
                 uid=uid,
                 gid=gid,
                 change_ids=self._root,
-                filter=self._filter,
+                filter=seccomp.compile_filter(frozenset(spec.allow_syscalls), frozenset(spec.deny_syscalls)),
                 status=theirs,
                 descriptors=dict(zip(request.numbers, descriptors, strict=False)),
                 # Only where the user is the sandbox's own: a person's other processes would count too.
@@ -254,15 +255,17 @@ class Server:
         return Child(request, pid, pidfd, (uid, gid), group, ours, kept)
 
     def _group(self, id: int, spec: SandboxSpec) -> Group | None:
-        asked: dict[str, int] = {name: getattr(spec, field) for name, field in LIMITS.items()}
-        lacking = {name: why for name, why in self._not_held.items() if asked[name]}
+        asked = {field: getattr(spec, field) for fields in FIELDS.values() for field in fields if getattr(spec, field)}
+        lacking = {name: why for name, why in self._not_held.items() if asked.keys() & set(FIELDS[name])}
+        not_held = {field: value for field, value in asked.items() if any(field in FIELDS[name] for name in lacking)}
         if lacking and "cgroup" not in spec.optional_layers:
-            limits = ", ".join(f"{LIMITS[name]} = {asked[name]}" for name in lacking)
+            limits = ", ".join(f"{field} = {value}" for field, value in not_held.items())
             whys = " ".join(dict.fromkeys(lacking.values()))
             raise SandboxError(f"nothing here can hold {limits}: {whys}", step="cgroup", errno=errno.ENOTSUP, hint=WITHOUT_HINT)
         if self._cgroups.backend == "none":
             return None
-        return self._cgroups.create(f"sandbox-{id}", **{LIMITS[name]: 0 if name in lacking else asked[name] for name in asked})
+        held = {field: value for field, value in asked.items() if field not in not_held}
+        return self._cgroups.create(f"sandbox-{id}", swap_bytes=spec.swap_bytes, **held)
 
     def _attach(self, child: Child, group: Group) -> None:
         try:
@@ -316,7 +319,7 @@ class Server:
         self._selector.unregister(child.status)
         child.status.close()
         if child.failure is None and child.ready and not child.abandoned:
-            child.running = True
+            child.start()
             self._send(protocol.Spawned(child.id, linux.pid_in_proc(child.pidfd)), [child.pidfd, *child.listeners])
         if not (child.running and child.label):
             child.forget_descriptors()
@@ -382,6 +385,8 @@ def _exited(child: Child, ended: os.waitid_result) -> protocol.Exited:
         pids_limit_hit=bool(events and events.pids_limit_hits),
         memory_peak_bytes=events.memory_peak_bytes if events else 0,
         cpu_s=events.cpu_s if events else 0.0,
+        timed_out=child.timed_out,
+        stalled_s=events.stalled_s if events else {},
     )
 
 
