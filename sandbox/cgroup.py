@@ -19,15 +19,14 @@ import re
 from functools import partial
 from pathlib import Path
 
-from sandbox.cgroup_base import REMOVE_TIMEOUT_S, Group, GroupEvents, Hierarchy, Limits, check_name
+from sandbox.cgroup_base import FIELDS, REMOVE_TIMEOUT_S, RESOURCES, Group, GroupEvents, Hierarchy, Limits, check_name
 from sandbox.cgroup_paths import Hierarchies, hierarchies
 from sandbox.cgroup_v1 import HierarchyV1
 from sandbox.cgroup_v2 import SCOPE_HINT, HierarchyV2, delegated_base
 from sandbox.errors import SandboxError
 
-__all__ = ["Cgroups", "Group", "GroupEvents", "Limits"]
+__all__ = ["FIELDS", "RESOURCES", "Cgroups", "Group", "GroupEvents", "Limits"]
 
-RESOURCES = ("memory", "pids", "cpu")
 _NUMBERED = re.compile(r"(.*[^0-9])[0-9]+")
 
 
@@ -68,29 +67,27 @@ class Cgroups:
         return self._hierarchy.backend if self._hierarchy else "none"
 
     def layers(self) -> dict[str, str]:
-        """For memory, pids and cpu: the version that enforces it, or the reason why none does."""
-        return self._hierarchy.layers() if self._hierarchy else dict.fromkeys(RESOURCES, self.reason)
+        """For each resource of FIELDS: the version that enforces it, or the reason why none does."""
+        return self._hierarchy.layers() if self._hierarchy else dict.fromkeys(FIELDS, self.reason)
 
-    def create(self, name: str, *, memory_bytes: int = 0, pids: int = 0, cpu_percent: int = 0) -> Group:
-        """Make an empty group; a limit of 0 is none, and `cpu_percent` is of one CPU.
+    def create(self, name: str, **fields: int) -> Group:
+        """Make an empty group with these fields of Limits.
 
         Raises SandboxError, with nothing left behind, when a limit cannot be enforced here or the name is taken.
         """
-        limits = Limits(memory_bytes, pids, cpu_percent)
-        self._check(limits)
+        self._check(fields)
         group = self._usable().create(name)
         try:
-            self._usable().limit(group, limits)
+            self._usable().limit(group, Limits(**fields))
         except BaseException:
             group.remove()
             raise
         return group
 
-    def limit(self, group: Group, *, memory_bytes: int = 0, pids: int = 0, cpu_percent: int = 0) -> None:
+    def limit(self, group: Group, **fields: int) -> None:
         """Limit a group that was made without limits; processes may be in it already. Raises SandboxError."""
-        limits = Limits(memory_bytes, pids, cpu_percent)
-        self._check(limits)
-        self._usable().limit(group, limits)
+        self._check(fields)
+        self._usable().limit(group, Limits(**fields))
 
     def _usable(self) -> Hierarchy:
         if self._hierarchy is None:
@@ -99,10 +96,9 @@ class Cgroups:
             raise SandboxError("these cgroups have been closed.", step="cgroup", errno=errno.EBADF)
         return self._hierarchy
 
-    def _check(self, limits: Limits) -> None:
-        asked = {"memory": limits.memory_bytes, "pids": limits.pids, "cpu": limits.cpu_percent}
+    def _check(self, fields: dict[str, int]) -> None:
         for resource, how in self._usable().layers().items():
-            if asked[resource] and how != self.backend:
+            if any(fields.get(name) for name in FIELDS[resource]) and how != self.backend:
                 raise SandboxError(f"the {resource} limit cannot be enforced: {how}.", step="cgroup", errno=errno.ENOTSUP)
 
     def sweep(self, timeout_s: float = REMOVE_TIMEOUT_S) -> list[str]:

@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandbox.errors import SandboxError
@@ -22,13 +22,41 @@ CPU_PERIOD_US = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
+FIELDS: dict[str, tuple[str, ...]] = {
+    "memory": ("memory_bytes",),
+    "pids": ("pids",),
+    "cpu": ("cpu_percent",),
+    "cpu weight": ("cpu_weight",),
+    "io": ("io_read_bytes_per_s", "io_write_bytes_per_s"),
+    "io weight": ("io_weight",),
+}
+"""What each resource is limited by, as fields of Limits. `swap_bytes` goes with the memory."""
+RESOURCES = ("memory", "pids", "cpu")
+"""Those that a host for sandboxes is expected to hold."""
+DEFAULT_WEIGHT, MAX_WEIGHT = 100, 10_000
+"""Of cgroup v2; v1 has other scales, to which a weight is converted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The caps of a group; 0 means none. `cpu_percent` is of one CPU, so 200 is two of them."""
+    """The caps of a group; 0 means none, but for `swap_bytes`. `cpu_percent` is of one CPU, so 200 is two of them.
+
+    Weights are shares of what is contended for, from 1 to 10,000, where 100 is the usual one. Bytes per second are of every disk.
+    """
 
     memory_bytes: int = 0
     pids: int = 0
     cpu_percent: int = 0
+    swap_bytes: int = 0
+    """Beside `memory_bytes`, where that is limited."""
+    cpu_weight: int = 0
+    io_weight: int = 0
+    io_read_bytes_per_s: int = 0
+    io_write_bytes_per_s: int = 0
+
+    @property
+    def limits_io(self) -> bool:
+        return bool(self.io_weight or self.io_read_bytes_per_s or self.io_write_bytes_per_s)
 
     def cpu_quota_us(self) -> int:
         return max(1_000, self.cpu_percent * CPU_PERIOD_US // 100)
@@ -36,12 +64,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class GroupEvents:
-    """What the kernel counted for a group since its creation: kills for lack of memory, refused forks, peak memory, CPU time."""
+    """What the kernel counted for a group since its creation: kills for lack of memory, refused forks, peak memory, CPU time.
+
+    `stalled_s`: by resource, how long some of it waited for it (PSI, Documentation/accounting/psi.rst); v2 alone tells.
+    """
 
     oom_kills: int = 0
     pids_limit_hits: int = 0
     memory_peak_bytes: int = 0
     cpu_s: float = 0.0
+    stalled_s: dict[str, float] = field(default_factory=dict)
 
 
 class Group(ABC):
@@ -182,6 +214,30 @@ def read_stat(path: Path) -> dict[str, int]:
             if number.isdigit():
                 values[name] = int(number)
     return values
+
+
+def stalled_s(directory: Path) -> dict[str, float]:
+    """Seconds that some tasks of a v2 cgroup waited for cpu, memory and io; those that the kernel does not tell are left out."""
+    found: dict[str, float] = {}
+    for resource in ("cpu", "memory", "io"):
+        with contextlib.suppress(OSError, ValueError):
+            some = (directory / f"{resource}.pressure").read_text().split("\n", 1)[0]
+            found[resource] = int(some.rpartition("total=")[2]) / 1e6
+    return found
+
+
+def disks() -> list[str]:
+    """The numbers (major:minor) of this host's disks: requests to partitions and mapped devices count at the disks below."""
+    found = []
+    with contextlib.suppress(OSError):
+        for disk in sorted(Path("/sys/block").iterdir()):
+            if not disk.name.startswith(_NO_DISKS) and not any((disk / "slaves").glob("*")):
+                with contextlib.suppress(OSError):
+                    found.append((disk / "dev").read_text().strip())
+    return found
+
+
+_NO_DISKS = ("loop", "ram", "zram", "nbd")
 
 
 def pids_in(directory: Path) -> list[int]:

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-V1_CONTROLLERS = frozenset({"memory", "pids", "cpu", "cpuacct", "freezer"})
+V1_CONTROLLERS = frozenset({"memory", "pids", "cpu", "cpuacct", "freezer", "blkio"})
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 
 from sandbox.cgroup_base import (
     CPU_PERIOD_US,
+    DEFAULT_WEIGHT,
     Group,
     GroupEvents,
     Hierarchy,
     Limits,
     check_name,
     claim,
+    disks,
     failed,
     pids_in,
     read_int,
@@ -31,6 +33,8 @@ from sandbox.cgroup_base import (
 from sandbox.errors import SandboxError
 
 REQUIRED = ("freezer", "memory", "pids")
+BLOCKS = "blkio"
+IO_WEIGHTS = ("blkio.weight", "blkio.bfq.weight")
 _KILL_ROUNDS = 50
 _FREEZE_TIMEOUT_S = 0.5
 _POLL_S = 0.001
@@ -41,18 +45,25 @@ class GroupV1(Group):
 
     def __init__(self, name: str, directories: dict[str, Path]) -> None:
         super().__init__(name)
-        self._directories = directories
+        self.directories = directories
         self._freezer = directories["freezer"]
         self._oom = -1
         self._out_of_memory = False
 
     def watch_memory(self) -> None:
         """Let the group wait when its memory is used up, and be told of it. Raises OSError."""
-        control = self._directories["memory"] / "memory.oom_control"
+        control = self.directories["memory"] / "memory.oom_control"
         self._oom = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         with open(control, "rb") as events:
             write(control.with_name("cgroup.event_control"), f"{self._oom} {events.fileno()}")
         write(control, 1)
+
+    def enter(self, controller: str, directory: Path) -> None:
+        """Have one controller more, which all processes of the group move into. Raises OSError."""
+        directory.mkdir(mode=0o755)
+        self.directories[controller] = directory
+        for pid in pids_in(self._freezer):
+            write(directory / "cgroup.procs", pid)
 
     def oom_descriptor(self) -> int:
         return self._oom
@@ -106,7 +117,7 @@ class GroupV1(Group):
         if self._oom >= 0:
             with contextlib.suppress(BlockingIOError):
                 self._out_of_memory = os.eventfd_read(self._oom) > 0
-        memory, pids, cpu = (self._directories.get(name, self._freezer) for name in ("memory", "pids", "cpuacct"))
+        memory, pids, cpu = (self.directories.get(name, self._freezer) for name in ("memory", "pids", "cpuacct"))
         return GroupEvents(
             oom_kills=read_stat(memory / "memory.oom_control").get("oom_kill", 0) + self._out_of_memory,
             pids_limit_hits=read_stat(pids / "pids.events").get("max", 0),
@@ -134,7 +145,7 @@ class GroupV1(Group):
             self._oom = -1
 
     def _others(self) -> list[Path]:
-        return sorted(set(self._directories.values()) - {self._freezer})
+        return sorted(set(self.directories.values()) - {self._freezer})
 
 
 class HierarchyV1(Hierarchy):
@@ -167,11 +178,16 @@ class HierarchyV1(Hierarchy):
             raise failed(f"cannot make the cgroup {error.filename}", error) from error
 
     def layers(self) -> dict[str, str]:
-        quota = "cpu" in self._directories and (self._directories["cpu"] / "cpu.cfs_quota_us").exists()
+        def has(controller: str, *files: str) -> bool:
+            return controller in self._directories and any((self._directories[controller] / file).exists() for file in files)
+
         return {
             "memory": "v1",
             "pids": "v1",
-            "cpu": "v1" if quota else "no CPU bandwidth control: the kernel lacks CONFIG_CFS_BANDWIDTH",
+            "cpu": "v1" if has("cpu", "cpu.cfs_quota_us") else "no CPU bandwidth control: the kernel lacks CONFIG_CFS_BANDWIDTH",
+            "cpu weight": "v1" if has("cpu", "cpu.shares") else "cgroup v1 has no cpu controller mounted here",
+            "io": "v1" if has("blkio", "blkio.throttle.read_bps_device") else "the kernel lacks CONFIG_BLK_DEV_THROTTLING",
+            "io weight": "v1" if has("blkio", *IO_WEIGHTS) else "no disk here has a scheduler with weights (bfq)",
         }
 
     def create(self, name: str) -> Group:
@@ -192,7 +208,9 @@ class HierarchyV1(Hierarchy):
     def limit(self, group: Group, limits: Limits) -> None:
         assert isinstance(group, GroupV1)
         try:
-            for controller, directory in self._directories_of(group.name).items():
+            if limits.limits_io:
+                group.enter(BLOCKS, self._directories[BLOCKS] / group.name)
+            for controller, directory in group.directories.items():
                 self._limit(controller, directory, limits)
             if limits.memory_bytes:
                 group.watch_memory()
@@ -200,11 +218,12 @@ class HierarchyV1(Hierarchy):
             raise failed(f"cannot limit the cgroup {group.name!r} ({error.filename})", error) from error
 
     def _directories_of(self, name: str) -> dict[str, Path]:
-        return {controller: directory / name for controller, directory in self._directories.items()}
+        """Without that for disks, which has those groups alone that are limited in it."""
+        return {controller: directory / name for controller, directory in self._directories.items() if controller != BLOCKS}
 
     def leftovers(self) -> list[Group]:
         names = {entry.name for directory in self._directories.values() for entry in directory.iterdir() if entry.is_dir()}
-        return [GroupV1(name, self._directories_of(name)) for name in sorted(names)]
+        return [GroupV1(name, {what: path / name for what, path in self._directories.items()}) for name in sorted(names)]
 
     def neighbours(self) -> list[str]:
         return sorted(entry.name for entry in self._directories["freezer"].parent.iterdir() if entry.is_dir())
@@ -229,9 +248,25 @@ class HierarchyV1(Hierarchy):
             write(directory / "memory.limit_in_bytes", limits.memory_bytes)
             with_swap = directory / "memory.memsw.limit_in_bytes"
             if with_swap.exists():
-                write(with_swap, limits.memory_bytes)
+                write(with_swap, limits.memory_bytes + limits.swap_bytes)
         elif controller == "pids" and limits.pids:
             write(directory / "pids.max", limits.pids)
-        elif controller == "cpu" and limits.cpu_percent:
-            write(directory / "cpu.cfs_period_us", CPU_PERIOD_US)
-            write(directory / "cpu.cfs_quota_us", limits.cpu_quota_us())
+        elif controller == "cpu":
+            if limits.cpu_percent:
+                write(directory / "cpu.cfs_period_us", CPU_PERIOD_US)
+                write(directory / "cpu.cfs_quota_us", limits.cpu_quota_us())
+            if limits.cpu_weight:
+                write(directory / "cpu.shares", max(2, limits.cpu_weight * 1024 // DEFAULT_WEIGHT))
+        elif controller == "blkio":
+            _limit_io(directory, limits)
+
+
+def _limit_io(directory: Path, limits: Limits) -> None:
+    """On v1 what the kernel writes back later is nobody's: bytes written are limited for direct and synchronous writes alone."""
+    if limits.io_weight:
+        file = next(directory / name for name in IO_WEIGHTS if (directory / name).exists())
+        write(file, max(10, min(limits.io_weight, 1_000)))
+    throttles = {"read": limits.io_read_bytes_per_s, "write": limits.io_write_bytes_per_s}
+    for what, value in throttles.items():
+        for disk in disks() if value else ():
+            write(directory / f"blkio.throttle.{what}_bps_device", f"{disk} {value}")

@@ -15,22 +15,27 @@ from pathlib import Path
 
 from sandbox.cgroup_base import (
     CPU_PERIOD_US,
+    FIELDS,
     Group,
     GroupEvents,
     Hierarchy,
     Limits,
     check_name,
     claim,
+    disks,
     failed,
     pids_in,
     read_int,
     read_stat,
+    stalled_s,
     write,
 )
 from sandbox.errors import SandboxError
 
 REQUIRED = frozenset({"memory", "pids"})
-WANTED = ("memory", "pids", "cpu")
+WANTED = ("memory", "pids", "cpu", "io")
+IO_WEIGHTS = ("io.weight", "io.bfq.weight")
+"""Of the controllers iocost and bfq, whichever the kernel has."""
 UNIT_SUFFIXES = frozenset({".service", ".scope", ".slice", ".socket", ".mount", ".swap"})
 """A cgroup so named is a unit of systemd: its parent is not ours, whatever its mark."""
 
@@ -78,6 +83,7 @@ class GroupV2(Group):
             pids_limit_hits=read_stat(self._directory / "pids.events").get("max", 0),
             memory_peak_bytes=read_int(self._directory / "memory.peak"),
             cpu_s=read_stat(self._directory / "cpu.stat").get("usage_usec", 0) / 1e6,
+            stalled_s=stalled_s(self._directory),
         )
 
     def _remove(self, timeout_s: float) -> None:
@@ -150,7 +156,13 @@ class HierarchyV2(Hierarchy):
             raise failed(f"cannot set up the cgroup {error.filename or self._directory}", error, SCOPE_HINT) from error
 
     def layers(self) -> dict[str, str]:
-        return {name: "v2" if name in self._controllers else f"the {name} controller is not delegated" for name in WANTED}
+        seen = {}
+        for resource in FIELDS:
+            controller = resource.split(" ")[0]
+            seen[resource] = "v2" if controller in self._controllers else f"the {controller} controller is not delegated"
+        if seen["io weight"] == "v2" and not any((self._directory / name).exists() for name in IO_WEIGHTS):
+            seen["io weight"] = "the kernel has no weights for disks (CONFIG_BLK_CGROUP_IOCOST or CONFIG_BFQ_GROUP_IOSCHED)"
+        return seen
 
     def create(self, name: str) -> Group:
         directory = self._directory / check_name(name)
@@ -189,11 +201,26 @@ class HierarchyV2(Hierarchy):
             write(directory / "memory.max", limits.memory_bytes)
             write(directory / "memory.oom.group", 1)
             if (directory / "memory.swap.max").exists():
-                write(directory / "memory.swap.max", 0)
+                write(directory / "memory.swap.max", limits.swap_bytes)
         if limits.pids:
             write(directory / "pids.max", limits.pids)
         if limits.cpu_percent:
             write(directory / "cpu.max", f"{limits.cpu_quota_us()} {CPU_PERIOD_US}")
+        if limits.cpu_weight:
+            write(directory / "cpu.weight", limits.cpu_weight)
+        if limits.limits_io:
+            _limit_io(directory, limits)
+
+
+def _limit_io(directory: Path, limits: Limits) -> None:
+    if limits.io_weight:
+        file = next(directory / name for name in IO_WEIGHTS if (directory / name).exists())
+        # That of bfq ends at 1,000.
+        write(file, f"default {min(limits.io_weight, 1_000) if 'bfq' in file.name else limits.io_weight}")
+    asked = {"rbps": limits.io_read_bytes_per_s, "wbps": limits.io_write_bytes_per_s}
+    words = " ".join(f"{name}={value}" for name, value in asked.items() if value)
+    for disk in disks() if words else ():
+        write(directory / "io.max", f"{disk} {words}")
 
 
 def delegated_base(own: Path) -> Path | None:

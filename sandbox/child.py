@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import select
 import signal
@@ -41,25 +42,31 @@ class Child:
         self.listeners: list[int] = []
         self.failure: Failure | None = None
         self.ordered = False
-        self.waiting = False
-        """For an order, with all made that can be made before."""
         self.ready = False
         self.running = False
         self.abandoned = False
         """Its client is gone, and it is not for another."""
+        self.wall_s = 0.0
+        self.timed_out = False
         self.deadline = time.monotonic() + SETUP_TIMEOUT_S
+        """When it is to be built; once it runs, when it is to have ended."""
+
+    def start(self) -> None:
+        """It runs from now on, for as long as it may."""
+        self.running = True
+        self.deadline = time.monotonic() + self.wall_s if self.wall_s else math.inf
 
     def order(self, request: protocol.Spawn, worker: Owner, kept: list[int]) -> None:
         """It is for this request from now on."""
         self.id, self.label, self.worker, self.kept = request.id, request.label, worker, kept
         self.oom = self.group.oom_descriptor() if self.group else -1
-        self.ordered, self.waiting = True, False
+        self.wall_s = request.spec.wall_s
+        self.ordered = True
         self.deadline = time.monotonic() + SETUP_TIMEOUT_S
 
-    @property
-    def building(self) -> bool:
-        """Whether it has a deadline to keep."""
-        return not (self.waiting or self.running)
+    def park(self) -> None:
+        """All that can be made before it is ordered is made: it waits from now on."""
+        self.deadline = math.inf
 
     @functools.cached_property
     def number(self) -> int:

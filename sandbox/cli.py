@@ -1,4 +1,4 @@
-"""Run a command in a sandbox, show what it would see, or tell what this host enforces.
+"""Run a command in a sandbox, show what it would see or what a profile grants, or tell what this host enforces.
 
 `python -m` looks for modules in the current directory first. Where that is not to be trusted, use `agent-sandbox`, or
 `python -P -m sandbox`.
@@ -17,7 +17,8 @@ from dataclasses import asdict
 
 import msgspec
 
-from sandbox import linux, places, plan, probe, profile
+from sandbox import linux, places, plan, probe, profile, protected
+from sandbox.cgroup import FIELDS
 from sandbox.errors import SandboxError
 from sandbox.init import PASSED_ON
 from sandbox.spawner import Exit, Sandbox, Spawner
@@ -26,7 +27,6 @@ from sandbox.terminal import Terminal
 
 REFUSED = 125
 """Exit code when there was no sandbox, so that it cannot be taken for the command's own."""
-LIMITS = {"memory": "memory_bytes", "pids": "pids", "cpu": "cpu_percent"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.action == "doctor":
             return _doctor(as_json=options.json)
+        if options.action == "show-profile":
+            return _show_profile(options.name, as_json=options.json)
         spec = _spec(options)
         if options.action == "show-plan":
             print(plan.make(spec, plan.Host.look(), *ids(spec)))
@@ -67,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
             help="go on where this host lacks the layer: an ordinary user's login often has no cgroup for limits",
         )
         action.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
+    show = actions.add_parser("show-profile", help="show all that a profile grants, and which profile it comes from")
+    show.add_argument(
+        "name", nargs="?", default=profile.DEFAULT, metavar="P", help=f"{', '.join(profile.names())}, or a TOML file"
+    )
+    show.add_argument("--json", action="store_true", help="as JSON")
     doctor = actions.add_parser("doctor", help="tell what this host enforces")
     doctor.add_argument("--json", action="store_true", help="as a JSON list")
     return parser
@@ -74,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _spec(options: argparse.Namespace) -> SandboxSpec:
     chosen = profile.load(options.profile)
+    if chosen.hosts or chosen.loopback_ports:
+        print("sandbox: hosts and loopback_ports are reached through the supervisor's gateway alone: not here.", file=sys.stderr)
     read, write = (tuple(map(_real, paths)) for paths in (options.read, options.write))
     here = _here(chosen, read, write)
     binds = [*chosen.binds(here), *map(Bind, read), *(Bind(path, writable=True) for path in write)]
@@ -81,16 +90,9 @@ def _spec(options: argparse.Namespace) -> SandboxSpec:
         argv=tuple(options.command[1:] if options.command[:1] == ["--"] else options.command) or ("sh",),
         env=_environment(chosen, options.env),
         cwd=here if any(f"{here}/".startswith(f"{bind.place}/") for bind in binds) else HOME,
-        hostname=chosen.hostname,
         binds=tuple(dict.fromkeys(binds)),
-        tmp_bytes=chosen.tmp_bytes,
-        open_files=chosen.open_files,
-        file_size_bytes=chosen.file_size_bytes,
-        memory_bytes=chosen.memory_bytes,
-        pids=chosen.pids,
-        cpu_percent=chosen.cpu_percent,
         init=True,
-        optional_layers=tuple({*chosen.optional_layers, *options.optional}),
+        **(chosen.spec_fields() | {"optional_layers": tuple({*chosen.optional_layers, *options.optional})}),
     )
     check(spec)
     return spec
@@ -128,21 +130,31 @@ def _here(chosen: profile.Profile, read: Sequence[str], write: Sequence[str]) ->
     return here
 
 
+def _show_profile(name: str, *, as_json: bool) -> int:
+    resolved = profile.resolve(name)
+    print(json.dumps(resolved.as_json(), indent=2) if as_json else resolved)
+    return 0
+
+
 def _run(spec: SandboxSpec) -> int:
     spawner = Spawner.start(cgroup_name=f"sandbox-run-{os.getpid()}")
     _tell_what_is_not_held(spec, spawner)
-    exit = asyncio.run(_run_with(spawner, spec))
+    writable = [bind.source for bind in spec.binds if bind.writable]
+    with protected.holding(writable, spec.protected if spec.protect_missing != "none" else ()):
+        exit = asyncio.run(_run_with(spawner, spec))
+    if exit.timed_out:
+        print(f"sandbox: killed: it was not done within {spec.wall_s:g} s.", file=sys.stderr)
     if exit.oom_killed:
         print(f"sandbox: killed: more than {spec.memory_bytes} bytes of memory were needed.", file=sys.stderr)
     return exit.code if exit.code >= 0 else 128 + exit.signal
 
 
 def _tell_what_is_not_held(spec: SandboxSpec, spawner: Spawner) -> None:
-    asked = {name: how for name, how in spawner.limits.items() if getattr(spec, LIMITS[name])}
-    lacking = {LIMITS[name]: how for name, how in asked.items() if how != spawner.cgroup}
-    if lacking and "cgroup" in spec.optional_layers:
-        whys = " ".join(dict.fromkeys(lacking.values()))
-        print(f"sandbox: not limited, as optional_layers allows: {', '.join(lacking)}. {whys}", file=sys.stderr)
+    lacking = {name: how for name, how in spawner.limits.items() if how != spawner.cgroup}
+    asked = {field: how for name, how in lacking.items() for field in FIELDS[name] if getattr(spec, field)}
+    if asked and "cgroup" in spec.optional_layers:
+        whys = " ".join(dict.fromkeys(asked.values()))
+        print(f"sandbox: not limited, as optional_layers allows: {', '.join(asked)}. {whys}", file=sys.stderr)
 
 
 async def _run_with(spawner: Spawner, spec: SandboxSpec) -> Exit:

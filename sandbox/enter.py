@@ -104,7 +104,7 @@ def _enter(beginning: Beginning) -> NoReturn:
     if not packet:
         os._exit(CANNOT_START)
     entry = _decoder.decode(packet)
-    built.complete(entry.plan, entry.spec.tmp_bytes, Worker(entry.uid, entry.gid, entry.change_ids), status)
+    groups = built.complete(entry.plan, entry.spec, Worker(entry.uid, entry.gid, entry.change_ids), status)
     if entry.spec.hostname != COMMON.hostname:
         socket.sethostname(entry.spec.hostname)
     listeners = [_listener(port) for port in entry.spec.loopback_listen]
@@ -112,7 +112,7 @@ def _enter(beginning: Beginning) -> NoReturn:
     _inherit(dict(zip(entry.numbers, descriptors, strict=True)))
     _limit(entry)
     _change_directory(entry.spec.cwd)
-    _lock_down(entry)
+    _lock_down(entry, groups)
     _die_with_parent(status)
     if entry.spec.init:
         init.fork_program(terminal=entry.spec.terminal)
@@ -191,10 +191,10 @@ def _change_directory(path: str) -> None:
         raise SandboxError(f"{path}: {error.strerror} inside the sandbox.", step="cwd", errno=error.errno or 0) from error
 
 
-def _lock_down(entry: Entry) -> None:
+def _lock_down(entry: Entry, groups: list[int]) -> None:
     """From here on there is no way back to any privilege."""
     if entry.change_ids:
-        _change_ids(entry.uid, entry.gid)
+        _change_ids(entry.uid, entry.gid, groups)
     linux.drop_capabilities()
     # What this process remembers of the fork server is not for the program, which may have the same user (proc_pid_mem(5)). The
     # exec makes the program's own memory its own again.
@@ -203,9 +203,9 @@ def _lock_down(entry: Entry) -> None:
     seccomp.load_filter(entry.filter)
 
 
-def _change_ids(uid: int, gid: int) -> None:
+def _change_ids(uid: int, gid: int, groups: list[int]) -> None:
     try:
-        os.setgroups([])
+        os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except OSError as error:
@@ -214,7 +214,12 @@ def _change_ids(uid: int, gid: int) -> None:
             f"cannot become user {uid}: {error.strerror}.", step="privileges", errno=error.errno or 0, hint=hint
         ) from error
     # Some numbers mean "as it is" to these calls: what counts is what has become of it.
-    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups() or 0 in (uid, gid):
+    if (
+        os.getresuid() != (uid,) * 3
+        or os.getresgid() != (gid,) * 3
+        or sorted(os.getgroups()) != groups
+        or 0 in (uid, gid, *groups)
+    ):
         raise SandboxError(f"still not user {uid} alone.", step="privileges")
 
 

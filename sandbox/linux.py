@@ -122,9 +122,9 @@ def close_all_but(kept: int) -> None:
     syscall("descriptors", "close_range", _SYS_CLOSE_RANGE, kept + 1, 0xFFFFFFFF, 0)
 
 
-def open_path(path: str, resolve: int, directory: int = -100) -> int:
+def open_path(path: str, resolve: int, directory: int = -100, *, flags: int = 0) -> int:
     """An O_PATH descriptor of a path, resolved as openat2(2) says; raises OSError."""
-    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, resolve)
+    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC | flags, 0, resolve)
     arguments = (ctypes.c_long(directory), os.fsencode(path), how, ctypes.c_long(len(how)))
     result = int(_libc.syscall(ctypes.c_long(_SYS_OPENAT2), *arguments))
     if result < 0:

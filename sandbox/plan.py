@@ -1,7 +1,8 @@
-"""What a sandbox's file system is made of. Pure, but for the look at the host that `Host.look` takes once."""
+"""What a sandbox's file system is made of. Pure, but for looks at the host: `Host.look`, once, and for granted devices."""
 
 from __future__ import annotations
 
+import glob
 import os
 from functools import cache
 from pathlib import PurePosixPath
@@ -86,16 +87,20 @@ class Plan(NamedTuple):
     files: dict[str, str]
     private: tuple[str, ...]
     trees: tuple[Tree, ...]
+    covered: tuple[str, ...] = ()
+    """Directories below trees, which private ones are put over."""
+    masked: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """For people: one line a path, in the order of the tree."""
-        lines = dict.fromkeys(self.private, "private, writable, in memory")
+        lines = dict.fromkeys((*self.private, *self.covered), "private, writable, in memory")
         lines |= {"/proc": "this sandbox's processes", "/dev/pts": "terminals of this sandbox"}
         lines |= {path: f"-> {target}" for path, target in self.links.items()}
         lines |= dict.fromkeys(self.files, "written for the sandbox")
         for tree in self.trees:
             of_host = "the host's" if tree.source == tree.place else f"the host's {tree.source}"
             lines[tree.place] = "device" if tree.device else f"{of_host}, {'WRITABLE' if tree.writable else 'read-only'}"
+        lines |= dict.fromkeys(self.masked, "hidden, if it is there")
         width = max(map(len, lines))
         return "\n".join(f"{path:{width}}  {lines[path]}" for path in sorted(lines))
 
@@ -141,22 +146,30 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
         "/dev/ptmx": "pts/ptmx",
     }
     trees = _of_the_host(host.system, host.devices)
+    granted = dict.fromkeys(path for pattern in spec.devices for path in sorted(glob.glob(pattern)))
+    trees += tuple(Tree(path, path, device=True) for path in granted if path not in host.devices)
     binds = tuple(Tree(bind.source, bind.place, bind.writable, owner=bind.owner) for bind in _seen(spec.binds, host))
     trees += binds
     places = {tree.place for tree in trees}
-    private = tuple(path for path in PRIVATE if path not in places)
+    covered = tuple(path for path in spec.tmpfs if _within(path, tuple(places)))
+    more = tuple(path for path in spec.tmpfs if path not in (*covered, *PRIVATE))
+    private = tuple(path for path in (*PRIVATE, *more) if path not in places)
     if any(_below(tree.place, VAR_TMP) for tree in binds):
         del links[VAR_TMP]
         private = (*private, VAR_TMP)
     links = {path: target for path, target in links.items() if path not in places}
     for tree in binds:
         _check_place(tree.place, links, private)
+    for path in more:
+        _check_place(path, links, ())
     return Plan(
         directories=("/proc", "/dev", "/dev/pts", "/run", "/etc", "/var", "/root"),
         links=links,
         files=_accounts(spec.hostname, uid, gid),
         private=private,
         trees=tuple(sorted(trees, key=lambda tree: tree.place.count("/"))),
+        covered=covered,
+        masked=spec.masked,
     )
 
 

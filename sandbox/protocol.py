@@ -12,7 +12,7 @@ import msgspec
 from sandbox import linux
 from sandbox.spec import SandboxSpec
 
-VERSION = 1
+VERSION = 2
 """Of what is said here: a client may find a server that an older installation started."""
 MAX_PACKET_BYTES = 128 * 1024
 MAX_ORDER_BYTES = 3 * MAX_PACKET_BYTES
@@ -40,7 +40,7 @@ class Stop(Message, tag="stop", frozen=True):
 
 
 class Started(Message, tag="started", frozen=True):
-    """The server is there. `layers`: memory, pids and cpu, each with what enforces it or why nothing does."""
+    """The server is there. `layers`: each resource of cgroup.FIELDS with what enforces it or why nothing does."""
 
     cgroup: str
     layers: dict[str, str]
@@ -100,6 +100,8 @@ class Exited(Message, tag="exited", frozen=True):
     pids_limit_hit: bool
     memory_peak_bytes: int
     cpu_s: float
+    timed_out: bool = False
+    stalled_s: dict[str, float] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()

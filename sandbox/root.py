@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import os
 import socket
 import stat
@@ -20,7 +21,8 @@ from sandbox.errors import SandboxError
 from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV
 from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
 from sandbox.plan import COMMON, Plan, Tree
-from sandbox.spec import HOME
+from sandbox.shield import Shield
+from sandbox.spec import HOME, SandboxSpec
 
 BUILD_AT = "/tmp"
 """Where the new root is put together; hidden in this mount namespace alone, until it is the root."""
@@ -73,22 +75,31 @@ class Root:
         self._private = {path: self._private_copy(path) for path in common.private}
         self._mounts.make_root()
 
-    def complete(self, plan: Plan, tmp_bytes: int, worker: Worker, status: socket.socket) -> None:
-        """Add what this plan has besides, for a worker, and part with the host. `status` leads to the fork server."""
-        trees = self._trees(plan, worker, status)
-        if tmp_bytes != COMMON.tmp_bytes:
-            self._mounts.resize_root(tmp_bytes)
+    def complete(self, plan: Plan, spec: SandboxSpec, worker: Worker, status: socket.socket) -> list[int]:
+        """Add what this plan has besides, for a worker, and part with the host. `status` leads to the fork server.
+
+        Gives the groups that the devices in it are for.
+        """
+        sources = self._sources(plan)
+        groups = _groups_of_devices(sources, spec)
+        trees = self._trees(sources, worker, status)
+        if spec.tmp_bytes != COMMON.tmp_bytes:
+            self._mounts.resize_root(spec.tmp_bytes)
         self._write_files(plan)
         self._make_places(plan, trees)
         self._make_private(plan, worker)
         self._attach(trees)
+        self._shield(plan, spec, worker)
         self._mounts.let_go()
         os.close(self._host)
         self._mounts.seal_root()
+        return groups
 
-    def _trees(self, plan: Plan, worker: Worker, status: socket.socket) -> Opened:
+    def _sources(self, plan: Plan) -> Opened:
         made = set(self._made.trees)
-        sources = [(self._open(tree), tree) for tree in plan.trees if tree not in made]
+        return [(self._open(tree), tree) for tree in plan.trees if tree not in made]
+
+    def _trees(self, sources: Opened, worker: Worker, status: socket.socket) -> Opened:
         owners = {tree: _owner(source, tree, worker) for source, tree in sources if tree.writable or tree.owner is not None}
         users = _users(owners, worker, status)
         trees = [(self._copy(source, tree, users.get(tree, -1)), tree) for source, tree in sources]
@@ -159,6 +170,23 @@ class Root:
             os.close(made)
         for unused in self._private.values():
             os.close(unused)
+        for cover in _covers(plan):
+            os.chmod(cover, 0o1777)
+            if worker.change_ids:
+                os.chown(cover, *worker.owner)
+
+    def _shield(self, plan: Plan, spec: SandboxSpec, worker: Worker) -> None:
+        """What is read-only or hidden within what was attached."""
+        shield = Shield(self._mounts, worker.owner if worker.change_ids else None)
+        writable = [tree.place for tree in plan.trees if tree.writable]
+        for place in writable:
+            names = [name for name in spec.protected if f"{place}/{name}" not in writable]
+            if os.path.isdir(_inside(place)):
+                shield.protect(_inside(place), names, missing=spec.protect_missing)
+        for path, cover in zip(plan.covered, _covers(plan), strict=True):
+            shield.overlay(_inside(path), _inside(cover))
+        for path in plan.masked:
+            shield.hide(_inside(path))
 
     def _write_files(self, plan: Plan) -> None:
         for path, text in plan.files.items():
@@ -170,7 +198,7 @@ class Root:
     def _make_places(self, plan: Plan, trees: Opened) -> None:
         """Everything that is still missing for what will be attached."""
         made = {*self._made.directories, *self._made.private}
-        for path in (*plan.directories, *plan.private):
+        for path in (*plan.directories, *plan.private, *_covers(plan)):
             if path not in made:
                 _make(path)
         for descriptor, tree in trees:
@@ -179,6 +207,23 @@ class Root:
             if path not in self._made.links:
                 _make(os.path.dirname(path))
                 os.symlink(target, path)
+
+
+def _groups_of_devices(sources: Opened, spec: SandboxSpec) -> list[int]:
+    """Whom the devices that were granted are for, but for root."""
+    groups = set()
+    for source, tree in sources:
+        if tree.device and any(fnmatch.fnmatchcase(tree.place, pattern) for pattern in spec.devices):
+            info = os.fstat(source)
+            if not stat.S_ISCHR(info.st_mode):
+                raise SandboxError(f"devices: {tree.source} is no character device.", step="bind", errno=errno.ENODEV)
+            groups.add(info.st_gid)
+    return sorted(groups - {0})
+
+
+def _covers(plan: Plan) -> list[str]:
+    """What is put over directories below trees, one each."""
+    return [f"/run/.private/{number}" for number, _ in enumerate(plan.covered)]
 
 
 def _mode(private: str) -> int:

@@ -14,6 +14,7 @@ import errno
 import marshal
 import os
 import struct
+from functools import lru_cache
 
 from sandbox.errors import SandboxError
 
@@ -29,9 +30,10 @@ _prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong
 _prctl.restype = ctypes.c_int
 
 
-def compile_filter() -> bytes:
+def compile_filter(allow: frozenset[str] = frozenset(), deny: frozenset[str] = frozenset()) -> bytes:
     """The filter for this machine's architecture, as an array of struct sock_filter.
 
+    `allow` and `deny` name groups of `syscalls`: OPTIONAL ones to be granted, and such as are not.
     Calls of a foreign architecture (i386 and x32 on x86-64, arm on aarch64) kill the process.
     Raises SandboxError when libseccomp is missing or does not take a rule.
     """
@@ -43,18 +45,22 @@ def compile_filter() -> bytes:
             f"libseccomp cannot be used: {error}.", step="seccomp", hint="Install the package libseccomp2."
         ) from error
     try:
-        return compile_rules()
+        return compile_rules(allow=allow, deny=deny)
     except OSError as error:
         raise SandboxError(f"libseccomp: {error.strerror}.", step="seccomp", errno=error.errno or 0) from error
 
 
-def compile_elsewhere() -> bytes:
-    """The same from a child process: what libseccomp and its import leave behind would be copied by every fork of this one."""
+@lru_cache(maxsize=64)
+def compile_elsewhere(allow: frozenset[str] = frozenset(), deny: frozenset[str] = frozenset()) -> bytes:
+    """The same from a child process, once for each policy.
+
+    What libseccomp and its import leave behind would be copied by every fork of this one.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            said: bytes | tuple[str, int, str] = compile_filter()
+            said: bytes | tuple[str, int, str] = compile_filter(allow, deny)
         except SandboxError as error:
             said = (error.message, error.errno, error.hint)
         with open(writer, "wb") as file:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Collection
 from itertools import chain
 
 import pyseccomp
 
-from sandbox.syscalls import ALLOWED, ALLOWED_WHEN, REFUSED, REFUSED_WHEN, Comparison, Condition
+from sandbox.syscalls import ALLOWED, ALLOWED_WHEN, OPTIONAL, REFUSED, REFUSED_WHEN, Comparison, Condition
 
 INSTRUCTION = struct.Struct("=HBBI")
 """struct sock_filter: code, jump if true, jump if false, constant."""
@@ -27,12 +28,13 @@ _BINARY_TREE = 2
 _OPERATORS = {Comparison.EQUAL: pyseccomp.EQ, Comparison.NOT_EQUAL: pyseccomp.NE, Comparison.GREATER: pyseccomp.GT}
 
 
-def compile_rules(architecture: int = pyseccomp.Arch.NATIVE) -> bytes:
+def compile_rules(architecture: int = pyseccomp.Arch.NATIVE, *, allow: Collection[str] = (), deny: Collection[str] = ()) -> bytes:
     """The whole policy as one program, for this machine or, to look at it, for another `pyseccomp.Arch`.
 
+    `allow` names groups of OPTIONAL to be granted, `deny` groups of either that are not; of a group in both, `deny` counts.
     Raises OSError when libseccomp does not take a rule.
     """
-    return join(_argument_rules(architecture).export(), _call_rules(architecture).export())
+    return join(_argument_rules(architecture).export(), _call_rules(architecture, frozenset(allow) - {*deny}, deny).export())
 
 
 def join(first: bytes, second: bytes) -> bytes:
@@ -77,15 +79,20 @@ def _argument_rules(architecture: int) -> _Filter:
     return rules
 
 
-def _call_rules(architecture: int) -> _Filter:
+def _call_rules(architecture: int, allow: Collection[str], deny: Collection[str]) -> _Filter:
     rules = _Filter(pyseccomp.ERRNO(errno.ENOSYS), architecture)
-    for name in chain.from_iterable(ALLOWED.values()):
+    granted = set(chain.from_iterable(OPTIONAL[group] for group in allow))
+    for group, names in ALLOWED.items():
+        for name in names:
+            rules.add(pyseccomp.ERRNO(errno.EPERM) if group in deny else pyseccomp.ALLOW, name)
+    for name in sorted(granted):
         rules.add(pyseccomp.ALLOW, name)
     for name, alternatives in ALLOWED_WHEN.items():
         for condition in alternatives:
             rules.add(pyseccomp.ALLOW, name, (condition,))
     for name in chain.from_iterable(REFUSED.values()):
-        rules.add(pyseccomp.ERRNO(errno.EPERM), name)
+        if name not in granted:
+            rules.add(pyseccomp.ERRNO(errno.EPERM), name)
     return rules
 
 

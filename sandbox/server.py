@@ -28,7 +28,7 @@ from typing import NamedTuple
 import msgspec
 
 from sandbox import idmap, linux, plan, protocol, seccomp
-from sandbox.cgroup import RESOURCES, Cgroups, Group
+from sandbox.cgroup import FIELDS, Cgroups, Group
 from sandbox.child import SETUP_TIMEOUT_S, Child
 from sandbox.enter import PARKED, READY, Beginning, Entry, Failure, enter, order
 from sandbox.errors import SandboxError
@@ -37,8 +37,6 @@ from sandbox.root import GO, Owner, Owners
 from sandbox.spec import SandboxSpec, check, ids
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-LIMITS = dict(zip(RESOURCES, ("memory_bytes", "pids", "cpu_percent"), strict=True))
-"""The field of a specification that each resource is limited by."""
 WITHOUT_HINT = 'Put "cgroup" into optional_layers (python -m sandbox run: --optional cgroup) to run without. See: agentctl doctor'
 _decoder = msgspec.msgpack.Decoder(Failure | Owners)
 
@@ -66,7 +64,7 @@ class Server:
         self._grace_s = settings.orphan_grace_s
         self._host = plan.Host.look()
         self._common = plan.common(self._host)
-        self._filter = seccomp.compile_elsewhere()
+        seccomp.compile_elsewhere()  # now, while nobody waits for it
         self._root = os.geteuid() == 0
         if not self._root:
             idmap.own_namespace()
@@ -107,7 +105,7 @@ class Server:
         return self._door is None or not self._untold
 
     def _patience(self) -> float | None:
-        deadlines = [child.deadline for child in self._children.values() if child.building]
+        deadlines = [child.deadline for child in self._children.values() if child.deadline < math.inf]
         deadlines += [moment for moment in (self._stop_at, self._park_at) if moment is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
@@ -117,7 +115,10 @@ class Server:
         if stopping:
             self._shut_door()
         for child in self._children.values():
-            if stopping or (child.building and now >= child.deadline):
+            if child.running and now >= child.deadline:
+                child.timed_out, child.deadline = True, math.inf
+                child.kill()
+            elif stopping or (not child.running and now >= child.deadline):
                 child.failure = child.failure or Failure(f"not built within {SETUP_TIMEOUT_S:.0f} s.", "build", 0)
                 child.kill()
         if stopping:
@@ -252,7 +253,7 @@ class Server:
             uid=uid,
             gid=gid,
             change_ids=self._root,
-            filter=self._filter,
+            filter=seccomp.compile_elsewhere(frozenset(spec.allow_syscalls), frozenset(spec.deny_syscalls)),
             numbers=request.numbers,
             # Only where the user is the sandbox's own: a person's other processes would count too.
             rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
@@ -293,13 +294,15 @@ class Server:
 
     def _limits(self, spec: SandboxSpec) -> dict[str, int]:
         """What the group of a sandbox is to hold. Raises SandboxError for what cannot be held here and is not optional."""
-        asked: dict[str, int] = {name: getattr(spec, field) for name, field in LIMITS.items()}
-        lacking = {name: why for name, why in self._not_held.items() if asked[name]}
+        asked = {field: getattr(spec, field) for fields in FIELDS.values() for field in fields if getattr(spec, field)}
+        lacking = {name: why for name, why in self._not_held.items() if asked.keys() & set(FIELDS[name])}
+        not_held = {field: value for field, value in asked.items() if any(field in FIELDS[name] for name in lacking)}
         if lacking and "cgroup" not in spec.optional_layers:
-            limits = ", ".join(f"{LIMITS[name]} = {asked[name]}" for name in lacking)
+            limits = ", ".join(f"{field} = {value}" for field, value in not_held.items())
             whys = " ".join(dict.fromkeys(lacking.values()))
             raise SandboxError(f"nothing here can hold {limits}: {whys}", step="cgroup", errno=errno.ENOTSUP, hint=WITHOUT_HINT)
-        return {LIMITS[name]: 0 if name in lacking else asked[name] for name in asked}
+        held = {field: value for field, value in asked.items() if field not in not_held}
+        return {"swap_bytes": spec.swap_bytes, **held}
 
     def _watch(self, child: Child) -> None:
         self._selector.register(child.status, selectors.EVENT_READ, lambda: self._on_status(child))
@@ -318,7 +321,7 @@ class Server:
             return
         try:
             self._parking.put(self._clone(self._common))
-        except SandboxError as error:
+        except (SandboxError, OSError) as error:
             print(f"sandbox: none is made beforehand: {error}", file=sys.stderr)  # noqa: T201
             self._parking.rest()
 
@@ -339,7 +342,8 @@ class Server:
             self._parking.touch()
         packet, descriptors = protocol.receive_packet(child.status, 65_536)
         if packet == PARKED:
-            child.waiting = not child.ordered
+            if not child.ordered:
+                child.park()
             child.number  # noqa: B018
         elif packet == READY:
             child.ready, child.listeners = True, descriptors
@@ -372,7 +376,7 @@ class Server:
         self._selector.unregister(child.status)
         child.status.close()
         if child.failure is None and child.ready and not child.abandoned:
-            child.running = True
+            child.start()
             self._send(protocol.Spawned(child.id, child.number), [child.pidfd, *child.listeners])
         if not (child.running and child.label):
             child.forget_descriptors()
@@ -444,6 +448,8 @@ def _exited(child: Child, ended: os.waitid_result) -> protocol.Exited:
         pids_limit_hit=bool(events and events.pids_limit_hits),
         memory_peak_bytes=events.memory_peak_bytes if events else 0,
         cpu_s=events.cpu_s if events else 0.0,
+        timed_out=child.timed_out,
+        stalled_s=events.stalled_s if events else {},
     )
 
 

@@ -19,6 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -39,6 +40,10 @@ class Exit(NamedTuple):
     pids_limit_hit: bool = False
     memory_peak_bytes: int = 0
     cpu_s: float = 0.0
+    timed_out: bool = False
+    """Killed for `wall_s`."""
+    stalled_s: Mapping[str, float] = MappingProxyType({})
+    """How long some of it waited for cpu, memory and io; cgroup v2 alone tells."""
 
 
 class Sandbox:
@@ -85,7 +90,7 @@ class Spawner:
         self.cgroup = started.cgroup
         """`v1`, `v2` or `none`."""
         self.limits = started.layers
-        """memory, pids and cpu, each with the cgroup version that enforces it or why none does."""
+        """Each resource of cgroup.FIELDS, with the cgroup version that enforces it or why none does."""
         self.left = False
         """Whether we have let go of it."""
         self._process = process
@@ -424,7 +429,16 @@ def _answer(control: socket.socket) -> tuple[protocol.Answer, list[int]]:
 
 
 def _exit_of(answer: protocol.Exited) -> Exit:
-    return Exit(answer.code, answer.signal, answer.oom_killed, answer.pids_limit_hit, answer.memory_peak_bytes, answer.cpu_s)
+    return Exit(
+        answer.code,
+        answer.signal,
+        answer.oom_killed,
+        answer.pids_limit_hit,
+        answer.memory_peak_bytes,
+        answer.cpu_s,
+        answer.timed_out,
+        answer.stalled_s,
+    )
 
 
 def _door(path: Path | None) -> int:

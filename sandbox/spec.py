@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from typing import NamedTuple
 import msgspec
 
 from sandbox.errors import SandboxError
+from sandbox.protected import PROTECTED, Missing
+from sandbox.syscalls import DENIABLE, OPTIONAL
 
 MIB = 1024 * 1024
 HOME = "/home/worker"
@@ -18,7 +21,22 @@ OPTIONAL_LAYERS = frozenset({"cgroup"})
 """What a specification may name as optional; every other layer is demanded."""
 MAX_UID = 2**31 - 1
 """Above, programs that take ids for signed numbers go wrong, and 2³² − 1 means "stay as you are" to setresuid(2): stay root."""
-LIMITS = ("tmp_bytes", "open_files", "file_size_bytes", "memory_bytes", "pids", "cpu_percent")
+LIMITS = (
+    "tmp_bytes",
+    "open_files",
+    "file_size_bytes",
+    "memory_bytes",
+    "swap_bytes",
+    "pids",
+    "cpu_percent",
+    "io_read_bytes_per_s",
+    "io_write_bytes_per_s",
+)
+WEIGHTS = ("cpu_weight", "io_weight")
+MAX_WEIGHT = 10_000
+MAX_WALL_S = 1e9
+DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/dri/*", "/dev/kfd")
+"""The devices of the host that a sandbox may be given: those of GPUs (fnmatch(3))."""
 ANY_ID = 2**32 - 1
 MAX_LIMIT = 2**63 - 1
 MAX_PIDS = 4 * MIB
@@ -64,8 +82,34 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     open_files: int = 1024
     file_size_bytes: int = 0
     memory_bytes: int = 0
+    swap_bytes: int = 0
+    """Beside `memory_bytes`, where that is limited: 0 is none at all."""
     pids: int = 0
     cpu_percent: int = 0
+    cpu_weight: int = 0
+    """A share of what is contended for, from 1 to 10,000; 100 is the usual one; 0 leaves it at that. So is `io_weight`."""
+    io_weight: int = 0
+    io_read_bytes_per_s: int = 0
+    """Of every disk."""
+    io_write_bytes_per_s: int = 0
+    wall_s: float = 0.0
+    """Seconds until all of it is killed; 0: it may run for ever."""
+    tmpfs: tuple[str, ...] = ()
+    """More directories that are private, writable and in memory; of what the host has there, nothing is seen."""
+    masked: tuple[str, ...] = ()
+    """Paths inside, below a bind, that are empty and closed to everybody, whatever the host has there. What is not there is
+    passed over."""
+    protected: tuple[str, ...] = PROTECTED
+    """What cannot be changed in a writable bind, relative to its root, unless it is bound writable itself; `protected.py` tells
+    what holds."""
+    protect_missing: Missing = "all"
+    """What of it is not there cannot be made either: the caller must be `protected.holding` the directories meanwhile."""
+    devices: tuple[str, ...] = ()
+    """Patterns of DEVICES; the devices of the host that match are there, usable by their mode and their group."""
+    allow_syscalls: tuple[str, ...] = ()
+    """Groups of `syscalls.OPTIONAL` that are granted."""
+    deny_syscalls: tuple[str, ...] = ()
+    """Groups of `syscalls.DENIABLE` or OPTIONAL that are not, whatever else is said."""
     loopback_listen: tuple[int, ...] = ()
     """TCP ports of 127.0.0.1 inside, whose listening sockets are handed to the caller."""
     init: bool = False
@@ -73,7 +117,7 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     terminal: bool = False
     """Descriptor 0 is a terminal made for the sandbox alone, which its program is to control. Needs `init`."""
     optional_layers: tuple[str, ...] = ()
-    """`cgroup`: go on without those of memory_bytes, pids and cpu_percent that this host cannot hold."""
+    """`cgroup`: go on without those of the limits on memory, pids, cpu and io that this host cannot hold."""
 
 
 def ids(spec: SandboxSpec) -> tuple[int, int]:
@@ -88,6 +132,7 @@ def check(spec: SandboxSpec) -> None:
         raise _refused("terminal", "needs `init`.")
     _check_paths(spec)
     _check_numbers(spec)
+    _check_grants(spec)
     if not _HOSTNAME.fullmatch(spec.hostname):
         raise _refused("hostname", f"{spec.hostname!r} is not up to 64 letters, digits, '-' and '.'.")
     if unknown := set(spec.optional_layers) - OPTIONAL_LAYERS:
@@ -104,10 +149,18 @@ def _check_program(spec: SandboxSpec) -> None:
 
 
 def _check_paths(spec: SandboxSpec) -> None:
-    for field, path in (("cwd", spec.cwd), *(("binds", path) for bind in spec.binds for path in (bind.source, bind.place))):
+    given = [("cwd", spec.cwd), *(("binds", path) for bind in spec.binds for path in (bind.source, bind.place))]
+    given += [("tmpfs", path) for path in spec.tmpfs] + [("masked", path) for path in spec.masked]
+    for field, path in given:
         # Of two slashes at the beginning, normpath keeps both.
         if not os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path or path.startswith("//"):
             raise _refused(field, f"{path!r} is no absolute, normal path.")
+    for field, path in given[1:]:
+        if path == "/" and field != "binds":
+            raise _refused(field, "the root itself cannot be meant.")
+    for path in spec.protected:
+        if os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path or path.split("/")[0] in (".", ".."):
+            raise _refused("protected", f"{path!r} is no path below a bind: write it without a / at its beginning or end.")
     if any(bind.place == "/" for bind in spec.binds):
         raise _refused("binds", "the root itself cannot be bound.")
     if any(not 0 <= id < ANY_ID for bind in spec.binds for id in bind.owner or ()):
@@ -120,6 +173,11 @@ def _check_numbers(spec: SandboxSpec) -> None:
     for name in LIMITS:
         if not 0 <= getattr(spec, name) <= MAX_LIMIT:
             raise _refused(name, f"must be from 0, which is no limit, to {MAX_LIMIT}.")
+    for name in WEIGHTS:
+        if not 0 <= getattr(spec, name) <= MAX_WEIGHT:
+            raise _refused(name, f"must be from 1 to {MAX_WEIGHT}, or 0.")
+    if not 0 <= spec.wall_s <= MAX_WALL_S:
+        raise _refused("wall_s", f"must be from 0, which is no limit, to {MAX_WALL_S:.0f}.")
     if spec.tmp_bytes < MIN_TMP_BYTES:
         raise _refused("tmp_bytes", f"must be at least {MIN_TMP_BYTES}.")
     if spec.pids > MAX_PIDS:
@@ -127,6 +185,18 @@ def _check_numbers(spec: SandboxSpec) -> None:
     ports = spec.loopback_listen
     if len(set(ports)) < len(ports) or not all(0 < port < 65536 for port in ports):
         raise _refused("loopback_listen", "must be different ports from 1 to 65535.")
+
+
+def _check_grants(spec: SandboxSpec) -> None:
+    for field, given, known in (
+        ("allow_syscalls", spec.allow_syscalls, OPTIONAL.keys()),
+        ("deny_syscalls", spec.deny_syscalls, DENIABLE | OPTIONAL.keys()),
+    ):
+        if unknown := sorted(set(given) - known):
+            raise _refused(field, f"{', '.join(unknown)} is no group that can be: {', '.join(sorted(known))} can.")
+    for pattern in spec.devices:
+        if ".." in pattern.split("/") or not any(fnmatch.fnmatchcase(pattern, known) for known in DEVICES):
+            raise _refused("devices", f"{pattern!r} is not given to a sandbox; {', '.join(DEVICES)} and parts of these can be.")
 
 
 def _refused(field: str, message: str) -> SandboxError:

@@ -79,9 +79,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedsend", "mq_unlink", "msgctl", "msgget", "msgrcv",
         "msgsnd", "semctl", "semget", "semop", "semtimedop", "shmat", "shmctl", "shmdt", "shmget",
     ),
-    "network": (
-        "accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvfrom", "recvmmsg",
-        "recvmsg", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socket", "socketpair",
+    "network": ("accept", "accept4", "bind", "connect", "listen", "socket"),
+    "sockets that are there": (
+        "getpeername", "getsockname", "getsockopt", "recvfrom", "recvmmsg", "recvmsg", "sendmmsg", "sendmsg", "sendto",
+        "setsockopt", "shutdown", "socketpair",
     ),
     "system information": ("getrandom", "getrlimit", "getrusage", "prlimit64", "setrlimit", "sysinfo", "uname"),
 }  # fmt: skip
@@ -123,6 +124,31 @@ ABSENT: dict[str, tuple[str, ...]] = {
         "ustat", "vserver",
     ),
 }  # fmt: skip
+
+
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "debugging": ("kcmp", "process_vm_readv", "process_vm_writev", "ptrace"),
+    "memory nodes": ("get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"),
+}  # fmt: skip
+"""Groups of REFUSED and ABSENT calls that a sandbox may be granted.
+
+`debugging` reaches processes of the same sandbox and user alone: the PID namespace shows no others, and the kernel runs the
+filter on what a tracer makes of a call (ptrace(2), seccomp(2), since Linux 4.8). `memory nodes` is for programs that place
+memory themselves, as those for GPUs and the JVM do; moving that of others stays out of reach.
+"""
+
+DENIABLE = frozenset(
+    {
+        "asynchronous input and output",
+        "extended attributes",
+        "file watching",
+        "further confinement",
+        "messages between processes",
+        "network",
+        "scheduling",
+    }
+)
+"""Groups of ALLOWED that a sandbox may do without; no program starts without the others. Denied calls are answered EPERM."""
 
 
 class Comparison(Enum):

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from sandbox.errors import SandboxError
+from sandbox.profile import Profiles
 from supervisord_agents.errors import ConfigError
 
 MIB = 1024 * 1024
@@ -73,19 +75,31 @@ class Pool(Table, frozen=True):
 
 
 class Sandbox(Table, frozen=True):
-    memory_bytes: Annotated[int, Meta(ge=16 * MIB)] = 2048 * MIB
-    pids: Count = 256
-    cpu_percent: Count = 200
-    tmp_bytes: Annotated[int, Meta(ge=MIB)] = 1024 * MIB
-    open_files: Annotated[int, Meta(ge=64)] = 1024
-    file_size_bytes: Annotated[int, Meta(ge=0)] = 4096 * MIB
+    profile: str = "agent"
+    task_profiles: tuple[str, ...] = ("strict",)
+    placeholders: bool = False
+    """Hold a profile's `protect_missing = "all"` in workspaces too; otherwise it is narrowed to "repository"."""
     uid_first: Annotated[int, Meta(ge=1000, le=MAX_UID)] = 1_900_000_000
     """Never that of a system user, and so never root's."""
     uid_count: Count = 65_536
-    read_only_paths: tuple[str, ...] = ()
     parked: Annotated[int, Meta(ge=0, le=100)] = 2
     optional_layers: tuple[Literal["cgroup"], ...] = ("cgroup",)
-    """Layers that may be missing on this host; every other one is demanded."""
+    """Layers that may be missing on this host, whatever the profile; every other one is demanded."""
+
+
+MOVED = (
+    "sandbox.memory_bytes",
+    "sandbox.pids",
+    "sandbox.cpu_percent",
+    "sandbox.tmp_bytes",
+    "sandbox.open_files",
+    "sandbox.file_size_bytes",
+    "sandbox.read_only_paths",
+)
+"""Keys of earlier versions that are a profile's now, `read_only_paths` as its `paths`."""
+MOVED_HINT = (
+    'Write it into a table [profiles.mine] with `extends = "agent"`, and `profile = "mine"` into [sandbox]: docs/sandbox.md.'
+)
 
 
 class Provider(Table, frozen=True):
@@ -114,6 +128,7 @@ class Agent(Table, frozen=True):
     provider: str = ""
     model: str = ""
     pool: str = ""
+    profile: str = ""
     read_only_paths: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     options: dict[str, Any] = {}
@@ -133,6 +148,8 @@ class Config(Table, frozen=True):
     tasks: Tasks = Tasks()
     pools: dict[str, Pool] = msgspec.field(default_factory=_default_pools)
     sandbox: Sandbox = Sandbox()
+    profiles: dict[str, dict[str, Any]] = {}
+    """Profiles of the sandbox beside the built-in ones; sandbox/profile.py has their keys."""
     gateway: Gateway = Gateway()
     agents: dict[str, Agent] = {}
 
@@ -172,6 +189,8 @@ def _refuse_unknown_keys(raw: dict[str, Any], table: type[Table], source: str, p
     fields = {field.name: field.type for field in msgspec.structs.fields(table)}
     for key, value in raw.items():
         path = f"{prefix}{key}"
+        if path in MOVED:
+            raise ConfigError(f"`{path}` is a key of profiles now.", field=source, hint=MOVED_HINT)
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"Did you mean `{near[0]}`?" if near else f"Known keys here: {', '.join(sorted(fields))}."
@@ -197,6 +216,19 @@ def _check_values(config: Config, source: str) -> None:
     """What the types of the fields cannot say."""
     for key, why in _contradictions(config):
         raise ConfigError(f"`{key}` {why}.", field=source)
+    library = profiles(config, source)
+    for key, name in (*_named_profiles(config), *((f"profiles.{name}", name) for name in config.profiles)):
+        try:
+            library.resolve(name)
+        except SandboxError as error:
+            where = "" if key.startswith("profiles.") else f"`{key}`: "
+            raise ConfigError(f"{where}{error.message}", field=source, hint=error.hint) from error
+
+
+def _named_profiles(config: Config) -> Iterator[tuple[str, str]]:
+    yield "sandbox.profile", config.sandbox.profile
+    yield from (("sandbox.task_profiles", name) for name in config.sandbox.task_profiles)
+    yield from ((f"agents.{name}.profile", agent.profile) for name, agent in config.agents.items() if agent.profile)
 
 
 def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
@@ -220,9 +252,14 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
 def _paths(config: Config) -> Iterator[tuple[str, str]]:
     yield "daemon.state_dir", config.daemon.state_dir
     yield "daemon.socket", config.daemon.socket
-    yield from (("sandbox.read_only_paths", path) for path in config.sandbox.read_only_paths)
+    yield from ((key, name) for key, name in _named_profiles(config) if name.endswith(".toml"))
     for name, agent in config.agents.items():
         yield from ((f"agents.{name}.read_only_paths", path) for path in agent.read_only_paths)
+
+
+def profiles(config: Config, source: str = "config.toml") -> Profiles:
+    """The profiles that this configuration knows."""
+    return Profiles(config.profiles, source)
 
 
 def state_dir(config: Config) -> Path:

@@ -20,7 +20,19 @@ from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.errors import InvalidInput
 from supervisord_agents.wire.messages import SubmitReply, WaitReply
 
-_TASK_OPTIONS = ("agent", "id", "type", "priority", "timeout", "deadline", "retries", "workspace", "pool", "depends_on")
+_TASK_OPTIONS = (
+    "agent",
+    "id",
+    "type",
+    "priority",
+    "timeout",
+    "deadline",
+    "retries",
+    "workspace",
+    "pool",
+    "profile",
+    "depends_on",
+)
 _INPUT_OPTIONS = ("prompt", "input", "env", "stdin", "argv")
 
 
@@ -54,6 +66,7 @@ def _add_task_options(parser: Parser) -> None:
     task.add_argument("--retries", type=count, metavar="N", help="attempts after a failed one (default: 3)")
     task.add_argument("--workspace", type=Path, metavar="DIR", help="a directory it may write (default: a private one)")
     task.add_argument("--pool", metavar="NAME", help="pool of workers (default: the agent's own)")
+    task.add_argument("--profile", metavar="NAME", help="what its sandbox grants (default: the agent's own)")
     task.add_argument("--depends-on", metavar="ID", action="append", help="an earlier task to wait for; may be repeated")
     task.add_argument("--env", metavar="NAME=VALUE", type=variable, action="append", help="for a command; may be repeated")
     task.add_argument("--stdin", metavar="FILE", help="what a command reads from its standard input; `-`: ours")
@@ -132,6 +145,7 @@ def _task(arguments: argparse.Namespace) -> TaskSpec:
         "max_retries": arguments.retries,
         "workspace": str(workspace.absolute()) if workspace else None,
         "pool": arguments.pool,
+        "profile": arguments.profile,
         "dependencies": tuple(arguments.depends_on) if arguments.depends_on else None,
     }
     said: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}

@@ -108,6 +108,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """An absolute directory that the worker may write; empty: a private empty one."""
     pool: str = ""
     """Empty: the agent's own."""
+    profile: str = ""
+    """What its sandbox grants; empty: the agent's own."""
     limits: Limits = Limits()
     estimate_s: float = 0.0
     """Expected duration, for the critical path; 0: unknown, counted as 1."""

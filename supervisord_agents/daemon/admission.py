@@ -13,6 +13,7 @@ from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.daemon.workspaces import Workspaces
 from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.profiles import TaskProfiles
 
 AT_ONCE = 250
 """Tasks looked at in one turn of the loop."""
@@ -29,6 +30,7 @@ class Admission:
         self._config = config
         self._agents = agents
         self._workspaces = workspaces
+        self._profiles = TaskProfiles(config)
 
     def admit(self, tasks: list[TaskSpec], uid: int) -> tuple[TaskSpec, ...]:
         """The specifications as they will be journalled, asked for by a client of this uid.
@@ -66,16 +68,17 @@ class Admission:
             if pool not in self._config.pools:
                 raise self._unknown_pool(pool)
             workspace = self._real(spec.workspace, seen) if spec.workspace else ""
+            config = self._config.tasks
+            timeout_s = self._profiles.timeout_s(spec, config.timeouts_s.get(spec.type) or config.timeout_s)
             _check_size(spec)
         except SupervisorError as error:
             error.field = f"tasks[{index}].{error.field}" if error.field else f"tasks[{index}]"
             raise
-        config = self._config.tasks
         return msgspec.structs.replace(
             spec,
             pool=pool,
             workspace=workspace,
-            timeout_s=spec.timeout_s or config.timeouts_s.get(spec.type) or config.timeout_s,
+            timeout_s=timeout_s,
             backoff_s=spec.backoff_s or config.backoff_s,
         )
 

@@ -27,6 +27,7 @@ from supervisord_agents.wire.messages import Item
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.listener import Running
 from supervisord_agents.workers.pool import Pools
+from supervisord_agents.workers.profiles import TaskProfiles
 
 DEPENDENCY_OUTPUT_BYTES = 3 * 1024 * 1024
 """All outputs of dependencies that one task frame carries; with the largest specification they fill no frame of the worker's."""
@@ -62,6 +63,7 @@ class Attempts:
         self._feed = feed
         self._waiters = waiters
         self._accepting = accepting
+        self._profiles = TaskProfiles(config)
         self._engine: Engine
         self._dispatch_due = False
         self._starting = False
@@ -208,12 +210,14 @@ class Attempts:
 
     def _message(self, task: Task, spec: TaskSpec, attempt: int) -> frames.RunTask:
         agent = self._agents.get(spec.agent)
+        settings = self._agents.settings(spec.agent)
+        environment = self._profiles.environment(spec) | settings.get("environment", {})
         return frames.RunTask(
             task=task.id,
             attempt=attempt,
             spec=spec,
             agent_class=f"{agent.__module__}:{agent.__qualname__}",
-            settings=self._agents.settings(spec.agent),
+            settings={**settings, "environment": environment},
             workspace=spec.workspace or frames.WORKSPACE_DIR,
             dependencies=self._dependency_results(task, spec),
             gateway_port=self._pools.gateway_port(task.worker),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import time
+from collections.abc import AsyncIterator
 from typing import Protocol
 
-from sandbox import protocol
+from sandbox import protected, protocol
 from sandbox.spawner import Exit, Sandbox, Spawner
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.label import Label
@@ -37,6 +39,21 @@ class Launcher:
 
     async def live(self, worker: Worker, nest: Nest, channel: Channel) -> Exit:
         """From its first frame to its last: gives how its sandbox ended. Raises SandboxError or OSError if it did not begin."""
+        async with self._holding(worker):
+            return await self._live(worker, nest, channel)
+
+    @contextlib.asynccontextmanager
+    async def _holding(self, worker: Worker) -> AsyncIterator[None]:
+        """Keep what keeps protected files of its workspace from being made. In threads: a dead disk would hold up everything."""
+        names = self._shaper.kept_from_being_made(worker.shape)
+        held = await asyncio.to_thread(protected.hold, worker.shape.workspace) if names else -1
+        try:
+            yield
+        finally:
+            if held >= 0:
+                await asyncio.to_thread(protected.let_go, held, names)
+
+    async def _live(self, worker: Worker, nest: Nest, channel: Channel) -> Exit:
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.callback(ours.close)

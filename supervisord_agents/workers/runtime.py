@@ -242,7 +242,7 @@ def load_agent(path: str) -> Agent:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         message = f"the agent class `{path}` cannot be imported in the sandbox: {error}."
-        hint = "Install its package where the supervisor is installed, or add its directory to `sandbox.read_only_paths`."
+        hint = "Install its package where the supervisor is installed, or add its directory to the `paths` of a profile."
         raise AgentFailure(Failure(code=ErrorCode.SANDBOX_DENIED, message=message, hint=hint, retriable=False)) from error
     if not (isinstance(found, type) and issubclass(found, FunctionAgent | ProgramAgent)):
         message = f"`{path}` is neither a ProgramAgent nor a FunctionAgent."

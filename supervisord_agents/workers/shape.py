@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import NamedTuple
 import msgspec
 
 import supervisord_agents
+from sandbox.errors import SandboxError
 from sandbox.plan import PRIVATE
+from sandbox.profile import Profile
+from sandbox.protected import Missing
 from sandbox.spec import Bind, SandboxSpec
 from supervisord_agents.config import Config
 from supervisord_agents.core.model import TaskSpec
-from supervisord_agents.errors import SandboxRefused
+from supervisord_agents.errors import InvalidInput, SandboxRefused
 from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.profiles import TaskProfiles
 
 RUNTIME_MODULE = "supervisord_agents.workers.runtime"
 
@@ -40,6 +45,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """Host directory, writable inside at the same path; empty: a private one."""
     workspace_id: Identity
     """A sandbox shows the directory that it was made with, not one that has taken its place since."""
+    profile: str = ""
+    policy: str = ""
+    """A digest of the profile: when it is changed, the workers of an earlier daemon are not those that are wanted."""
     read_only_paths: tuple[str, ...]
     gateway_port: int
     memory_bytes: int
@@ -53,6 +61,7 @@ class Shaper:
     def __init__(self, config: Config, agents: AgentRegistry) -> None:
         self._config = config
         self._agents = agents
+        self._profiles = TaskProfiles(config)
         self._runtime_paths = runtime_paths()
 
     def of(self, spec: TaskSpec, client: str) -> Shape:
@@ -74,41 +83,66 @@ class Shaper:
         return self._shape(TaskSpec(), ())
 
     def _shape(self, spec: TaskSpec, read_only_paths: tuple[str, ...]) -> Shape:
-        limits, defaults = spec.limits, self._config.sandbox
+        limits, granted = spec.limits, self._granted(spec)
         return Shape(
+            profile=self._profiles.name_of(spec),
+            policy=hashlib.sha256(msgspec.json.encode(granted, order="deterministic")).hexdigest()[:16],
             workspace=spec.workspace,
             workspace_id=identity(spec.workspace),
             read_only_paths=read_only_paths,
             gateway_port=self._config.gateway.port,
-            memory_bytes=limits.memory_bytes or defaults.memory_bytes,
-            pids=limits.pids or defaults.pids,
-            cpu_percent=limits.cpu_percent or defaults.cpu_percent,
+            memory_bytes=limits.memory_bytes or granted.memory_bytes,
+            pids=limits.pids or granted.pids,
+            cpu_percent=limits.cpu_percent or granted.cpu_percent,
         )
+
+    def _granted(self, spec: TaskSpec) -> Profile:
+        try:
+            return self._profiles.of(spec)
+        except (InvalidInput, SandboxError) as error:
+            raise SandboxRefused(error.message, hint=error.hint) from error
+
+    def kept_from_being_made(self, shape: Shape) -> tuple[str, ...]:
+        """What a worker of this shape may not make in its workspace: its caller is to hold that (sandbox.protected.hold)."""
+        try:
+            granted = self._profiles.get(shape.profile or self._config.sandbox.profile)
+        except SandboxError:  # of an earlier daemon, whose configuration had it
+            return ()
+        writable = shape.workspace and granted.here == "write"
+        return granted.protected if writable and self._missing(granted) != "none" else ()
+
+    def _missing(self, granted: Profile) -> Missing:
+        """Workers are kept for more tasks of their workspace: in a person's sight, nothing is to stand there for so long."""
+        narrowed = granted.protect_missing == "all" and not self._config.sandbox.placeholders
+        return "repository" if narrowed else granted.protect_missing
 
     def sandbox_spec(self, shape: Shape, *, uid: int) -> SandboxSpec:
         """The sandbox of a worker of this shape."""
-        config = self._config.sandbox
-        binds = [Bind(path) for path in (*self._runtime_paths, *config.read_only_paths, *shape.read_only_paths)]
+        granted = self._profiles.get(shape.profile)
+        binds = [*granted.binds(""), *map(Bind, (*self._runtime_paths, *shape.read_only_paths))]
         if shape.workspace:
             # The sandbox refuses a directory that has changed hands since it was looked at.
-            binds.append(Bind(shape.workspace, writable=True, owner=(shape.workspace_id.uid, shape.workspace_id.gid)))
+            owner = (shape.workspace_id.uid, shape.workspace_id.gid)
+            binds.append(Bind(shape.workspace, writable=granted.here == "write", owner=owner))
         # What the runtime empties between tasks: never anything of the host.
         private = [path for path in (*PRIVATE, "/var/tmp") if not any(_within(path, bind.place) for bind in binds)]
+        fields = granted.spec_fields() | {
+            "memory_bytes": shape.memory_bytes,
+            "pids": shape.pids,
+            "cpu_percent": shape.cpu_percent,
+            "protect_missing": self._missing(granted),
+            "wall_s": 0.0,  # of an attempt, not of a worker that does many
+            "optional_layers": tuple({*granted.optional_layers, *self._config.sandbox.optional_layers}),
+        }
         return SandboxSpec(
-            argv=(sys.executable, "-I", "-m", RUNTIME_MODULE, *private),
+            argv=(sys.executable, "-I", "-m", RUNTIME_MODULE, *private, *granted.tmpfs),
             env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/home/worker"},
             cwd="/",
             binds=tuple(dict.fromkeys(binds)),
-            tmp_bytes=config.tmp_bytes,
             uid=uid,
-            open_files=config.open_files,
-            file_size_bytes=config.file_size_bytes,
-            memory_bytes=shape.memory_bytes,
-            pids=shape.pids,
-            cpu_percent=shape.cpu_percent,
             loopback_listen=(shape.gateway_port,) if shape.gateway_port else (),
             init=False,
-            optional_layers=config.optional_layers,
+            **fields,
         )
 
 

@@ -58,7 +58,10 @@ def test_a_command_that_is_on_the_host_but_not_shown_is_not_there(by: Maker) -> 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--profile", "nosuch"), "sandbox: profile: no profile nosuch. Built in: strict, workspace; or give a file.toml."),
+        (
+            ("--profile", "nosuch"),
+            "sandbox: profile: no profile nosuch. There are: agent, build, open, strict; or give a file.toml.",
+        ),
         (("--profile", "/no/such.toml"), "sandbox: profile: no profile /no/such.toml."),
         (("--env", "NAME"), "sandbox: spec: --env NAME: is not NAME=VALUE."),
         (("--env", "=x"), "sandbox: spec: env: "),
@@ -77,7 +80,8 @@ def test_a_profile_of_ones_own(by: Maker) -> None:
     shown = by.directory("shown")
     (shown / "file").write_text("text")
     text = (
-        f'hostname = "mine"\nhere = "read"\nenv = {{ A = "1", B = "2" }}\npass_env = ["PASSED"]\n[[paths]]\nsource = "{shown}"\n'
+        f'hostname = "mine"\nhere = "read"\nenv = {{ A = "1", B = "2" }}\nreplace = ["pass_env"]\npass_env = ["PASSED"]\n'
+        f'[[paths]]\nsource = "{shown}"\n'
     )
     script = f"hostname; pwd; cat {shown}/file; echo $A $B $PASSED $TERM; echo x >new"
     environment = {**by.environment(), "PASSED": "on", "TERM": "dumb"}
@@ -96,7 +100,7 @@ def test_a_wrong_profile_is_told_with_its_key(by: Maker) -> None:
 
 def test_the_built_in_profiles(by: Maker) -> None:
     here = by.directory("here")
-    for profile, places in (("strict", "/home/worker"), ("workspace", str(here))):
+    for profile, places in (("strict", "/home/worker"), ("agent", str(here))):
         done = by.run("sh", "-c", "pwd; touch made", options=("--profile", profile), cwd=here)
         assert (done.returncode, done.stdout) == (0, f"{places}\n")
     assert [path.name for path in here.iterdir()] == ["made"]
@@ -104,7 +108,7 @@ def test_the_built_in_profiles(by: Maker) -> None:
 
 def test_the_plan_is_what_is_then_seen(by: Maker) -> None:
     shown = by.directory("shown")
-    options = ("--read", str(shown), "--profile", "workspace")
+    options = ("--read", str(shown), "--profile", "agent")
     here = by.directory("here")
     done = by.call("show-plan", *options, cwd=here)
     assert done.returncode == 0, done.stderr
@@ -146,4 +150,4 @@ def test_wrong_usage_is_told_and_helped() -> None:
         assert "usage: python -m sandbox" in done.stderr
     done = subprocess.run([*run, "run", "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
-    assert "strict, workspace" in done.stdout
+    assert "agent, build, open, strict" in done.stdout

@@ -15,7 +15,7 @@ from sandbox.spec import SandboxSpec
 from tests.support.sandbox import PACKAGE, Maker, without_notice
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
-WORKSPACE = ("run", "--optional", "cgroup", "--profile", "workspace")
+WORKSPACE = ("run", "--optional", "cgroup", "--profile", "agent")
 TELL = """
 import json, os, stat
 kinds = {}
@@ -42,7 +42,7 @@ def test_what_the_caller_had_closed_is_dev_null_inside(by: Maker, closed: str) -
         "--optional",
         "cgroup",
         "--profile",
-        "workspace",
+        "agent",
         "--",
         "python3",
         "-c",

@@ -101,7 +101,7 @@ def test_a_workspace_is_writable_and_its_files_are_its_owners(by: Maker) -> None
     (workspace / "there").write_text("before")
     os.chown(workspace / "there", owner, owner)
     script = "cat there; echo after >there; mkdir -p a/b; echo new >a/b/file; ln -s there link; mv a/b/file moved; stat -c %U ."
-    done = by.run("sh", "-ec", script, options=("--profile", "workspace"), cwd=workspace)
+    done = by.run("sh", "-ec", script, options=("--profile", "agent"), cwd=workspace)
     assert (done.returncode, done.stdout) == (0, "beforeworker\n"), done.stderr
     assert (workspace / "there").read_text() == "after\n"
     assert (workspace / "moved").read_text() == "new\n"
@@ -196,7 +196,7 @@ def test_no_place_in_the_system_for_what_is_not_in_it(by: Maker) -> None:
 
 def test_a_directory_where_the_command_starts_must_be_there(by: Maker) -> None:
     here = by.directory("here")
-    assert by.run("pwd", options=("--profile", "workspace"), cwd=here).stdout.strip() == str(here)
+    assert by.run("pwd", options=("--profile", "agent"), cwd=here).stdout.strip() == str(here)
     assert by.run("pwd", options=("--read", str(by.home)), cwd=here).stdout.strip() == str(here)
     assert by.run("pwd", cwd=here).stdout.strip() == "/home/worker"
 

@@ -17,7 +17,7 @@ def test_what_is_no_project_is_not_given_to_a_command(by: Maker, where: str) -> 
     (home / ".config").mkdir()
     here = {"home": home, "parent": home.parent, "settings": home / ".config"}.get(where, Path(where))
     environment = {**by.environment(), "HOME": str(home)}
-    done = by.run("sh", "-c", "touch made-by-a-test", options=("--profile", "workspace"), cwd=here, env=environment)
+    done = by.run("sh", "-c", "touch made-by-a-test", options=("--profile", "agent"), cwd=here, env=environment)
     assert done.returncode == 125
     said = without_notice(done.stderr)
     assert said.startswith(f"sandbox: profile: {here} is not given to the command: it ")
@@ -28,7 +28,7 @@ def test_what_is_no_project_is_not_given_to_a_command(by: Maker, where: str) -> 
 def test_a_home_that_is_named_is_given(by: Maker) -> None:
     home = by.directory("home")
     environment = {**by.environment(), "HOME": str(home)}
-    options = ("--profile", "workspace", "--write", str(home))
+    options = ("--profile", "agent", "--write", str(home))
     done = by.run("sh", "-c", "touch made; pwd", options=options, cwd=home, env=environment)
     assert (done.returncode, done.stdout) == (0, f"{home}\n"), done.stderr
     assert (home / "made").exists()
@@ -38,7 +38,7 @@ def test_the_runtime_directory_is_not_given(by: Maker) -> None:
     runtime = by.directory("runtime")
     (runtime / "bus").mkdir()
     environment = {**by.environment(), "XDG_RUNTIME_DIR": str(runtime)}
-    done = by.run("true", options=("--profile", "workspace"), cwd=runtime / "bus", env=environment)
+    done = by.run("true", options=("--profile", "agent"), cwd=runtime / "bus", env=environment)
     assert done.returncode == 125
     assert f"it lies in {runtime}, which no sandbox may reach" in done.stderr
 

@@ -93,7 +93,7 @@ async def test_a_limit_that_cannot_be_enforced_is_no_limit_but_a_refusal(spawner
 
 def test_the_command_line_tells_what_memory_was_lacking(by: Maker) -> None:
     """With cgroups; without, and with no leave to go on without, there is no sandbox."""
-    profile = by.profile(f"memory_bytes = {48 * MIB}\noptional_layers = []\ntmp_bytes = {16 * MIB}")
+    profile = by.profile(f'extends = ""\nmemory_bytes = {48 * MIB}\ntmp_bytes = {16 * MIB}')
     done = by.call("run", "--profile", profile, "--", *PYTHON, "held = bytearray(200 << 20)", optional=False)
     if done.returncode == 125:
         assert by.uid, done.stderr
@@ -149,7 +149,7 @@ print(json.dumps([files, size, space, raised]))
 
 def test_a_program_that_crashes_leaves_no_core(by: Maker) -> None:
     workspace = by.directory("core")
-    done = by.run("sh", "-c", "kill -SEGV $$", options=("--profile", "workspace"), cwd=workspace)
+    done = by.run("sh", "-c", "kill -SEGV $$", options=("--profile", "agent"), cwd=workspace)
     assert done.returncode == 128 + signal.SIGSEGV
     assert list(workspace.iterdir()) == []
 

@@ -152,7 +152,7 @@ def test_after_the_change_of_ids_nobody_is_root(id: int) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from sandbox import enter\n"
-        "try:\n    enter._change_ids(int(sys.argv[2]), int(sys.argv[2]))\n"
+        "try:\n    enter._change_ids(int(sys.argv[2]), int(sys.argv[2]), [])\n"
         "except enter.SandboxError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code, str(PACKAGE.parent), str(id)], capture_output=True, text=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.cgroup import Cgroups, Group
+from sandbox.cgroup import FIELDS, Cgroups, Group
 from sandbox.errors import SandboxError
 from tests.support.cgroups import Start
 
@@ -174,7 +174,7 @@ def test_nothing_of_ours_stays_after_close() -> None:
 def test_where_there_are_no_cgroups_a_group_is_refused_with_the_reason() -> None:
     cgroups = Cgroups.detect("x", parent="/no-such-cgroup-of-ours/below")
     assert cgroups.backend == "none"
-    assert cgroups.layers() == dict.fromkeys(("memory", "pids", "cpu"), cgroups.reason)
+    assert cgroups.layers() == dict.fromkeys(FIELDS, cgroups.reason)
     with pytest.raises(SandboxError, match="no cgroups here"):
         cgroups.create("y", pids=3)
     cgroups.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import mounts, probe_child, root
+from sandbox import mounts, probe_child, root, shield
 
 ROOT = Path(__file__).resolve().parents[3]
 PRODUCT = ("sandbox", "supervisord_agents", "examples", "benchmarks", ".ci", "systemd")
@@ -17,7 +17,7 @@ PRODUCT = ("sandbox", "supervisord_agents", "examples", "benchmarks", ".ci", "sy
 
 DOOR = Path(mounts.__file__)
 """Has the class PrivateMounts with its guard: test_mount_guard.py."""
-WHO_ENTERS = (Path(root.__file__), Path(probe_child.__file__))
+WHO_ENTERS = (Path(root.__file__), Path(probe_child.__file__), Path(shield.__file__))
 FUSE_MOUNTER = ROOT / "tests" / "support" / "lossy_mount.py"
 """The one file of the tests that mounts: a file system by FUSE, behind the same guard, in a process of its own."""
 TABLES = ROOT / "sandbox" / "syscalls.py"
