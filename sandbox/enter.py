@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from sandbox import init, linux, protocol, seccomp
+from sandbox import init, landlock, linux, protocol, seccomp
 from sandbox.errors import SandboxError
 from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
@@ -298,6 +298,7 @@ def _change_directory(path: str) -> None:
 
 def _lock_down(entry: Entry) -> None:
     """From here on there is no way back to any privilege."""
+    rules = _landlock_rules(entry)
     if entry.change_ids:
         _change_ids(entry.uid, entry.gid)
     linux.drop_capabilities()
@@ -309,7 +310,17 @@ def _lock_down(entry: Entry) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    if rules is not None:
+        landlock.restrict(rules)
     seccomp.load_filter(entry.filter)
+
+
+def _landlock_rules(entry: Entry) -> int | None:
+    abi = landlock.version()
+    if abi < landlock.MINIMUM and "landlock" in entry.spec.optional_layers:
+        return None
+    landlock.check(abi)
+    return landlock.ruleset(abi, landlock.grants(entry.plan), descriptors={0, 1, 2, *entry.descriptors})
 
 
 def _change_ids(uid: int, gid: int) -> None:

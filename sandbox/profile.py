@@ -40,7 +40,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pass_env: tuple[str, ...] = ("LANG", "TERM")
     """Names of variables that are passed on."""
     optional_layers: tuple[str, ...] = ()
-    """`cgroup`: go on without those of memory_bytes, pids and cpu_percent that this host cannot hold."""
+    """As of a specification."""
 
     def binds(self, here: str) -> tuple[Bind, ...]:
         """What of the host is seen, where `here` is the directory that the command is started in."""

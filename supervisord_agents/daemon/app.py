@@ -18,7 +18,7 @@ import structlog
 import uvloop
 
 from sandbox.errors import SandboxError
-from sandbox.probe import Layer, probe
+from sandbox.probe import probe
 from sandbox.spawner import Spawner
 from supervisord_agents import __version__
 from supervisord_agents import config as configuration
@@ -115,7 +115,7 @@ def _run(config: Config, files: Files, *, external: bool) -> int:
         return 0
     journal, recovered = opened
     # The probe and the spawner fork: both come before the first thread of this process.
-    enforcement = {layer.name: "on" if layer.enforced else layer.remedy for layer in _tried_layers()}
+    enforcement = _enforcement()
     spawner = fork_server.obtained(state_dir, orphan_grace_s=config.daemon.orphan_grace_s, external=external)
     feed = Feed(recovered.snapshot_sequence)
     replayed = recovery.replay(recovered, feed.changed)
@@ -180,15 +180,16 @@ def _opened(config: Config, state_dir: Path, files: Files) -> tuple[Journal, Rec
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _tried_layers() -> list[Layer]:
-    """What this host enforces; the log names what it does not."""
+def _enforcement() -> dict[str, str]:
+    """By layer: `on`, else what would help; what is no layer is there if it is missing. The log names what is not enforced."""
     # The service manager reports the kill of that trial, which would look like an accident.
     log.info("trying_the_sandbox", note="one trial is killed for lack of memory: it is meant to be")
     layers = probe()
     for layer in layers:
         if layer.needed and not layer.enforced:
             log.warning("not_enforced", layer=layer.name, why=layer.how, remedy=layer.remedy)
-    return layers
+    told = [layer for layer in layers if not layer.condition or (layer.needed and not layer.enforced)]
+    return {layer.name: "on" if layer.enforced else layer.remedy for layer in told}
 
 
 async def _serve(
