@@ -138,6 +138,8 @@ def _run(spec: SandboxSpec) -> int:
 
 
 def _tell_what_is_not_held(spec: SandboxSpec, spawner: Spawner) -> None:
+    if spawner.without and "namespaces" in spec.optional_layers:
+        print("sandbox: without namespaces, as optional_layers allows: held by Landlock and the filter alone.", file=sys.stderr)
     asked = {name: how for name, how in spawner.limits.items() if getattr(spec, LIMITS[name])}
     lacking = {LIMITS[name]: how for name, how in asked.items() if how != spawner.cgroup}
     if lacking and "cgroup" in spec.optional_layers:

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import stat
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -54,6 +55,10 @@ class Entry(NamedTuple):
     """What the program inherits: its number for it, and ours."""
     rlimit_pids: int
     """For lack of a cgroup: a limit on all processes of the user. 0: none."""
+    private: str = ""
+    """Without namespaces: what stands in for private directories (tier.py)."""
+    tier_filter: bytes = b""
+    """Without namespaces: the filter that is loaded beside the usual one."""
 
 
 Owner = tuple[int, int]
@@ -75,10 +80,10 @@ class Owners(msgspec.Struct, frozen=True, array_like=True, tag="owners"):
     owners: tuple[Owner, ...]
 
 
-def enter(entry: Entry) -> NoReturn:
-    """Build the sandbox around this process and become its program."""
+def enter(entry: Entry, way: Callable[[Entry], NoReturn] | None = None) -> NoReturn:
+    """Build the sandbox around this process, in this `way` instead of the usual, and become its program."""
     try:
-        _enter(entry)
+        (way or _enter)(entry)
     except SandboxError as error:
         failure = Failure(error.message, error.step, error.errno, error.hint)
     except OSError as error:

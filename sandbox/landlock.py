@@ -92,8 +92,9 @@ def ruleset(
 ) -> int:
     """A descriptor of rules that allow this and nothing else of what version `abi` knows.
 
-    `paths` are the rights at each path. What `descriptors` are open on can be opened again by way of /proc/self/fd, as far as
-    they go. With `tcp` no TCP port can be bound or connected to; without, all can. Raises SandboxError, or OSError for a path.
+    `paths` are the rights at each path; what may be changed is not reached through a symbolic link. What `descriptors` are open
+    on can be opened again by way of /proc/self/fd, as far as they go. With `tcp` no TCP port can be bound or connected to;
+    without, all can. Raises SandboxError, or OSError for a path.
     """
     files = _handled(abi)
     net = BIND_TCP | CONNECT_TCP if tcp and abi >= NET_SINCE else 0
@@ -101,7 +102,8 @@ def ruleset(
     attributes = struct.pack("=QQQ", files, net, scoped)
     rules = linux.syscall("landlock", "landlock_create_ruleset", _SYS_CREATE, attributes, len(attributes), 0)
     for path, rights in paths.items():
-        beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        # What can be changed is not looked for by way of what somebody else may have laid there.
+        beneath = linux.open_path(path, linux.RESOLVE_NO_SYMLINKS if rights & MAKE_REG else 0)
         _allow(rules, beneath, rights & files)
         os.close(beneath)
     for descriptor in descriptors:

@@ -47,6 +47,16 @@ def compile_filter() -> bytes:
         raise SandboxError(f"libseccomp: {error.strerror}.", step="seccomp", errno=error.errno or 0) from error
 
 
+def compile_tier_filter(abi: int) -> bytes:
+    """What is loaded besides where there are no namespaces, but Landlock of this version. Raises SandboxError."""
+    try:
+        from sandbox import tier_rules
+
+        return tier_rules.compile_rules(abi)
+    except (ImportError, RuntimeError, OSError) as error:
+        raise SandboxError(f"libseccomp: {error}.", step="seccomp", hint="Install the package libseccomp2.") from error
+
+
 def load_filter(program: bytes) -> None:
     """Put this thread, and all that it starts from now on, under the filter; nothing can take it off again.
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sandbox import idmap, linux, plan, protocol, seccomp
+from sandbox import idmap, linux, plan, protocol, seccomp, tier, tier_enter
 from sandbox.cgroup import RESOURCES, Cgroups, Group
 from sandbox.child import SETUP_TIMEOUT_S, Child
 from sandbox.enter import GO, READY, Entry, Failure, Owner, Owners, enter
@@ -62,9 +62,14 @@ class Server:
         self._host = plan.Host.look()
         self._filter = seccomp.compile_filter()
         self._root = os.geteuid() == 0
+        self._tier: tier.Tier | None = None
         if not self._root:
-            idmap.own_namespace()
-        linux.drop_bounding_set()
+            if why := tier.why_no_namespaces():
+                self._tier = tier.Tier(why)
+            else:
+                idmap.own_namespace()
+        if self._tier is None:
+            linux.drop_bounding_set()
         self._cgroups = Cgroups.detect(settings.cgroup_name)
         self._cgroups.sweep()
         self._cgroups.sweep_abandoned()
@@ -136,7 +141,7 @@ class Server:
         ended, self._untold = self._untold, []
         found = len(running) + len(ended)
         layers = self._cgroups.layers()
-        self._send(protocol.Started(self._cgroups.backend, layers, last_id=self._last_id, found=found))
+        self._send(protocol.Started(self._cgroups.backend, layers, last_id=self._last_id, found=found, without=self.without))
         for label, exited in ended:
             self._send(protocol.Found(exited.id, 0, label, 0))
             self._send(exited)
@@ -222,16 +227,27 @@ class Server:
         if group and not self._born_in_group:
             self._attach(child, group)
 
+    @property
+    def without(self) -> str:
+        """Why sandboxes here have no namespaces; empty: they have."""
+        return str(self._tier.why) if self._tier else ""
+
     def _clone(self, request: protocol.Spawn, group: Group | None, descriptors: list[int]) -> Child:
         spec = request.spec
         uid, gid = ids(spec)
         kept: list[int] = []
+        planned = plan.make(spec, self._host, uid, gid)
+        private = ""
+        if self._tier:
+            tier.check(spec, planned, self._tier.why)
+            private = tier.make_private()
+            spec = tier.translated(spec, planned, private)
         ours, theirs = protocol.pair()
         try:
             kept.extend(map(os.dup, descriptors[len(request.numbers) :]))
             entry = Entry(
                 spec=spec,
-                plan=plan.make(spec, self._host, uid, gid),
+                plan=planned,
                 uid=uid,
                 gid=gid,
                 change_ids=self._root,
@@ -240,10 +256,16 @@ class Server:
                 descriptors=dict(zip(request.numbers, descriptors, strict=False)),
                 # Only where the user is the sandbox's own: a person's other processes would count too.
                 rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
+                private=private,
+                tier_filter=self._tier.filter if self._tier else b"",
             )
-            pid, pidfd = linux.clone(NAMESPACES, group.directory_fd() if group and self._born_in_group else -1)
+            pid, pidfd = linux.clone(
+                0 if self._tier else NAMESPACES, group.directory_fd() if group and self._born_in_group else -1
+            )
             if pid == 0:
-                enter(entry)
+                enter(entry, tier_enter.way if self._tier else None)
+            if self._tier:
+                self._tier.began(pid, private)
         except BaseException:
             ours.close()
             for descriptor in kept:
@@ -338,6 +360,8 @@ class Server:
         os.close(child.pidfd)
         child.forget_descriptors()
         del self._children[child.pid]
+        if self._tier:
+            self._tier.ended(child.pid, self._children)
         if child.abandoned:
             pass
         elif child.running and self._control is None and child.label:
@@ -405,7 +429,7 @@ def serve(control: socket.socket | None, door: socket.socket | None, settings: S
     _raise_open_files()
     server = Server(door, settings)
     _tell_service_manager()
-    _become_first()
+    _become_first(namespace=not server.without)
     server.run(control)
 
 
@@ -430,20 +454,28 @@ def _raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _become_first() -> None:
+def _become_first(*, namespace: bool) -> None:
     """Return in a child that is PID 1 of a PID namespace; this process becomes its keeper and never returns.
 
     The keeper holds the control socket and the client's lock open until the kernel has ended everything in the namespace, and so
-    their end means what it should. If the keeper itself is killed, the server is, by PDEATHSIG.
+    their end means what it should. If the keeper itself is killed, the server is, by PDEATHSIG. Without a `namespace` both adopt
+    orphans instead, and the keeper ends those of a server that was killed.
     """
-    linux.unshare(linux.CLONE_NEWPID)
+    if namespace:
+        linux.unshare(linux.CLONE_NEWPID)
+    else:
+        tier.adopt_orphans()
     kept, keeper = os.pipe()
     server = os.fork()
     if server:
         os.close(kept)
         code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
+        if not namespace:
+            tier.end_strays(())
         os._exit(code if code >= 0 else 128 - code)
     os.close(keeper)
+    if not namespace:
+        tier.adopt_orphans()
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     poll = select.poll()
     poll.register(kept, 0)

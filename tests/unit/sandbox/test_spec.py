@@ -117,4 +117,4 @@ def test_loopback_listen(ports: tuple[int, ...]) -> None:
 
 def test_only_some_layers_are_optional() -> None:
     error = refusal(optional_layers=("cgroup", "seccomp", "mount"))
-    assert error.message == "optional_layers: mount, seccomp cannot be optional; cgroup, landlock can."
+    assert error.message == "optional_layers: mount, seccomp cannot be optional; cgroup, landlock, namespaces can."
