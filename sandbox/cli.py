@@ -150,6 +150,8 @@ def _run(spec: SandboxSpec) -> int:
 
 
 def _tell_what_is_not_held(spec: SandboxSpec, spawner: Spawner) -> None:
+    if spawner.without and "namespaces" in spec.optional_layers:
+        print("sandbox: without namespaces, as optional_layers allows: held by Landlock and the filter alone.", file=sys.stderr)
     lacking = {name: how for name, how in spawner.limits.items() if how != spawner.cgroup}
     asked = {field: how for name, how in lacking.items() for field in FIELDS[name] if getattr(spec, field)}
     if asked and "cgroup" in spec.optional_layers:

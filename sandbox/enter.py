@@ -16,11 +16,12 @@ import resource
 import select
 import signal
 import socket
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from sandbox import init, linux, protocol, seccomp
+from sandbox import init, landlock, linux, protocol, seccomp
 from sandbox.cgroup import Group
 from sandbox.errors import SandboxError
 from sandbox.plan import COMMON, Plan
@@ -48,6 +49,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """What the program calls its descriptors."""
     rlimit_pids: int
     """For lack of a cgroup: a limit on all processes of the user. 0: none."""
+    private: str = ""
+    """Without namespaces: what stands in for private directories (tier.py)."""
+    tier_filter: bytes = b""
+    """Without namespaces: the filter that is loaded beside the usual one."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
@@ -72,6 +77,8 @@ class Beginning(NamedTuple):
     """To the fork server: PARKED, then the order from it; READY with the listeners; a failure; its end when the program runs."""
     group: Group | None
     """The cgroup that it is to move into; None: it was born in it, or there is none."""
+    way: Callable[[Beginning], NoReturn] | None = None
+    """Another way than the usual one."""
 
 
 def order(status: socket.socket, entry: Entry, descriptors: list[int]) -> None:
@@ -79,10 +86,19 @@ def order(status: socket.socket, entry: Entry, descriptors: list[int]) -> None:
     socket.send_fds(status, [_encoder.encode(entry)], descriptors)
 
 
+def ordered(status: socket.socket) -> tuple[Entry, dict[int, int]]:
+    """What this child is for, and the descriptors of its program: its number for each, and ours."""
+    packet, descriptors = protocol.receive_packet(status, protocol.MAX_ORDER_BYTES)
+    if not packet:
+        os._exit(CANNOT_START)
+    entry = _decoder.decode(packet)
+    return entry, dict(zip(entry.numbers, descriptors, strict=True))
+
+
 def enter(beginning: Beginning) -> NoReturn:
     """Build a sandbox around this process and become the program that it is ordered for."""
     try:
-        _enter(beginning)
+        (beginning.way or _enter)(beginning)
     except SandboxError as error:
         failure = Failure(error.message, error.step, error.errno, error.hint)
     except OSError as error:
@@ -100,16 +116,13 @@ def _enter(beginning: Beginning) -> NoReturn:
     status = beginning.status
     built = _park(beginning)
     status.send(PARKED)
-    packet, descriptors = protocol.receive_packet(status, protocol.MAX_ORDER_BYTES)
-    if not packet:
-        os._exit(CANNOT_START)
-    entry = _decoder.decode(packet)
+    entry, descriptors = ordered(status)
     groups = built.complete(entry.plan, entry.spec, Worker(entry.uid, entry.gid, entry.change_ids), status)
     if entry.spec.hostname != COMMON.hostname:
         socket.sethostname(entry.spec.hostname)
     listeners = [_listener(port) for port in entry.spec.loopback_listen]
     socket.send_fds(status, [READY], [listener.fileno() for listener in listeners])
-    _inherit(dict(zip(entry.numbers, descriptors, strict=True)))
+    _inherit(descriptors)
     _limit(entry)
     _change_directory(entry.spec.cwd)
     _lock_down(entry, groups)
@@ -193,6 +206,7 @@ def _change_directory(path: str) -> None:
 
 def _lock_down(entry: Entry, groups: list[int]) -> None:
     """From here on there is no way back to any privilege."""
+    rules = _landlock_rules(entry)
     if entry.change_ids:
         _change_ids(entry.uid, entry.gid, groups)
     linux.drop_capabilities()
@@ -200,7 +214,17 @@ def _lock_down(entry: Entry, groups: list[int]) -> None:
     # exec makes the program's own memory its own again.
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    if rules is not None:
+        landlock.restrict(rules)
     seccomp.load_filter(entry.filter)
+
+
+def _landlock_rules(entry: Entry) -> int | None:
+    abi = landlock.version()
+    if abi < landlock.MINIMUM and "landlock" in entry.spec.optional_layers:
+        return None
+    landlock.check(abi)
+    return landlock.ruleset(abi, landlock.grants(entry.plan), descriptors={0, 1, 2, *entry.numbers})
 
 
 def _change_ids(uid: int, gid: int, groups: list[int]) -> None:

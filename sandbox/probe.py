@@ -44,7 +44,8 @@ _REMEDIES = {
     "no_new_privs": "Use a stock kernel: this has been in Linux since 3.5.",
     "seccomp": "Use a kernel with CONFIG_SECCOMP_FILTER, or let the container's own filter allow seccomp(2).",
     "libseccomp": "Install the package libseccomp2, and pyseccomp for this Python.",
-    "landlock": "Boot with `landlock` in the lsm= list, on a kernel with CONFIG_SECURITY_LANDLOCK.",
+    "landlock files": "Boot Linux 5.19 or newer with `landlock` in the lsm= list.",
+    "landlock scopes": "Use Linux 6.12 or newer.",
     "pidfd": "Use Linux 5.4 or newer.",
     "close_range": "Use Linux 5.9 or newer.",
     "id-mapped mounts": "Run as the system service (root), on Linux 5.12 or newer.",
@@ -56,11 +57,9 @@ _REMEDIES = {
     "mount namespace": "Let the container that this runs in mount: give it CAP_SYS_ADMIN or user namespaces.",
     "pivot_root": "Let the container that this runs in call pivot_root(2): its filter refuses it.",
 }
-_OPTIONAL = frozenset({"id-mapped mounts", "landlock"})
-NOT_NEEDED = _OPTIONAL | {"other groups", "apparmor", "yama"}
-"""Layers that a sandbox can do without, whoever makes it."""
-_UNUSED = frozenset({"landlock"})
-"""Nothing applies it yet, so that it enforces nothing where it works."""
+NOT_NEEDED = frozenset({"id-mapped mounts", "landlock scopes", "other groups", "apparmor", "yama"})
+"""What a sandbox can do without, whoever makes it."""
+_CONDITIONS = frozenset({"libseccomp", "pidfd", "close_range"})
 _HERE = str(Path(__file__).parent.parent)
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from sandbox.{0} import main; sys.exit(main())"
 """-I keeps the environment and the working directory out of the import path; ours must be in it even when it is not installed."""
@@ -71,7 +70,8 @@ _NEEDS_PRIVILEGE = ("mount namespace", "pivot_root")
 class Layer:
     """A mechanism: whether it works here, how that was seen, and what to do when it does not.
 
-    A sandbox can do without a layer that is not `needed`: it is told for information.
+    A sandbox can do without a layer that is not `needed`: it is told for information. A `condition` is no layer, but what the
+    layers stand on, or a setting of the host that explains them.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Layer:
     how: str
     remedy: str = ""
     needed: bool = True
+    condition: bool = False
 
 
 def probe(cgroups: Cgroups | None = None, *, whole: bool = False) -> list[Layer]:
@@ -118,7 +119,8 @@ def _kernel() -> Layer:
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
     good = numbers >= MINIMUM_KERNEL
     wanted = ".".join(map(str, MINIMUM_KERNEL))
-    return Layer("kernel", good, f"Linux {release} on {platform.machine()}", "" if good else f"Use Linux {wanted} or newer.")
+    remedy = "" if good else f"Use Linux {wanted} or newer."
+    return Layer("kernel", good, f"Linux {release} on {platform.machine()}", remedy, condition=True)
 
 
 def _mechanisms() -> list[Layer]:
@@ -137,11 +139,10 @@ def _mechanisms() -> list[Layer]:
     layers = []
     for name, outcome in found.items():
         works, how = bool(outcome["ok"]), str(outcome["how"])
-        if works and name in _UNUSED:
-            layers.append(Layer(name, False, f"not used yet; {how}", needed=False))
-            continue
-        needed = name not in _OPTIONAL and (name != "user namespace" or os.geteuid() != 0)
-        layers.append(Layer(name, works, how, "" if works else _remedy(name, users=users), needed))
+        # Root's sandboxes do without.
+        spare = name == "user namespace" and os.geteuid() == 0
+        remedy = "" if works else _remedy(name, users=users)
+        layers.append(Layer(name, works, how, remedy, name not in NOT_NEEDED and not spare, spare or name in _CONDITIONS))
     return layers
 
 
@@ -167,18 +168,19 @@ def _groups() -> Layer:
     """A user namespace of an ordinary user must deny setgroups(2), so that groups which take rights away stay (CVE-2014-8989)."""
     name = "other groups"
     if os.geteuid() == 0:
-        return Layer(name, True, "a worker is in none", needed=False)
+        return Layer(name, True, "a worker is in none", needed=False, condition=True)
     own = os.getegid()
     kept = [group for group in os.getgroups() if group != own]
     if not kept:
-        return Layer(name, True, "this user is in none", needed=False)
+        return Layer(name, True, "this user is in none", needed=False, condition=True)
     how = f"a worker keeps this user's: {', '.join(map(str, kept))}; one of the system service has none"
-    return Layer(name, False, how, needed=False)
+    return Layer(name, False, how, needed=False, condition=True)
 
 
 def _whole() -> Layer:
     """A real sandbox, by the way that people make one."""
-    arguments = [sys.executable, "-I", "-c", _START.format("cli"), _HERE, "run", "--optional", "cgroup", "--", "true"]
+    options = ["--optional", "cgroup", "--optional", "landlock"]
+    arguments = [sys.executable, "-I", "-c", _START.format("cli"), _HERE, "run", *options, "--", "true"]
     try:
         done = subprocess.run(
             arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TRIAL_TIMEOUT_S, check=False
@@ -193,26 +195,33 @@ def _whole() -> Layer:
 
 def _host_policies() -> list[Layer]:
     """Settings of the host that are no layer of ours but explain what is seen above."""
-    restricted = _sysctl("kernel/apparmor_restrict_unprivileged_userns")
     ptrace = _sysctl("kernel/yama/ptrace_scope")
     return [
-        Layer(
-            "apparmor",
-            restricted != "1",
-            {"": "no restriction of user namespaces in this kernel", "0": "does not restrict user namespaces"}.get(
-                restricted, "restricts user namespaces to programs with a profile"
-            ),
-            _user_namespace_remedy() if restricted == "1" else "",
-            needed=False,
-        ),
+        _apparmor(),
         Layer(
             "yama",
             ptrace not in ("", "0"),
             f"ptrace_scope {ptrace}" if ptrace else "not in this kernel",
             "Run `sysctl -w kernel.yama.ptrace_scope=1`." if ptrace == "0" else "",
             needed=False,
+            condition=True,
         ),
     ]
+
+
+def _apparmor() -> Layer:
+    if not _parameter("apparmor", "enabled").startswith("Y"):
+        return Layer("apparmor", False, "not in this kernel, or switched off", needed=False, condition=True)
+    restricted = _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1"
+    how = "restricts user namespaces to programs with a profile" if restricted else "on; does not restrict user namespaces"
+    return Layer("apparmor", True, how, needed=False, condition=True)
+
+
+def _parameter(module: str, name: str) -> str:
+    try:
+        return Path("/sys/module", module, "parameters", name).read_text().strip()
+    except OSError:
+        return ""
 
 
 def _sysctl(name: str) -> str:

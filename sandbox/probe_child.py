@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox import linux
+from sandbox import landlock, linux
 from sandbox import seccomp as filters
 from sandbox.errors import SandboxError
 from sandbox.mounts import PrivateMounts
@@ -29,10 +29,8 @@ from sandbox.mounts import PrivateMounts
 PR_SET_SECCOMP, PR_GET_NO_NEW_PRIVS = 22, 39
 SECCOMP_MODE_FILTER, SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 2, 0x00050000, 0x7FFF0000
 BPF_LOAD, BPF_JUMP_IF_EQUAL, BPF_RETURN = 0x20, 0x15, 0x06
-# linux/landlock.h
-LANDLOCK_VERSION, LANDLOCK_READ_FILE = 1, 1 << 2
-# Numbers that are the same on every architecture (those since Linux 5.1 are)
-SYS_CLOSE_RANGE, SYS_LANDLOCK_CREATE, SYS_LANDLOCK_RESTRICT = 436, 444, 446
+# The same on every architecture, as all since Linux 5.1
+SYS_CLOSE_RANGE = 436
 GETPPID = {"x86_64": 110, "aarch64": 173, "riscv64": 173, "ppc64le": 64, "s390x": 64}
 SIZE, INODES = 64 << 10, 16
 
@@ -190,17 +188,29 @@ def libseccomp(scratch: str) -> str:
     raise OSError(errno.EPERM, "our filter was taken but refuses nothing", "seccomp")
 
 
-def landlock(scratch: str) -> str:
-    abi = linux.syscall("landlock", "landlock_create_ruleset", SYS_LANDLOCK_CREATE, 0, 0, LANDLOCK_VERSION)
-    handled = struct.pack("=Q", LANDLOCK_READ_FILE)
-    rules = linux.syscall("landlock", "landlock_create_ruleset", SYS_LANDLOCK_CREATE, handled, len(handled), 0)
+def landlock_files(scratch: str) -> str:
+    abi = landlock.version()
+    landlock.check(abi)
+    rules = landlock.ruleset(abi, {"/": landlock.EXECUTE})
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-    linux.syscall("landlock", "landlock_restrict_self", SYS_LANDLOCK_RESTRICT, rules, 0)
+    landlock.restrict(rules)
     try:
         os.close(os.open("/proc/self/status", os.O_RDONLY))
     except PermissionError:
-        return f"ABI {abi}, a rule refuses a read"
+        return f"version {abi}, a rule refuses a read"
     raise OSError(errno.EPERM, "the rules were taken but refuse nothing", "landlock")
+
+
+def landlock_scopes(scratch: str) -> str:
+    abi = landlock.version()
+    rules = landlock.ruleset(abi, {"/": landlock.READ})
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    landlock.restrict(rules)
+    try:
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        return f"version {abi}, a signal to another process is refused"
+    raise OSError(errno.ENOTSUP, f"version {abi} has no scopes: only the namespaces keep signals and abstract sockets in", "")
 
 
 def pidfd(scratch: str) -> str:
@@ -238,7 +248,8 @@ TRIALS: dict[str, Trial] = {
     "no_new_privs": no_new_privs,
     "seccomp": seccomp,
     "libseccomp": libseccomp,
-    "landlock": landlock,
+    "landlock files": landlock_files,
+    "landlock scopes": landlock_scopes,
     "pidfd": pidfd,
     "close_range": close_range,
 }

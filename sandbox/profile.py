@@ -79,7 +79,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     allow_syscalls: tuple[str, ...] = ()
     deny_syscalls: tuple[str, ...] = ()
     optional_layers: tuple[str, ...] = ()
-    """`cgroup`: go on without those of the limits on memory, pids, cpu and io that this host cannot hold."""
+    """As of a specification."""
 
     def binds(self, here: str) -> tuple[Bind, ...]:
         """What of the host is seen, where `here` is the directory that the command is started in."""

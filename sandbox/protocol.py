@@ -49,6 +49,8 @@ class Started(Message, tag="started", frozen=True):
     """The greatest id that a sandbox here has had."""
     found: int = 0
     """How many sandboxes of an earlier client are there: a `Found` each follows."""
+    without: str = ""
+    """Why the sandboxes here have no namespaces; empty: they have."""
 
 
 class NotStarted(Message, tag="not started", frozen=True):

@@ -14,7 +14,8 @@ import errno
 import marshal
 import os
 import struct
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 from sandbox.errors import SandboxError
 
@@ -52,15 +53,17 @@ def compile_filter(allow: frozenset[str] = frozenset(), deny: frozenset[str] = f
 
 @lru_cache(maxsize=64)
 def compile_elsewhere(allow: frozenset[str] = frozenset(), deny: frozenset[str] = frozenset()) -> bytes:
-    """The same from a child process, once for each policy.
+    """The same from a child process, once for each policy."""
+    return elsewhere(partial(compile_filter, allow, deny))
 
-    What libseccomp and its import leave behind would be copied by every fork of this one.
-    """
+
+def elsewhere(compiler: Callable[[], bytes]) -> bytes:
+    """A filter from a child process: what libseccomp and its import leave behind would be copied by every fork of this one."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            said: bytes | tuple[str, int, str] = compile_filter(allow, deny)
+            said: bytes | tuple[str, int, str] = compiler()
         except SandboxError as error:
             said = (error.message, error.errno, error.hint)
         with open(writer, "wb") as file:
@@ -75,6 +78,16 @@ def compile_elsewhere(allow: frozenset[str] = frozenset(), deny: frozenset[str] 
         return said
     message, number, hint = said
     raise SandboxError(message, step="seccomp", errno=number, hint=hint)
+
+
+def compile_tier_filter(abi: int) -> bytes:
+    """What is loaded besides where there are no namespaces, but Landlock of this version. Raises SandboxError."""
+    try:
+        from sandbox import tier_rules
+
+        return tier_rules.compile_rules(abi)
+    except (ImportError, RuntimeError, OSError) as error:
+        raise SandboxError(f"libseccomp: {error}.", step="seccomp", hint="Install the package libseccomp2.") from error
 
 
 def load_filter(program: bytes) -> None:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sandbox import idmap, linux, plan, protocol, seccomp
+from sandbox import idmap, linux, plan, protocol, seccomp, tier, tier_enter
 from sandbox.cgroup import FIELDS, Cgroups, Group
 from sandbox.child import SETUP_TIMEOUT_S, Child
 from sandbox.enter import PARKED, READY, Beginning, Entry, Failure, enter, order
@@ -66,9 +66,14 @@ class Server:
         self._common = plan.common(self._host)
         seccomp.compile_elsewhere()  # now, while nobody waits for it
         self._root = os.geteuid() == 0
+        self._tier: tier.Tier | None = None
         if not self._root:
-            idmap.own_namespace()
-        linux.drop_bounding_set()
+            if why := tier.why_no_namespaces():
+                self._tier = tier.Tier(why)
+            else:
+                idmap.own_namespace()
+        if self._tier is None:
+            linux.drop_bounding_set()
         self._cgroups = Cgroups.detect(settings.cgroup_name)
         self._cgroups.sweep()
         self._cgroups.sweep_abandoned()
@@ -76,7 +81,7 @@ class Server:
         self._not_held = {name: how for name, how in self._cgroups.layers().items() if how != self._cgroups.backend}
         """The resources that no cgroup limits here, each with the reason."""
         self._children: dict[int, Child] = {}
-        self._parking = Parking(self._host, settings.parked)
+        self._parking = Parking(self._host, 0 if self._tier else settings.parked)
         self._unremoved: list[Group] = []
         self._last_group = 0
         self._last_id = 0
@@ -148,7 +153,7 @@ class Server:
         ended, self._untold = self._untold, []
         found = len(running) + len(ended)
         layers = self._cgroups.layers()
-        self._send(protocol.Started(self._cgroups.backend, layers, last_id=self._last_id, found=found))
+        self._send(protocol.Started(self._cgroups.backend, layers, last_id=self._last_id, found=found, without=self.without))
         for label, exited in ended:
             self._send(protocol.Found(exited.id, 0, label, 0))
             self._send(exited)
@@ -224,11 +229,13 @@ class Server:
             raise SandboxError("its descriptors got lost: too many files are open here.", step="spawn", errno=errno.EMFILE)
         self._kill_outdated()
         # Where none is parked, one begins while its order is written.
-        child = None if self._parking.any() else self._clone(self._common)
+        child = None if self._parking.any() else self._clone(plan.BARE if self._tier else self._common)
         kept: list[int] = []
         try:
             entry, limits = self._entry(request), self._limits(request.spec)
             child = self._fitting(entry.plan, child)
+            if self._tier:
+                self._tier.began(child.pid, entry.private)
             if child.group:
                 self._cgroups.limit(child.group, **limits)
             kept.extend(map(os.dup, descriptors[len(request.numbers) :]))
@@ -247,9 +254,15 @@ class Server:
         spec = request.spec
         check(spec)
         uid, gid = ids(spec)
+        planned = plan.make(spec, self._host, uid, gid)
+        private = ""
+        if self._tier:
+            tier.check(spec, planned, self._tier.why)
+            private = tier.make_private()
+            spec = tier.translated(spec, planned, private)
         return Entry(
             spec=spec,
-            plan=plan.make(spec, self._host, uid, gid),
+            plan=planned,
             uid=uid,
             gid=gid,
             change_ids=self._root,
@@ -257,7 +270,14 @@ class Server:
             numbers=request.numbers,
             # Only where the user is the sandbox's own: a person's other processes would count too.
             rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
+            private=private,
+            tier_filter=self._tier.filter if self._tier else b"",
         )
+
+    @property
+    def without(self) -> str:
+        """Why sandboxes here have no namespaces; empty: they have."""
+        return str(self._tier.why) if self._tier else ""
 
     def _fitting(self, planned: plan.Plan, begun: Child | None) -> Child:
         """A child that can become this: the one that was begun, a parked one, or a new one."""
@@ -277,9 +297,11 @@ class Server:
         ours, theirs = protocol.pair()
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, protocol.MAX_ORDER_BYTES)
-            pid, pidfd = linux.clone(NAMESPACES, group.directory_fd() if group and self._born_in_group else -1)
+            flags = 0 if self._tier else NAMESPACES
+            pid, pidfd = linux.clone(flags, group.directory_fd() if group and self._born_in_group else -1)
             if pid == 0:
-                enter(Beginning(made, theirs, None if self._born_in_group else group))
+                way = tier_enter.way if self._tier else None
+                enter(Beginning(made, theirs, None if self._born_in_group else group, way))
         except BaseException:
             ours.close()
             if group:
@@ -400,6 +422,14 @@ class Server:
         os.close(child.pidfd)
         child.forget_descriptors()
         del self._children[child.pid]
+        if self._tier:
+            self._tier.ended(child.pid, self._children)
+        self._tell_of_end(child, ended)
+        if child.group:
+            self._unremoved.append(child.group)
+        self._bury()
+
+    def _tell_of_end(self, child: Child, ended: os.waitid_result) -> None:
         if not child.ordered:
             if child.failure and self._stop_at is None:
                 print(f"sandbox: none is made beforehand: {child.failure.step}: {child.failure.message}", file=sys.stderr)  # noqa: T201
@@ -412,9 +442,6 @@ class Server:
             self._send(_exited(child, ended))
         else:
             self._refuse(child.id, child.failure or Failure("it was killed while it was built.", "build", 0))
-        if child.group:
-            self._unremoved.append(child.group)
-        self._bury()
 
     def _bury(self) -> None:
         """Remove the groups of the dead; one that is still busy is tried again at the next death."""
@@ -475,7 +502,7 @@ def serve(control: socket.socket | None, door: socket.socket | None, settings: S
     gc.collect()
     gc.freeze()
     _tell_service_manager()
-    _become_first()
+    _become_first(namespace=not server.without)
     server.run(control)
 
 
@@ -500,20 +527,28 @@ def _raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _become_first() -> None:
+def _become_first(*, namespace: bool) -> None:
     """Return in a child that is PID 1 of a PID namespace; this process becomes its keeper and never returns.
 
     The keeper holds the control socket and the client's lock open until the kernel has ended everything in the namespace, and so
-    their end means what it should. If the keeper itself is killed, the server is, by PDEATHSIG.
+    their end means what it should. If the keeper itself is killed, the server is, by PDEATHSIG. Without a `namespace` both adopt
+    orphans instead, and the keeper ends those of a server that was killed.
     """
-    linux.unshare(linux.CLONE_NEWPID)
+    if namespace:
+        linux.unshare(linux.CLONE_NEWPID)
+    else:
+        tier.adopt_orphans()
     kept, keeper = os.pipe()
     server = os.fork()
     if server:
         os.close(kept)
         code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
+        if not namespace:
+            tier.end_strays(())
         os._exit(code if code >= 0 else 128 - code)
     os.close(keeper)
+    if not namespace:
+        tier.adopt_orphans()
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     poll = select.poll()
     poll.register(kept, 0)

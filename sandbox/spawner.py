@@ -91,6 +91,8 @@ class Spawner:
         """`v1`, `v2` or `none`."""
         self.limits = started.layers
         """Each resource of cgroup.FIELDS, with the cgroup version that enforces it or why none does."""
+        self.without = started.without
+        """Why the sandboxes here have no namespaces, as far as they may lack them (tier.py); empty: they have."""
         self.left = False
         """Whether we have let go of it."""
         self._process = process

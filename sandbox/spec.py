@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 HOME = "/home/worker"
 """Private and writable in every sandbox, as are /tmp, /dev/shm and WORKSPACE."""
 WORKSPACE = "/workspace"
-OPTIONAL_LAYERS = frozenset({"cgroup"})
+OPTIONAL_LAYERS = frozenset({"cgroup", "landlock", "namespaces"})
 """What a specification may name as optional; every other layer is demanded."""
 MAX_UID = 2**31 - 1
 """Above, programs that take ids for signed numbers go wrong, and 2³² − 1 means "stay as you are" to setresuid(2): stay root."""
@@ -117,7 +117,9 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     terminal: bool = False
     """Descriptor 0 is a terminal made for the sandbox alone, which its program is to control. Needs `init`."""
     optional_layers: tuple[str, ...] = ()
-    """`cgroup`: go on without those of the limits on memory, pids, cpu and io that this host cannot hold."""
+    """`cgroup`: go on without those of the limits on memory, pids, cpu and io that this host cannot hold. `landlock`: without it.
+    `namespaces`: where the host forbids them to this user, with Landlock and the filter alone (tier.py says what that lacks).
+    """
 
 
 def ids(spec: SandboxSpec) -> tuple[int, int]:

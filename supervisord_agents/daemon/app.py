@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 import uvloop
 
+from sandbox import probe_cache
 from sandbox.errors import SandboxError
-from sandbox.probe import Layer, probe
 from sandbox.spawner import Spawner
 from supervisord_agents import __version__
 from supervisord_agents import config as configuration
@@ -98,7 +98,7 @@ def _run(config: Config, files: Files, *, external: bool) -> int:
         return 0
     journal, recovered = opened
     # The probe and the spawner fork: both come before the first thread of this process.
-    enforcement = {layer.name: "on" if layer.enforced else layer.remedy for layer in _tried_layers()}
+    enforcement = _enforcement(state_dir)
     spawner = fork_server.obtained(
         state_dir, orphan_grace_s=config.daemon.orphan_grace_s, parked=config.sandbox.parked, external=external
     )
@@ -166,15 +166,16 @@ def _opened(config: Config, state_dir: Path, files: Files) -> tuple[Journal, Rec
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _tried_layers() -> list[Layer]:
-    """What this host enforces; the log names what it does not."""
+def _enforcement(state_dir: Path) -> dict[str, str]:
+    """By layer: `on`, else what would help; what is no layer is there if it is missing. The log names what is not enforced."""
     # The service manager reports the kill of that trial, which would look like an accident.
-    log.info("trying_the_sandbox", note="one trial is killed for lack of memory: it is meant to be")
-    layers = probe()
+    note = "one trial is killed for lack of memory: it is meant to be"
+    layers = probe_cache.probed(state_dir / "probe.json", lambda: log.info("trying_the_sandbox", note=note))
     for layer in layers:
         if layer.needed and not layer.enforced:
             log.warning("not_enforced", layer=layer.name, why=layer.how, remedy=layer.remedy)
-    return layers
+    told = [layer for layer in layers if not layer.condition or (layer.needed and not layer.enforced)]
+    return {layer.name: "on" if layer.enforced else layer.remedy for layer in told}
 
 
 async def _serve(

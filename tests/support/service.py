@@ -8,10 +8,10 @@ from typing import Any
 
 from tests.support.guest import COMMAND_TIMEOUT_S, Done, Guest
 
-NAMESPACES = ("user", "mount", "pid", "net", "ipc", "uts", "cgroup")
+NAMESPACES = ("mount", "pid", "net", "ipc", "uts", "cgroup")
 LAYERS = {
     *(f"{name} namespace" for name in NAMESPACES),
-    *("cgroup memory", "cgroup pids", "cgroup cpu", "pivot_root", "no_new_privs", "seccomp"),
+    *("cgroup memory", "cgroup pids", "cgroup cpu", "pivot_root", "no_new_privs", "seccomp", "landlock files"),
 }
 """What must be on in the guest, whoever runs the service."""
 

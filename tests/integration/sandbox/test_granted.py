@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import landlock
 from tests.support.sandbox import TIMEOUT_S, Maker, without_notice
 
 
@@ -59,13 +60,16 @@ def test_limits_that_do_not_hold_are_refused_or_told(by: Maker) -> None:
     assert told.startswith("sandbox: not limited, as optional_layers allows: memory_bytes, pids, cpu_percent. ")
 
 
-def test_the_doctor_tries_our_own_filter_and_a_whole_sandbox_and_tells_what_is_not_used(by: Maker) -> None:
+def test_the_doctor_tries_our_own_filter_and_a_whole_sandbox_and_tells_what_is_no_layer(by: Maker) -> None:
     done = by.call("doctor", "--json")
     layers = {layer["name"]: layer for layer in json.loads(done.stdout)}
     assert layers["libseccomp"]["enforced"], layers
     assert layers["a sandbox"]["enforced"], layers
-    assert not layers["landlock"]["enforced"]
-    assert not layers["landlock"]["needed"]
+    assert layers["landlock files"]["enforced"] == (landlock.version() >= landlock.MINIMUM)
+    assert layers["landlock scopes"]["enforced"] == (landlock.version() >= landlock.SCOPES_SINCE)
+    assert layers["apparmor"]["enforced"] == Path("/sys/kernel/security/apparmor").exists()
+    conditions = {name for name, layer in layers.items() if layer["condition"]} - {"user namespace"}
+    assert conditions == {"kernel", "libseccomp", "pidfd", "close_range", "other groups", "apparmor", "yama"}
     assert layers["other groups"]["enforced"]
 
 

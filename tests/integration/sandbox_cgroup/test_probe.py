@@ -32,7 +32,17 @@ def test_every_mechanism_is_tried_and_the_hosts_mounts_stay_as_they_are() -> Non
     layers = probe()
     assert mounts() == before
     names = [layer.name for layer in layers]
-    for name in ("mount namespace", "pivot_root", "seccomp", "landlock", "cgroup memory", "cgroup pids", "cgroup cpu", "yama"):
+    for name in (
+        "mount namespace",
+        "pivot_root",
+        "seccomp",
+        "landlock files",
+        "landlock scopes",
+        "cgroup memory",
+        "cgroup pids",
+        "cgroup cpu",
+        "yama",
+    ):
         assert name in names
     for layer in layers:
         assert layer.how

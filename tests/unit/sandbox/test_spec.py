@@ -115,6 +115,6 @@ def test_loopback_listen(ports: tuple[int, ...]) -> None:
     assert refusal(loopback_listen=ports).message.startswith("loopback_listen: ")
 
 
-def test_only_cgroups_are_optional() -> None:
+def test_only_some_layers_are_optional() -> None:
     error = refusal(optional_layers=("cgroup", "seccomp", "mount"))
-    assert error.message == "optional_layers: mount, seccomp cannot be optional; cgroup can."
+    assert error.message == "optional_layers: mount, seccomp cannot be optional; cgroup, landlock, namespaces can."
