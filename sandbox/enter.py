@@ -24,7 +24,7 @@ from sandbox.errors import SandboxError
 from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
 from sandbox.plan import Plan, Tree
-from sandbox.spec import HOME, SandboxSpec
+from sandbox.spec import HOME, Listener, SandboxSpec, listeners_of
 
 BUILD_AT = "/tmp"
 """Where the new root is put together; hidden in this mount namespace alone."""
@@ -32,6 +32,8 @@ INODES = 200_000
 FIRST_FREE_FD = 64
 CANNOT_START = 127
 READY, GO = b"ready", b"go"
+SECOND_ADDRESS = "127.0.0.2"
+"""With 127.0.0.1 alone, programs that ask for what can be reached (AI_ADDRCONFIG, getaddrinfo(3)) get no IPv4 address."""
 OVERFLOW = 65534
 """How a user namespace shows ids that it has no map for, unless the host says otherwise (proc_sys_kernel(5))."""
 NO_CORE_BYTES = 1
@@ -98,8 +100,10 @@ def _enter(entry: Entry) -> NoReturn:
     _build_root(entry)
     socket.sethostname(entry.spec.hostname)
     linux.loopback_up()
-    listeners = [_listener(port) for port in entry.spec.loopback_listen]
-    socket.send_fds(entry.status, [READY], [listener.fileno() for listener in listeners])
+    if entry.spec.dns:
+        linux.loopback_address(SECOND_ADDRESS)
+    sockets = [_listener(listener) for listener in listeners_of(entry.spec)]
+    socket.send_fds(entry.status, [READY], [sock.fileno() for sock in sockets])
     if entry.status.recv(16) != GO:
         os._exit(CANNOT_START)
     # Now in its cgroup, which becomes the root of what it can see of them.
@@ -250,12 +254,15 @@ def _make_private(mounts: PrivateMounts, path: str) -> None:
     os.close(place)
 
 
-def _listener(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    listener.listen(128)
-    return listener
+def _listener(listener: Listener) -> socket.socket:
+    kind = socket.SOCK_DGRAM if listener.udp else socket.SOCK_STREAM
+    sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+    if not listener.udp:  # of a UDP socket it would share the port with whoever binds it next (socket(7))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((listener.address, listener.port))
+    if not listener.udp:
+        sock.listen(128)
+    return sock
 
 
 def _inherit(descriptors: dict[int, int]) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from sandbox import linux
 from sandbox.spec import SandboxSpec
 
-VERSION = 1
+VERSION = 2
 """Of what is said here: a client may find a server that an older installation started."""
 MAX_PACKET_BYTES = 128 * 1024
 MAX_DESCRIPTORS = 64

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from supervisord_agents.errors import ConfigError
+from supervisord_agents.hosts import AllowedHosts
 
 MIB = 1024 * 1024
 MAX_UID = 2**31 - 1
@@ -114,6 +115,7 @@ class Agent(Table, frozen=True):
     model: str = ""
     pool: str = ""
     read_only_paths: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     options: dict[str, Any] = {}
 
@@ -196,6 +198,11 @@ def _check_values(config: Config, source: str) -> None:
     """What the types of the fields cannot say."""
     for key, why in _contradictions(config):
         raise ConfigError(f"`{key}` {why}.", field=source)
+    for key, entries in _host_lists(config):
+        try:
+            AllowedHosts(entries, key)
+        except ConfigError as error:
+            raise ConfigError(f"`{key}`: {error.message}", field=source, hint=error.hint) from None
 
 
 def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
@@ -214,6 +221,12 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     for key, path in _paths(config):
         if path and not os.path.isabs(path):
             yield key, f"must be absolute, not {path}"
+
+
+def _host_lists(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield "gateway.allowed_hosts", config.gateway.allowed_hosts
+    for name, agent in config.agents.items():
+        yield f"agents.{name}.hosts", (*config.gateway.allowed_hosts, *agent.hosts)
 
 
 def _paths(config: Config) -> Iterator[tuple[str, str]]:

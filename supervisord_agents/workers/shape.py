@@ -11,10 +11,11 @@ import msgspec
 
 import supervisord_agents
 from sandbox.plan import PRIVATE
-from sandbox.spec import Bind, SandboxSpec
-from supervisord_agents.config import Config
+from sandbox.spec import DNS_PORT, Bind, SandboxSpec
+from supervisord_agents.config import Agent, Config
 from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.errors import SandboxRefused
+from supervisord_agents.hosts import AllowedHosts
 from supervisord_agents.workers.agents.registry import AgentRegistry
 
 RUNTIME_MODULE = "supervisord_agents.workers.runtime"
@@ -41,6 +42,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     workspace_id: Identity
     """A sandbox shows the directory that it was made with, not one that has taken its place since."""
     read_only_paths: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+    """What it may reach, as the configuration writes it."""
     gateway_port: int
     memory_bytes: int
     pids: int
@@ -73,17 +76,30 @@ class Shaper:
         """The shape that is kept ready before any task is known."""
         return self._shape(TaskSpec(), ())
 
+    def allowed_hosts(self, shape: Shape, *, adopted: bool = False) -> AllowedHosts:
+        """What a worker of this shape may reach; one of an earlier daemon no more than what is configured for anybody now."""
+        if not adopted:
+            return AllowedHosts(shape.hosts)
+        agents = self._config.agents.values()
+        now = {*self._config.gateway.allowed_hosts, *(host for agent in agents for host in agent.hosts)}
+        return AllowedHosts(host for host in shape.hosts if host in now)
+
     def _shape(self, spec: TaskSpec, read_only_paths: tuple[str, ...]) -> Shape:
         limits, defaults = spec.limits, self._config.sandbox
         return Shape(
             workspace=spec.workspace,
             workspace_id=identity(spec.workspace),
             read_only_paths=read_only_paths,
+            hosts=self._hosts(spec),
             gateway_port=self._config.gateway.port,
             memory_bytes=limits.memory_bytes or defaults.memory_bytes,
             pids=limits.pids or defaults.pids,
             cpu_percent=limits.cpu_percent or defaults.cpu_percent,
         )
+
+    def _hosts(self, spec: TaskSpec) -> tuple[str, ...]:
+        agent = self._config.agents.get(spec.agent, Agent())
+        return tuple(sorted({*self._config.gateway.allowed_hosts, *agent.hosts}))
 
     def sandbox_spec(self, shape: Shape, *, uid: int) -> SandboxSpec:
         """The sandbox of a worker of this shape."""
@@ -107,6 +123,8 @@ class Shaper:
             pids=shape.pids,
             cpu_percent=shape.cpu_percent,
             loopback_listen=(shape.gateway_port,) if shape.gateway_port else (),
+            loopback_any=tuple(sorted(AllowedHosts(shape.hosts).ports - {shape.gateway_port, DNS_PORT})),
+            dns=bool(shape.gateway_port),
             init=False,
             optional_layers=config.optional_layers,
         )
