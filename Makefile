@@ -1,4 +1,4 @@
-# make demo | test | check | bench | bench-peers | crash | power-cuts | leftovers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | fuzz | bench | bench-peers | crash | power-cuts | leftovers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -7,9 +7,10 @@ READY := .venv/.ready
 CLIS := build/clis/.ready
 
 ROUNDS ?= 1000
+RUNS ?= 10000000
 CUTS ?= 200
 
-.PHONY: demo test check bench bench-peers crash power-cuts leftovers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
+.PHONY: demo test check fuzz bench bench-peers crash power-cuts leftovers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
@@ -22,6 +23,11 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The parsers of what others send, RUNS executions in all; goes on where it was stopped. FUZZ_ARGS: --minimise, names of targets.
+fuzz: $(READY)
+	.ci/setup fuzz
+	$(BIN)/python -m tests.fuzz --runs $(RUNS) $(FUZZ_ARGS)
 
 bench: $(READY)
 	.ci/setup bench

@@ -26,11 +26,13 @@ from sandbox.cgroup import Group
 from sandbox.errors import SandboxError
 from sandbox.plan import COMMON, Plan
 from sandbox.root import Root, Worker
-from sandbox.spec import SandboxSpec
+from sandbox.spec import Listener, SandboxSpec, listeners_of
 
 FIRST_FREE_FD = 64
 CANNOT_START = 127
 PARKED, READY = b"parked", b"ready"
+SECOND_ADDRESS = "127.0.0.2"
+"""With 127.0.0.1 alone, programs that ask for what can be reached (AI_ADDRCONFIG, getaddrinfo(3)) get no IPv4 address."""
 NO_CORE_BYTES = 1
 """Less than any core dump. 0 would not keep one from a core_pattern that is a pipe, which runs as root outside (core(5))."""
 
@@ -120,8 +122,10 @@ def _enter(beginning: Beginning) -> NoReturn:
     groups = built.complete(entry.plan, entry.spec, Worker(entry.uid, entry.gid, entry.change_ids), status)
     if entry.spec.hostname != COMMON.hostname:
         socket.sethostname(entry.spec.hostname)
-    listeners = [_listener(port) for port in entry.spec.loopback_listen]
-    socket.send_fds(status, [READY], [listener.fileno() for listener in listeners])
+    if entry.spec.dns:
+        linux.loopback_address(SECOND_ADDRESS)
+    sockets = [_listener(listener) for listener in listeners_of(entry.spec)]
+    socket.send_fds(status, [READY], [sock.fileno() for sock in sockets])
     _inherit(descriptors)
     _limit(entry)
     _change_directory(entry.spec.cwd)
@@ -158,12 +162,15 @@ def _prefer_for_memory_kills() -> None:
         file.write("500")
 
 
-def _listener(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    listener.listen(128)
-    return listener
+def _listener(listener: Listener) -> socket.socket:
+    kind = socket.SOCK_DGRAM if listener.udp else socket.SOCK_STREAM
+    sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+    if not listener.udp:  # of a UDP socket it would share the port with whoever binds it next (socket(7))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((listener.address, listener.port))
+    if not listener.udp:
+        sock.listen(128)
+    return sock
 
 
 def _inherit(descriptors: dict[int, int]) -> None:

@@ -165,7 +165,7 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
     return Plan(
         directories=("/proc", "/dev", "/dev/pts", "/run", "/etc", "/var", "/root"),
         links=links,
-        files=_accounts(spec.hostname, uid, gid),
+        files=_accounts(spec.hostname, uid, gid) | _names(spec.dns),
         private=private,
         trees=tuple(sorted(trees, key=lambda tree: tree.place.count("/"))),
         covered=covered,
@@ -216,6 +216,13 @@ def _accounts(hostname: str, uid: int, gid: int) -> dict[str, str]:
         ),
         "/etc/group": f"root:x:0:\nworker:x:{gid}:\nnogroup:x:65534:\n",
         "/etc/hosts": f"127.0.0.1 localhost {hostname}\n::1 localhost\n",
-        "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
-        "/etc/resolv.conf": "# This sandbox has no network.\n",
+    }
+
+
+def _names(dns: bool) -> dict[str, str]:
+    """How names are looked up (nsswitch.conf(5), resolv.conf(5))."""
+    hosts = "files dns" if dns else "files"
+    return {
+        "/etc/nsswitch.conf": f"passwd: files\ngroup: files\nhosts: {hosts}\nservices: files\nprotocols: files\n",
+        "/etc/resolv.conf": "nameserver 127.0.0.1\n" if dns else "# This sandbox has no network.\n",
     }

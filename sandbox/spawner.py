@@ -26,7 +26,7 @@ import msgspec
 
 from sandbox import linux, protocol, rendezvous
 from sandbox.errors import SandboxError
-from sandbox.spec import MAX_DESCRIPTOR, SandboxSpec, check
+from sandbox.spec import MAX_DESCRIPTOR, SandboxSpec, check, listeners_of
 
 START_TIMEOUT_S = 30.0
 
@@ -219,7 +219,7 @@ class Spawner:
             raise SandboxError(f"it is {len(packet)} bytes, the limit is {protocol.MAX_PACKET_BYTES}.", step="spec")
         copies = _copies((*descriptors.values(), *kept))
         future: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
-        self._spawning[request.id] = (future, len(spec.loopback_listen))
+        self._spawning[request.id] = (future, len(listeners_of(spec)))
         self._send(packet, copies)
         return await future
 

@@ -44,6 +44,8 @@ MAX_PIDS = 4 * MIB
 MIN_TMP_BYTES = 4096
 """A tmpfs of size 0 would have no limit at all (tmpfs(5))."""
 MAX_DESCRIPTOR = 65_535
+DNS_PORT = 53
+MAX_LISTENERS = 32
 _HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 
 
@@ -63,6 +65,14 @@ class Bind(NamedTuple):
     @property
     def place(self) -> str:
         return self.target or self.source
+
+
+class Listener(NamedTuple):
+    """A socket that listens inside, the only network of which is loopback; 0.0.0.0 is all of 127.0.0.0/8."""
+
+    port: int
+    address: str = "127.0.0.1"
+    udp: bool = False
 
 
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +122,10 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Groups of `syscalls.DENIABLE` or OPTIONAL that are not, whatever else is said."""
     loopback_listen: tuple[int, ...] = ()
     """TCP ports of 127.0.0.1 inside, whose listening sockets are handed to the caller."""
+    loopback_any: tuple[int, ...] = ()
+    """TCP ports of every address in 127.0.0.0/8 inside, likewise: the caller tells them apart by getsockname(2)."""
+    dns: bool = False
+    """The caller answers for names: sockets for UDP and TCP on 127.0.0.1:53 inside, likewise, which /etc/resolv.conf names."""
     init: bool = False
     """Run `argv` below a small PID 1 that reaps and passes signals on. Without, `argv` is PID 1 itself (pid_namespaces(7))."""
     terminal: bool = False
@@ -125,6 +139,13 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
 def ids(spec: SandboxSpec) -> tuple[int, int]:
     """The user and group that the program has inside."""
     return (spec.uid, spec.uid) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+
+
+def listeners_of(spec: SandboxSpec) -> tuple[Listener, ...]:
+    """The sockets that the caller is handed, in this order."""
+    named = [Listener(port) for port in spec.loopback_listen]
+    everywhere = [Listener(port, "0.0.0.0") for port in spec.loopback_any]
+    return (*named, *everywhere, *((Listener(DNS_PORT, udp=True), Listener(DNS_PORT)) if spec.dns else ()))
 
 
 def check(spec: SandboxSpec) -> None:
@@ -184,9 +205,20 @@ def _check_numbers(spec: SandboxSpec) -> None:
         raise _refused("tmp_bytes", f"must be at least {MIN_TMP_BYTES}.")
     if spec.pids > MAX_PIDS:
         raise _refused("pids", f"must be at most {MAX_PIDS}.")
-    ports = spec.loopback_listen
-    if len(set(ports)) < len(ports) or not all(0 < port < 65536 for port in ports):
-        raise _refused("loopback_listen", "must be different ports from 1 to 65535.")
+    _check_ports(spec)
+
+
+def _check_ports(spec: SandboxSpec) -> None:
+    taken = {DNS_PORT} if spec.dns else set()
+    for name in ("loopback_listen", "loopback_any"):
+        ports = getattr(spec, name)
+        if len(set(ports)) < len(ports) or not all(0 < port < 65536 for port in ports):
+            raise _refused(name, "must be different ports from 1 to 65535.")
+        if twice := taken.intersection(ports):
+            raise _refused(name, f"{min(twice)} is listened on already.")
+        taken.update(ports)
+    if len(listeners_of(spec)) > MAX_LISTENERS:
+        raise _refused("loopback_any", f"more than {MAX_LISTENERS} sockets would listen.")
 
 
 def _check_grants(spec: SandboxSpec) -> None:

@@ -23,7 +23,7 @@ import msgspec
 from sandbox import idmap, landlock, linux, seccomp
 from sandbox.errors import SandboxError
 from sandbox.plan import VAR_TMP, Plan, Tree
-from sandbox.spec import HOME, WORKSPACE, SandboxSpec
+from sandbox.spec import HOME, WORKSPACE, SandboxSpec, listeners_of
 
 LACKS = (
     "without Landlock's scopes (Linux 6.12) it can send signals to this user's other processes",
@@ -89,7 +89,7 @@ def check(spec: SandboxSpec, plan: Plan, why: SandboxError) -> None:
             errno=errno.ENOTSUP,
             hint=landlock.WITHOUT_HINT,
         )
-    if spec.loopback_listen:
+    if listeners_of(spec):
         raise _impossible("loopback_listen", "a port would be the host's, open to every program of it")
     if moved := next((tree for tree in plan.trees if tree.source != tree.place), None):
         raise _impossible("binds", f"{moved.source} cannot be seen at {moved.place}")

@@ -18,6 +18,7 @@ from msgspec import Meta
 from sandbox.errors import SandboxError
 from sandbox.profile import Profiles
 from supervisord_agents.errors import ConfigError
+from supervisord_agents.hosts import AllowedHosts
 
 MIB = 1024 * 1024
 MAX_UID = 2**31 - 1
@@ -130,6 +131,7 @@ class Agent(Table, frozen=True):
     pool: str = ""
     profile: str = ""
     read_only_paths: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     options: dict[str, Any] = {}
 
@@ -223,6 +225,11 @@ def _check_values(config: Config, source: str) -> None:
         except SandboxError as error:
             where = "" if key.startswith("profiles.") else f"`{key}`: "
             raise ConfigError(f"{where}{error.message}", field=source, hint=error.hint) from error
+    for key, entries in _host_lists(config):
+        try:
+            AllowedHosts(entries, key)
+        except ConfigError as error:
+            raise ConfigError(f"`{key}`: {error.message}", field=source, hint=error.hint) from None
 
 
 def _named_profiles(config: Config) -> Iterator[tuple[str, str]]:
@@ -247,6 +254,12 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     for key, path in _paths(config):
         if path and not os.path.isabs(path):
             yield key, f"must be absolute, not {path}"
+
+
+def _host_lists(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield "gateway.allowed_hosts", config.gateway.allowed_hosts
+    for name, agent in config.agents.items():
+        yield f"agents.{name}.hosts", (*config.gateway.allowed_hosts, *agent.hosts)
 
 
 def _paths(config: Config) -> Iterator[tuple[str, str]]:

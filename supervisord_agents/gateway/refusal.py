@@ -7,6 +7,7 @@ import json
 from aiohttp import web
 
 from supervisord_agents.gateway.dialects import error_body
+from supervisord_agents.hosts import DEFAULT_PORT, is_name
 
 
 class Refusal(Exception):
@@ -28,6 +29,17 @@ class Refusal(Exception):
         # Heard by the OpenAI and Anthropic client libraries, which otherwise try a 5xx again, more slowly each time.
         headers = {"x-should-retry": "false"} if self.permanent else {}
         return web.Response(status=self.status, text=body, content_type="application/json", headers=headers)
+
+
+def how_to_allow(host: str, port: int) -> str:
+    """What to configure, for whoever reads of a refusal."""
+    if not is_name(host):
+        return "gateway.allowed_hosts knows only names; a server of the worker's own is reached without a proxy (NO_PROXY)."
+    entry = host if port == DEFAULT_PORT else f"{host}:{port}"
+    return (
+        f'If workers may reach it, add "{entry}" to gateway.allowed_hosts, or to `hosts` of this agent, in config.toml '
+        "and restart the daemon."
+    )
 
 
 class BrokenOff(Exception):

@@ -6,6 +6,7 @@ whoever comes in by it is that worker: nothing needs to be proved by tokens.
     /<provider>/<rest>      to the provider's base_url + <rest>, with its key (upstream.py)
     CONNECT host:port       a byte tunnel to an allowed host (egress.py)
 
+Names are answered there too, and connections to the addresses in these answers are tunnels to allowed hosts as well (direct.py).
 Programs that send everything to their proxy, NO_PROXY or not, find the model endpoints by either way too.
 
 docs/gateway.md says what to set in an agent.
@@ -14,11 +15,12 @@ docs/gateway.md says what to set in an agent.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -29,18 +31,23 @@ from supervisord_agents import config
 from supervisord_agents.core.model import Usage
 from supervisord_agents.errors import ConfigError, Unavailable
 from supervisord_agents.gateway import egress
-from supervisord_agents.gateway.refusal import BrokenOff, Refusal
+from supervisord_agents.gateway.direct import Direct
+from supervisord_agents.gateway.nameserver import Datagrams, serve_stream
+from supervisord_agents.gateway.refusal import BrokenOff, Refusal, how_to_allow
 from supervisord_agents.gateway.resolver import Resolver
 from supervisord_agents.gateway.routes import Route
 from supervisord_agents.gateway.telling import ServerLog, Telling
 from supervisord_agents.gateway.tunnel import serve_tunnel
 from supervisord_agents.gateway.upstream import METHODS, Upstream
+from supervisord_agents.hosts import DEFAULT_PORT, AllowedHosts
 
 MAX_CONNECTIONS = 64
 """Of one worker at a time: agents use a handful; more would spend the daemon's descriptors."""
 KEEPALIVE_S = 75.0
 """An idle connection, or one that never completes its headers, is closed after this."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+EVERY_ADDRESS = "0.0.0.0"
+DNS_PORT = 53
 _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@")
 
 log = structlog.get_logger()
@@ -61,14 +68,14 @@ class Gateway:
         """`on_usage(task, usage)` after an answer that told its cost, `on_refusal(task, line)` for what was not let through, a
         bounded number of times (telling.py).
 
-        Both must return at once and not raise. `resolve` and `dial` replace the system's for CONNECT. Raises ConfigError.
+        Both must return at once and not raise. `resolve` and `dial` replace the system's for all but providers.
+        Raises ConfigError.
         """
         _check_limits(settings)
         self.settings = settings
         self.on_usage = on_usage
         self.on_refusal = on_refusal
         self._routes = {name: Route(name, provider) for name, provider in settings.providers.items()}
-        self._allowed = egress.AllowedHosts(settings.allowed_hosts)
         self._resolve = resolve
         self._dial = dial
         self._resolver: Resolver | None = None
@@ -93,12 +100,20 @@ class Gateway:
             await self._resolver.close()
         self._upstream = self._resolver = None
 
-    async def attach(self, listener: socket.socket, owner: str) -> Attachment:
-        """Serve `listener`, which is the attachment's own from now on, for the worker `owner`."""
+    async def attach(self, listeners: Sequence[socket.socket], owner: str, allowed: AllowedHosts) -> Attachment:
+        """Serve the sockets inside the sandbox of the worker `owner`, which are the attachment's own from now on.
+
+        What each is for is seen by where it is bound: UDP and port 53 for names, every address for the hosts that these names
+        stand for, anything else for HTTP. `allowed` is all that this worker may reach.
+        """
         if self._upstream is None:
             raise Unavailable("the gateway is not running.")
-        attachment = Attachment(self, owner)
-        await attachment.open(listener)
+        attachment = Attachment(self, owner, allowed)
+        try:
+            await attachment.open(listeners)
+        except BaseException:
+            await attachment.close()
+            raise
         self._attachments.add(attachment)
         return attachment
 
@@ -152,21 +167,20 @@ class Gateway:
         if attachment.is_own(host, port):
             far = await attachment.connect()
         else:
-            far = await self._connect(host, port)
+            far = await self.connect(host, port, attachment.allowed)
         return await serve_tunnel(request, far, self.settings.read_timeout_s)
 
-    async def _connect(self, host: str, port: int) -> egress.Streams:
-        if (host, port) not in self._allowed:
-            raise Refusal(403, "host_not_allowed", f"host {host}:{port} is not allowed. {_how_to_allow(host, port)}")
+    async def connect(self, host: str, port: int, allowed: AllowedHosts) -> egress.Streams:
+        """A connection to a host that is allowed; raises Refusal."""
+        if (host, port) not in allowed:
+            raise Refusal(403, "host_not_allowed", f"host {host}:{port} is not allowed. {how_to_allow(host, port)}")
         assert self._resolver is not None
         resolve = self._resolve or self._resolver.addresses
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
                 return await egress.connect(host, port, resolve, self._dial)
         except egress.Denied as error:
-            raise Refusal(
-                403, "address_not_allowed", f"{error}: not connected to, although gateway.allowed_hosts has it."
-            ) from None
+            raise Refusal(403, "address_not_allowed", f"{error}: not connected to, although the host is allowed.") from None
         except TimeoutError:
             message = f"{host}:{port} could not be connected to within {self.settings.connect_timeout_s:g} s."
             raise Refusal(504, "connect_timeout", message, permanent=False) from None
@@ -176,10 +190,11 @@ class Gateway:
 
 
 class Attachment:
-    """One worker's listener. `task` is whom usage and refusals of requests that begin now are told for."""
+    """One worker's listeners. `task` is whom usage and refusals of requests that begin now are told for."""
 
-    def __init__(self, gateway: Gateway, owner: str) -> None:
+    def __init__(self, gateway: Gateway, owner: str, allowed: AllowedHosts) -> None:
         self.owner = owner
+        self.allowed = allowed
         self._task = ""
         self._gateway = gateway
         self._port = 0
@@ -192,8 +207,11 @@ class Attachment:
             keepalive_timeout=KEEPALIVE_S,
             logger=cast(logging.Logger, ServerLog(owner)),
         )
-        self._listening: asyncio.Server | None = None
+        self._direct = Direct(allowed, lambda host, port: gateway.connect(host, port, allowed), gateway.settings.read_timeout_s)
+        self._closed = False
+        self._listening: list[asyncio.Server | Datagrams] = []
         self._requests: set[asyncio.Task[object]] = set()
+        self._streams: set[asyncio.Task[None]] = set()
 
     @property
     def task(self) -> str:
@@ -202,6 +220,8 @@ class Attachment:
     @task.setter
     def task(self, task: str) -> None:
         self._telling.flush()
+        if task != self._task:
+            self._direct.forget()
         self._task = task
 
     def is_own(self, host: str, port: int) -> bool:
@@ -221,31 +241,81 @@ class Attachment:
         await asyncio.get_running_loop().connect_accepted_socket(self._protocol, inner)
         return await asyncio.open_unix_connection(sock=outer, limit=egress.CHUNK_BYTES)
 
-    async def open(self, listener: socket.socket) -> None:
-        """Accept connections."""
-        self._port = int(listener.getsockname()[1])
-        self._listening = await asyncio.get_running_loop().create_server(self._protocol, sock=listener)
+    async def open(self, listeners: Sequence[socket.socket]) -> None:
+        """Accept connections; if not all can be, raises OSError with none of the sockets left open."""
+        waiting = list(listeners)
+        try:
+            while waiting:
+                self._listening.append(await self._served(waiting[0]))
+                del waiting[0]
+        finally:
+            for listener in waiting:
+                listener.close()
+
+    async def _served(self, listener: socket.socket) -> asyncio.Server | Datagrams:
+        if listener.type is socket.SOCK_DGRAM:
+            return Datagrams(listener, self._reply)
+        address, port = listener.getsockname()
+        protocol: Callable[[], asyncio.BaseProtocol] = self._protocol
+        if address == EVERY_ADDRESS:
+            protocol = functools.partial(self._stream, lambda near: self._direct.serve(near, self._teller()))
+        elif port == DNS_PORT:
+            protocol = functools.partial(self._stream, lambda near: serve_stream(near, self._reply))
+        else:
+            self._port = port
+        return await asyncio.get_running_loop().create_server(protocol, sock=listener)
 
     async def close(self) -> None:
-        """Close the listener and every connection; requests under way are given up."""
+        """Close the listeners and every connection; requests under way are given up."""
         self._gateway.detached(self)
-        if self._listening is None:
+        if self._closed:
             return
-        self._listening.close()
-        self._listening = None
+        self._closed = True
+        for listening in self._listening:
+            listening.close()
         for connection in self._server.connections:
             connection.force_close()
-        under_way = list(self._requests)
+        under_way = [*self._requests, *self._streams]
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
         self._telling.flush()
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        if len(self._server.connections) >= MAX_CONNECTIONS:
-            self._telling.tell(self._task, f"the gateway refused a connection: {MAX_CONNECTIONS} are open already")
+        return self._server() if self._has_room() else _Refused()
+
+    def _stream(self, serve: Callable[[egress.Streams], Awaitable[None]]) -> asyncio.BaseProtocol:
+        if not self._has_room():
             return _Refused()
-        return self._server()
+        reader = asyncio.StreamReader(limit=egress.CHUNK_BYTES)
+        return asyncio.StreamReaderProtocol(reader, lambda reader, writer: self._begin(serve, (reader, writer)))
+
+    def _has_room(self) -> bool:
+        if len(self._server.connections) + len(self._streams) < MAX_CONNECTIONS:
+            return True
+        self._telling.tell(self._task, f"the gateway refused a connection: {MAX_CONNECTIONS} are open already")
+        return False
+
+    def _begin(self, serve: Callable[[egress.Streams], Awaitable[None]], near: egress.Streams) -> None:
+        async def served() -> None:
+            try:
+                await serve(near)
+            except Exception:
+                log.exception("gateway_stream_failed", owner=self.owner, task=self._task)
+
+        task = asyncio.get_running_loop().create_task(served())
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+        task.add_done_callback(lambda _: near[1].close())
+        if self._closed:  # it was accepted just before
+            task.cancel()
+
+    def _reply(self, query: bytes) -> bytes | None:
+        return self._direct.reply(query, self._teller())
+
+    def _teller(self) -> Callable[[str], None]:
+        """Tells for the task of now, also when another one is there."""
+        return functools.partial(self._telling.tell, self._task)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         current = asyncio.current_task()
@@ -298,14 +368,7 @@ def _plain_proxy_refused(target: str) -> Refusal:
         return Refusal(403, "plain_proxy_refused", message)
     host = _printable(parts.hostname)
     why = f"host {host}:{parts.port or 80} is not reached by plain http://, only by CONNECT, which https:// makes."
-    return Refusal(403, "plain_proxy_refused", f"{why} {_how_to_allow(host, egress.DEFAULT_PORT)}")
-
-
-def _how_to_allow(host: str, port: int) -> str:
-    if not egress.is_name(host):
-        return "gateway.allowed_hosts knows only names; a server of the worker's own is reached without a proxy (NO_PROXY)."
-    entry = host if port == egress.DEFAULT_PORT else f"{host}:{port}"
-    return f'If workers may reach it, add "{entry}" to gateway.allowed_hosts in config.toml and restart the daemon.'
+    return Refusal(403, "plain_proxy_refused", f"{why} {how_to_allow(host, DEFAULT_PORT)}")
 
 
 def _named(request: web.BaseRequest) -> str:

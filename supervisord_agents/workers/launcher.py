@@ -7,11 +7,12 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from sandbox import protected, protocol
 from sandbox.spawner import Exit, Sandbox, Spawner
+from supervisord_agents.hosts import AllowedHosts
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.label import Label
 from supervisord_agents.workers.nest import Nest
@@ -26,7 +27,7 @@ DRAIN_S = 1.0
 class Gateway(Protocol):
     """What the launcher needs of the model gateway."""
 
-    async def attach(self, listener: socket.socket, owner: str) -> Gate: ...
+    async def attach(self, listeners: Sequence[socket.socket], owner: str, allowed: AllowedHosts) -> Gate: ...
 
 
 class Launcher:
@@ -98,16 +99,17 @@ class Launcher:
             return await self._spawner.spawn(spec, descriptors, label=label, kept=[ours.fileno()])
 
     async def _open_gate(self, worker: Worker, listeners: list[socket.socket]) -> None:
-        """The gateway has the worker's listening socket from now on, or it is closed."""
-        waiting = list(listeners)
+        """The gateway has the worker's listening sockets from now on, or they are closed."""
+        if not listeners:
+            return
         try:
-            while waiting:
-                worker.gate = await self._gateway.attach(waiting[0], worker.id)
-                worker.gate.task = worker.task
-                del waiting[0]
-        finally:
-            for listener in waiting:
+            allowed = self._shaper.allowed_hosts(worker.shape, adopted=worker.adopted)
+            worker.gate = await self._gateway.attach(listeners, worker.id, allowed)
+        except BaseException:
+            for listener in listeners:
                 listener.close()
+            raise
+        worker.gate.task = worker.task
 
 
 def _take_over(sandbox: Sandbox, channel: socket.socket) -> None:

@@ -15,10 +15,11 @@ from sandbox.errors import SandboxError
 from sandbox.plan import PRIVATE
 from sandbox.profile import Profile
 from sandbox.protected import Missing
-from sandbox.spec import Bind, SandboxSpec
-from supervisord_agents.config import Config
+from sandbox.spec import DNS_PORT, Bind, SandboxSpec
+from supervisord_agents.config import Agent, Config
 from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.errors import InvalidInput, SandboxRefused
+from supervisord_agents.hosts import AllowedHosts
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.profiles import TaskProfiles
 
@@ -49,6 +50,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = ""
     """A digest of the profile: when it is changed, the workers of an earlier daemon are not those that are wanted."""
     read_only_paths: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+    """What it may reach, as the configuration writes it."""
     gateway_port: int
     memory_bytes: int
     pids: int
@@ -82,6 +85,14 @@ class Shaper:
         """The shape that is kept ready before any task is known."""
         return self._shape(TaskSpec(), ())
 
+    def allowed_hosts(self, shape: Shape, *, adopted: bool = False) -> AllowedHosts:
+        """What a worker of this shape may reach; one of an earlier daemon no more than what is configured for anybody now."""
+        if not adopted:
+            return AllowedHosts(shape.hosts)
+        agents = self._config.agents.values()
+        now = {*self._config.gateway.allowed_hosts, *(host for agent in agents for host in agent.hosts)}
+        return AllowedHosts(host for host in shape.hosts if host in now)
+
     def _shape(self, spec: TaskSpec, read_only_paths: tuple[str, ...]) -> Shape:
         limits, granted = spec.limits, self._granted(spec)
         return Shape(
@@ -90,6 +101,7 @@ class Shaper:
             workspace=spec.workspace,
             workspace_id=identity(spec.workspace),
             read_only_paths=read_only_paths,
+            hosts=self._hosts(spec),
             gateway_port=self._config.gateway.port,
             memory_bytes=limits.memory_bytes or granted.memory_bytes,
             pids=limits.pids or granted.pids,
@@ -116,6 +128,10 @@ class Shaper:
         narrowed = granted.protect_missing == "all" and not self._config.sandbox.placeholders
         return "repository" if narrowed else granted.protect_missing
 
+    def _hosts(self, spec: TaskSpec) -> tuple[str, ...]:
+        agent = self._config.agents.get(spec.agent, Agent())
+        return tuple(sorted({*self._config.gateway.allowed_hosts, *agent.hosts}))
+
     def sandbox_spec(self, shape: Shape, *, uid: int) -> SandboxSpec:
         """The sandbox of a worker of this shape."""
         granted = self._profiles.get(shape.profile)
@@ -141,6 +157,8 @@ class Shaper:
             binds=tuple(dict.fromkeys(binds)),
             uid=uid,
             loopback_listen=(shape.gateway_port,) if shape.gateway_port else (),
+            loopback_any=tuple(sorted(AllowedHosts(shape.hosts).ports - {shape.gateway_port, DNS_PORT})),
+            dns=bool(shape.gateway_port),
             init=False,
             **fields,
         )

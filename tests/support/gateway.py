@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,11 +17,14 @@ from aiohttp import web
 
 from supervisord_agents import config
 from supervisord_agents.core.model import Usage
+from supervisord_agents.gateway.egress import Streams
 from supervisord_agents.gateway.server import Attachment, Gateway
+from supervisord_agents.hosts import AllowedHosts
 
 KEY = "sk-test-0123456789abcdef"
 KEY_ENV = "GATEWAY_TEST_KEY"
 TIMEOUT_S = 20.0
+GLOBAL = "93.184.215.14"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,8 +73,8 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
 
 
 @contextlib.asynccontextmanager
-async def a_worker(settings: config.Gateway, **seams: Any) -> AsyncIterator[Worker]:
-    """A started gateway with one attachment, whose task is `g1.t1`."""
+async def a_worker(settings: config.Gateway, *more: socket.socket, **seams: Any) -> AsyncIterator[Worker]:
+    """A started gateway with one attachment, whose task is `g1.t1`; `more` are listeners beside the one for HTTP."""
     usages: list[tuple[str, Usage]] = []
     refusals: list[tuple[str, str]] = []
     reported = asyncio.Event()
@@ -86,7 +91,7 @@ async def a_worker(settings: config.Gateway, **seams: Any) -> AsyncIterator[Work
     await gateway.start()
     listener = a_listener()
     port = listener.getsockname()[1]
-    attachment = await gateway.attach(listener, "w1")
+    attachment = await gateway.attach([listener, *more], "w1", AllowedHosts(settings.allowed_hosts))
     attachment.task = "g1.t1"
     try:
         async with asyncio.timeout(TIMEOUT_S), aiohttp.ClientSession() as session:
@@ -102,3 +107,37 @@ def provider(base_url: str, dialect: str = "openai", **values: Any) -> config.Pr
 def settings(base_url: str, dialect: str = "openai", **values: Any) -> config.Gateway:
     """A configuration with one provider, named as its dialect."""
     return config.Gateway(providers={dialect: provider(base_url, dialect)}, **values)
+
+
+def allowing(*hosts: str, **values: float) -> config.Gateway:
+    return config.Gateway(allowed_hosts=hosts, **values)  # type: ignore[arg-type]
+
+
+class Internet:
+    """One public address, which leads to a port on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.addresses = [GLOBAL]
+        self.resolved: list[str] = []
+        self.dialled: list[tuple[str, int]] = []
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        self.resolved.append(host)
+        return self.addresses
+
+    async def dial(self, address: str, port: int) -> Streams:
+        self.dialled.append((address, port))
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+
+def a_certificate(directory: Path, host: str) -> ssl.SSLContext:
+    """A server's TLS context whose certificate, signed by itself, is `certificate.pem` in the directory."""
+    key, certificate = str(directory / "key.pem"), str(directory / "certificate.pem")
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={host}"]
+    subprocess.run(
+        [*request, "-addext", f"subjectAltName=DNS:{host}", "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

@@ -16,6 +16,7 @@ from sandbox.spawner import Exit
 from sandbox.spec import SandboxSpec
 from supervisord_agents.config import Agent, Config, Pool
 from supervisord_agents.core.model import Failure, TaskSpec
+from supervisord_agents.hosts import AllowedHosts
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import frame
 from supervisord_agents.workers.agents.command import CommandAgent
@@ -138,7 +139,7 @@ class StubSpawner:
 
 
 class BrokenGateway:
-    async def attach(self, listener: socket.socket, owner: str) -> Any:
+    async def attach(self, listeners: Sequence[socket.socket], owner: str, allowed: AllowedHosts) -> Any:
         raise OSError(24, "Too many open files")
 
 

@@ -104,6 +104,42 @@ async def test_an_attempt_goes_on_and_its_log_has_no_gap(daemon: DaemonProcess, 
     assert (workspace / "runs").read_text() == "x"
 
 
+NAMES = """
+import os, socket, time
+def known(name):
+    try:
+        return bool(socket.gethostbyname(name))
+    except OSError:
+        return False
+print("before", known("a.example.org"), known("b.example.org"), flush=True)
+open("begun", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.01)
+print("after", known("a.example.org"), known("b.example.org"), flush=True)
+"""
+
+
+async def test_a_host_that_is_no_longer_configured_is_out_of_reach_of_running_work_too(
+    daemon: DaemonProcess, workspace: Path
+) -> None:
+    daemon.config.write_text('[gateway]\nallowed_hosts = ["a.example.org", "b.example.org"]\n')
+    await daemon.start()
+    async with daemon.client() as client:
+        spec = TaskSpec(id="names", input={"argv": ["python3", "-c", NAMES]}, workspace=str(workspace))
+        (task,) = (await client.submit([spec])).tasks
+        await appears(workspace / "begun")
+    replaced(daemon, "kill")
+    daemon.config.write_text('[gateway]\nallowed_hosts = ["b.example.org", "c.example.org"]\n')
+    await daemon.start()
+    (workspace / "go").touch()
+    async with daemon.client() as client:
+        view = (await client.wait([task], mode="all", timeout_s=60)).tasks[0]
+        assert (view.state, view.attempt) == (State.SUCCEEDED, 1)
+        result = (await client.result(task)).result
+    assert isinstance(result.output, dict)
+    assert result.output["stdout"].splitlines() == ["before True True", "after False True"]
+
+
 FUNCTION = """
 import os, time
 

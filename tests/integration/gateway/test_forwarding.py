@@ -17,6 +17,7 @@ from supervisord_agents import config
 from supervisord_agents.core.model import Usage
 from supervisord_agents.errors import ConfigError
 from supervisord_agents.gateway.server import Gateway
+from supervisord_agents.hosts import AllowedHosts
 from tests.support.gateway import KEY, KEY_ENV, a_worker, provider, serving, settings
 from tests.support.scripted_model import INPUT_TOKENS, OUTPUT_TOKENS, ScriptedModel
 
@@ -358,7 +359,7 @@ async def test_hundreds_of_attachments_serve_at_the_same_time() -> None:
         for number in range(200):
             listener = socket.create_server(("127.0.0.1", 0))
             ports.append(listener.getsockname()[1])
-            attachment = await gateway.attach(listener, f"w{number}")
+            attachment = await gateway.attach([listener], f"w{number}", AllowedHosts(()))
             attachment.task = f"t{number}"
         async with aiohttp.ClientSession() as session:
 

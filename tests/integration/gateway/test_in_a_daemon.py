@@ -6,6 +6,8 @@ import asyncio
 import json
 from pathlib import Path
 
+from msgspec import structs
+
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.gateway.telling import FIRST
 from tests.support.daemon import DaemonProcess
@@ -63,6 +65,28 @@ async def test_a_plain_http_address_is_refused_in_the_same_place(daemon: DaemonP
     line = next(line for line in log.splitlines() if "the gateway refused" in line)
     assert "host example.com:80 is not reached by plain http://" in line
     assert "secret" not in line
+
+
+async def test_an_agents_hosts_are_for_its_own_workers_alone(daemon: DaemonProcess) -> None:
+    command = "supervisord_agents.workers.agents.command:CommandAgent"
+    daemon.config.write_text(
+        '[gateway]\nallowed_hosts = ["all.example.org"]\n'
+        f'[agents.first]\nadapter = "{command}"\nhosts = ["one.example.org"]\n[agents.second]\nadapter = "{command}"\n'
+    )
+    await daemon.start()
+    look = """
+import socket
+for name in ("all", "one"):
+    try:
+        print(name, socket.gethostbyname(f"{name}.example.org").startswith("127."))
+    except OSError:
+        print(name, False)
+"""
+    for agent, known in (("first", True), ("second", False), ("first", True)):
+        state, log, output = await run(daemon, structs.replace(a_program(look), agent=agent))
+        assert state is State.SUCCEEDED, log
+        assert output["stdout"].splitlines() == ["all True", f"one {known}"]
+        assert ("refused to look up one.example.org" in log) is not known
 
 
 async def test_a_flood_of_refusals_fills_neither_log(daemon: DaemonProcess) -> None:

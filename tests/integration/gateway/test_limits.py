@@ -16,6 +16,7 @@ from aiohttp import web
 from supervisord_agents import config
 from supervisord_agents.gateway import server, telling
 from supervisord_agents.gateway.server import Gateway
+from supervisord_agents.hosts import AllowedHosts
 from tests.support.gateway import KEY, a_worker, serving, settings
 
 PATH = "/openai/chat/completions"
@@ -321,4 +322,4 @@ async def test_a_failure_of_the_gateway_itself_is_a_500_and_serves_on(monkeypatc
 async def test_a_gateway_that_was_closed_takes_no_attachments() -> None:
     gateway = Gateway(config.Gateway(), lambda task, usage: None, lambda task, line: None)
     with socket.socket() as listener, pytest.raises(server.Unavailable):
-        await gateway.attach(listener, "w1")
+        await gateway.attach([listener], "w1", AllowedHosts(()))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,15 +12,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from supervisord_agents import config
 from supervisord_agents.core.model import Usage
 from supervisord_agents.gateway.egress import Streams
 from supervisord_agents.gateway.server import MAX_CONNECTIONS
 from supervisord_agents.workers.agents.environment import proxy_environment
-from tests.support.gateway import Worker, a_worker, serving, settings
+from tests.support.gateway import GLOBAL, Internet, Worker, a_certificate, a_worker, allowing, serving, settings
 from tests.support.scripted_model import INPUT_TOKENS, OUTPUT_TOKENS, ScriptedModel
 
-GLOBAL = "93.184.215.14"
 HOST = "echo.example.org"
 
 Server = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -40,25 +36,6 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def listening(server: Server) -> AsyncIterator[int]:
     async with await asyncio.start_server(server, "127.0.0.1", 0) as listener:
         yield int(listener.sockets[0].getsockname()[1])
-
-
-class Internet:
-    """One public address, which leads to a port on loopback."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.dialled: list[tuple[str, int]] = []
-
-    async def resolve(self, host: str, port: int) -> list[str]:
-        return [GLOBAL]
-
-    async def dial(self, address: str, port: int) -> Streams:
-        self.dialled.append((address, port))
-        return await asyncio.open_connection("127.0.0.1", self.port)
-
-
-def allowing(*hosts: str, **values: float) -> config.Gateway:
-    return config.Gateway(allowed_hosts=hosts, **values)  # type: ignore[arg-type]
 
 
 async def connect(worker: Worker, target: str, more: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:
@@ -290,18 +267,6 @@ async def test_a_client_that_knows_only_the_variables_reaches_an_allowed_host_an
             assert "403" in said
     assert [task for task, _ in worker.refusals] == ["g1.t1"] * 2
     assert "evil.example.net:443" in worker.refusals[0][1]
-
-
-def a_certificate(directory: Path, host: str) -> ssl.SSLContext:
-    """A server's TLS context whose certificate, signed by itself, is `certificate.pem` in the directory."""
-    key, certificate = str(directory / "key.pem"), str(directory / "certificate.pem")
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={host}"]
-    subprocess.run(
-        [*request, "-addext", f"subjectAltName=DNS:{host}", "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
 
 
 async def fetch(url: str, environment: dict[str, str]) -> tuple[int, str]:

@@ -7,7 +7,9 @@ from typing import Any, cast
 import pytest
 
 from supervisord_agents.errors import ConfigError
-from supervisord_agents.gateway.egress import AllowedHosts, Denied, Streams, connect, is_global, parse_authority
+from supervisord_agents.gateway.addresses import is_global
+from supervisord_agents.gateway.egress import Denied, Streams, connect, parse_authority
+from supervisord_agents.hosts import AllowedHosts
 
 GLOBAL = "93.184.215.14"
 STREAMS = cast(Streams, (object(), object()))

@@ -80,6 +80,15 @@ def test_the_accounts_are_written_never_the_hosts() -> None:
     assert not any("private" in name or "shadow" in name for name in ETC)
 
 
+def test_names_are_asked_for_only_where_somebody_answers() -> None:
+    silent = plan_of().files
+    assert "hosts: files\n" in silent["/etc/nsswitch.conf"]
+    assert "nameserver" not in silent["/etc/resolv.conf"]
+    answered = make(SandboxSpec(argv=("true",), dns=True), MERGED, 1000, 1001).files
+    assert "hosts: files dns\n" in answered["/etc/nsswitch.conf"]
+    assert answered["/etc/resolv.conf"] == "nameserver 127.0.0.1\n"
+
+
 def test_this_host_gives_nothing_of_any_home() -> None:
     plan = plan_of(host=Host.look())
     shown = [tree.source for tree in plan.trees]

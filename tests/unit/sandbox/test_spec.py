@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sandbox.errors import SandboxError
-from sandbox.spec import MAX_UID, Bind, SandboxSpec, check
+from sandbox.spec import MAX_UID, Bind, Listener, SandboxSpec, check, listeners_of
 
 
 def refusal(**fields: Any) -> SandboxError:
@@ -113,6 +113,22 @@ def test_a_terminal_needs_a_session_of_its_own() -> None:
 @pytest.mark.parametrize("ports", [(0,), (-1,), (65536,), (80, 80)])
 def test_loopback_listen(ports: tuple[int, ...]) -> None:
     assert refusal(loopback_listen=ports).message.startswith("loopback_listen: ")
+
+
+@pytest.mark.parametrize("ports", [(0,), (65536,), (443, 443), (53,), (80,), tuple(range(1000, 1030))])
+def test_loopback_any(ports: tuple[int, ...]) -> None:
+    check(SandboxSpec(argv=("true",), loopback_listen=(80,), loopback_any=(443, 8443), dns=True))
+    check(SandboxSpec(argv=("true",), loopback_any=(53, 80)))
+    assert refusal(loopback_listen=(80,), loopback_any=ports, dns=True).message.startswith("loopback_any: ")
+
+
+def test_the_port_of_names_is_taken() -> None:
+    assert refusal(loopback_listen=(53,), dns=True).message == "loopback_listen: 53 is listened on already."
+
+
+def test_the_order_of_the_sockets_is_that_of_the_fields() -> None:
+    spec = SandboxSpec(argv=("true",), dns=True, loopback_any=(443,), loopback_listen=(80,))
+    assert listeners_of(spec) == (Listener(80), Listener(443, "0.0.0.0"), Listener(53, udp=True), Listener(53))
 
 
 def test_only_some_layers_are_optional() -> None:
