@@ -318,7 +318,7 @@ class Server:
             return
         try:
             self._parking.put(self._clone(self._common))
-        except SandboxError as error:
+        except (SandboxError, OSError) as error:
             print(f"sandbox: none is made beforehand: {error}", file=sys.stderr)  # noqa: T201
             self._parking.rest()
 
