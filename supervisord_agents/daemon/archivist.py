@@ -8,6 +8,7 @@ first and the rows last, so that a crash leaves rows by which the rest is found.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,7 +72,7 @@ class Archivist:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
         self._archive: Archive
         self._started = asyncio.Event()
-        self.counts: dict[State, int] = {}
+        self.counts: Counter[State] = Counter()
         """Tasks in the archive, by state."""
         self._bytes = 0
         self.moves = 0
@@ -147,23 +148,21 @@ class Archivist:
             await self._do(lambda: self._archive.remove(back))
             await asyncio.sleep(LOOK_S)
 
-    async def _forget(self, graphs: list[Graph], heads: dict[str, int], counts: dict[str, dict[State, int]]) -> None:
+    async def _forget(self, graphs: list[Graph], heads: dict[str, int], counts: dict[str, Counter[State]]) -> None:
         """Out of memory; in this very turn nothing has touched them since they were put into the archive."""
         fed = self._engine.feed(Archived(graphs=tuple(graph.id for graph in graphs)))
         self.moves += 1
         for graph in graphs:
             self._bytes += heads[graph.id]
-            for state, count in counts[graph.id].items():
-                self.counts[state] = self.counts.get(state, 0) + count
+            self.counts += counts[graph.id]
         await self._engine.released(fed.sequence)
 
-    async def _rows(self, graphs: list[Graph]) -> tuple[list[Row], dict[str, dict[State, int]]]:
+    async def _rows(self, graphs: list[Graph]) -> tuple[list[Row], dict[str, Counter[State]]]:
         rows: list[Row] = []
-        counts: dict[str, dict[State, int]] = {}
+        counts: dict[str, Counter[State]] = {}
         for graph in graphs:
-            count = counts[graph.id] = {}
+            counts[graph.id] = Counter(task.state for task in graph.tasks)
             for task in graph.tasks:
-                count[task.state] = count.get(task.state, 0) + 1
                 rows.append(_row(task))
                 if len(rows) % AT_ONCE == 0:
                     await asyncio.sleep(0)
@@ -191,9 +190,8 @@ class Archivist:
     async def _remove_some(self, graphs: list[GraphRow]) -> None:
         removed = await self._do(lambda: self._remove([graph.id for graph in graphs]))
         self._bytes -= sum(graph.bytes for graph in graphs)
-        for state, count in removed.items():
-            self.counts[state] -= count
-        log.info("archive_shortened", graphs=len(graphs), tasks=sum(removed.values()))
+        self.counts -= removed
+        log.info("archive_shortened", graphs=len(graphs), tasks=removed.total())
 
     def _too_many(self, oldest: Sequence[GraphRow]) -> list[GraphRow]:
         before = self._engine.clock.now() - self._tasks.archive_s if self._tasks.archive_s else 0.0
@@ -206,7 +204,7 @@ class Archivist:
             over -= graph.bytes
         return chosen
 
-    def _remove(self, graphs: list[str]) -> dict[State, int]:
+    def _remove(self, graphs: list[str]) -> Counter[State]:
         """In the thread; gives the number of tasks by state."""
         names = [name for graph in graphs for name in self._archive.names(graph)]
         for name in names:
@@ -258,7 +256,7 @@ class Archivist:
 
     async def page(self, before: int, count: int, graph: str, states: Sequence[State]) -> list[Task]:
         """At most `count` tasks of an order below `before`, newest first."""
-        if self.empty or (states and not graph and not any(self.counts.get(state) for state in states)):
+        if self.empty or (states and not graph and not any(self.counts[state] for state in states)):
             return []
         return _tasks(await self._do(lambda: self._archive.page(before, count, graph, states)))
 

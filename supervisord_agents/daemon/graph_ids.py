@@ -39,8 +39,8 @@ class GraphIds:
     async def wait(self) -> str:
         """An id. Raises SupervisorError if the archive cannot be asked."""
         while (id := self.take()) is None:
-            if self._drawing is not None:
-                await asyncio.shield(self._drawing)
+            assert self._drawing is not None
+            await asyncio.shield(self._drawing)
         return id
 
     async def _look_up(self) -> None:

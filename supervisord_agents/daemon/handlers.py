@@ -174,7 +174,7 @@ class Handlers:
         self._refuse_if_full(len(request.tasks))
         specs = self._admission.admit(request.tasks, peer.uid)
         graph = self._ids.take()
-        if graph is None or (self._scheduler.unknown(specs) and not self._archivist.empty):
+        if graph is None or (not self._archivist.empty and self._scheduler.unknown(specs)):
             return self._submit_with_pauses(request, peer)
         event = Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid))
         self._scheduler.check(event, self._engine.clock.now())

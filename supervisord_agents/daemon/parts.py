@@ -55,9 +55,8 @@ class Parts:
         enforcement: dict[str, str],
     ) -> None:
         epoch = secrets.token_hex(4)
-        self.journal = journal
         self.committer = Committer(journal)
-        self.results = ResultStore(state_dir / "results")
+        results = ResultStore(state_dir / "results")
         self.logs = LogStore(
             state_dir / "logs", config.tasks.log_limit_bytes, partial(asyncio.get_running_loop().call_later, NOTICES_S)
         )
@@ -67,7 +66,7 @@ class Parts:
         )
         self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch)
         accounts = Accounts(Meters(state_dir / "meters"))
-        self.ends = Ends(self.results, accounts)
+        self.ends = Ends(results, accounts)
         self.attempts = Attempts(
             config, agents, self.pools, self.ends, accounts, self.logs, feed, waiters, lambda: journal.accepting
         )
@@ -84,9 +83,9 @@ class Parts:
             notes=[],
             stalls=StallWatch(config.daemon.stall_s),
         )
-        self.archivist = Archivist(config, self.engine, self.results, self.logs, state_dir / "archive.db")
+        self.archivist = Archivist(config, self.engine, results, self.logs, state_dir / "archive.db")
         self.upkeep = Upkeep(
-            config, self.engine, self.committer, journal, self.results, self.facts, on_space=self.attempts.slots_changed
+            config, self.engine, self.committer, journal, results, self.facts, on_space=self.attempts.slots_changed
         )
         handlers = Handlers(
             self.engine,
@@ -94,7 +93,7 @@ class Parts:
             self.attempts,
             self.ends,
             self.pools,
-            self.results,
+            results,
             self.logs,
             feed,
             waiters,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -97,24 +98,24 @@ class Archive:
             self._database.executemany("insert or replace into graphs values (?, ?, ?, ?)", graphs)
             self._database.executemany("insert or replace into tasks values (?, ?, ?, ?, ?)", rows)
 
-    def remove(self, graphs: Sequence[str]) -> dict[State, int]:
+    def remove(self, graphs: Sequence[str]) -> Counter[State]:
         """Forget graphs with all their tasks; gives how many of each state there were."""
-        removed: dict[State, int] = {}
+        removed: Counter[State] = Counter()
         with self._transaction():
             for graph in graphs:
                 for state, count in self._database.execute(
                     "select state, count(*) from tasks where graph = ? group by state", (graph,)
                 ):
-                    removed[State(state)] = removed.get(State(state), 0) + count
+                    removed[State(state)] += count
             self._database.executemany("delete from tasks where graph = ?", [(graph,) for graph in graphs])
             self._database.executemany("delete from graphs where id = ?", [(graph,) for graph in graphs])
         return removed
 
-    def counts(self) -> dict[State, int]:
+    def counts(self) -> Counter[State]:
         """Tasks by state. Reads the whole index."""
         with self._refusals():
             found = self._database.execute("select state, count(*) from tasks group by state")
-            return {State(state): count for state, count in found}
+            return Counter({State(state): count for state, count in found})
 
     def bytes(self) -> int:
         """Of all graphs. Reads all of them."""

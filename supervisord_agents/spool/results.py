@@ -66,6 +66,7 @@ class ResultStore:
             self.put(self._held[task])
 
     def put_all_held(self) -> None:
+        """Write all that is held."""
         for task in list(self._held):
             self.put_held(task)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import Any
 
@@ -84,7 +85,8 @@ class Service:
 
     def process(self, arguments: str) -> str:
         """Wait until a program runs with exactly these arguments; gives its pid on the machine."""
-        found = f"pgrep -fx {shlex.quote(arguments)}"
+        pattern = re.sub(r"[][\\.*+?^$(){}|]", r"\\\g<0>", arguments)  # pgrep(1) takes an extended regular expression
+        found = f"pgrep -fx {shlex.quote(pattern)}"
         return self.machine.wait_for(found, timeout_s=120).split()[0]
 
     def cgroup(self, pid: str) -> str:
