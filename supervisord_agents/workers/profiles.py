@@ -67,6 +67,9 @@ class TaskProfiles:
 
     def environment(self, spec: TaskSpec) -> dict[str, str]:
         """The variables that a task's programs are granted. Raises InvalidInput."""
-        found = self.of(spec)
+        return self.variables(self.of(spec))
+
+    def variables(self, found: Profile) -> dict[str, str]:
+        """What a profile grants of the supervisor's own variables, and its own."""
         passed = {name: os.environ[name] for name in found.pass_env if name in os.environ and name not in _OF_A_TERMINAL}
         return passed | found.env

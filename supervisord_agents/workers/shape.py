@@ -135,6 +135,7 @@ class Shaper:
     def sandbox_spec(self, shape: Shape, *, uid: int) -> SandboxSpec:
         """The sandbox of a worker of this shape."""
         granted = self._profiles.get(shape.profile)
+        variables = self._profiles.variables(granted)
         binds = [*granted.binds(""), *map(Bind, (*self._runtime_paths, *shape.read_only_paths))]
         if shape.workspace:
             # The sandbox refuses a directory that has changed hands since it was looked at.
@@ -152,7 +153,8 @@ class Shaper:
         }
         return SandboxSpec(
             argv=(sys.executable, "-I", "-m", RUNTIME_MODULE, *private, *granted.tmpfs),
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/home/worker"},
+            # Functions see the worker's own variables, programs those of their launch.
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **variables, "HOME": "/home/worker"},
             cwd="/",
             binds=tuple(dict.fromkeys(binds)),
             uid=uid,

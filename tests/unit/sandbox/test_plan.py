@@ -171,3 +171,38 @@ def test_the_directories_of_the_common_part_are_all_there_are_above_it_outer_one
         made.add(path)
     for path in (*part.files, *part.links, *(tree.place for tree in part.trees)):
         assert os.path.dirname(path) in {"/", *made}
+
+
+def granted(**fields: object) -> Plan:
+    return make(SandboxSpec(argv=("true",), **fields), MERGED, 1000, 1001)  # type: ignore[arg-type]
+
+
+def shown(plan: Plan) -> list[list[str]]:
+    return [line.split(maxsplit=1) for line in str(plan).splitlines()]
+
+
+def test_more_private_directories_are_made_or_put_over_what_is_there() -> None:
+    plan = granted(tmpfs=("/opt/x", "/tmp", "/srv/work/cache", "/usr/local/y"), binds=(Bind("/srv/work", writable=True),))
+    assert plan.private == (*PRIVATE, "/opt/x")
+    assert plan.covered == ("/srv/work/cache", "/usr/local/y")
+    assert ["/srv/work/cache", "private, writable, in memory"] in shown(plan)
+
+
+@pytest.mark.parametrize("path", ["/bin/x", "/proc", "/dev"])
+def test_a_private_directory_that_has_no_place(path: str) -> None:
+    with pytest.raises(SandboxError):
+        granted(tmpfs=(path,))
+
+
+def test_hidden_paths_are_told() -> None:
+    plan = granted(masked=("/srv/secret",))
+    assert plan.masked == ("/srv/secret",)
+    assert ["/srv/secret", "hidden, if it is there"] in shown(plan)
+
+
+def test_devices_are_those_of_the_host_that_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"/dev/dri/*": ["/dev/dri/renderD128", "/dev/dri/card0"], "/dev/dri/card0": ["/dev/dri/card0"]}
+    monkeypatch.setattr("sandbox.plan.glob.glob", lambda pattern: there.get(pattern, []))
+    plan = granted(devices=("/dev/dri/*", "/dev/dri/card0", "/dev/nvidia*"))
+    assert [tree.place for tree in plan.trees if tree.device] == [*MERGED.devices, "/dev/dri/card0", "/dev/dri/renderD128"]
+    assert not any("dri" in tree.place for tree in granted().trees)

@@ -28,6 +28,9 @@ def refusal(**fields: Any) -> SandboxError:
         {"uid": MAX_UID},
         {"optional_layers": ("cgroup",)},
         {"hostname": "a" * 64, "loopback_listen": (1, 65535)},
+        {"tmpfs": ("/opt/x",), "masked": ("/srv/a", "/srv/a"), "protected": (), "protect_missing": "none"},
+        {"devices": ("/dev/dri/card0", "/dev/nvidia*", "/dev/nvidia0"), "wall_s": 0.5, "cpu_weight": 10_000, "io_weight": 1},
+        {"allow_syscalls": ("debugging",), "deny_syscalls": ("debugging", "network")},
         {"memory_bytes": 0, "pids": 1, "cpu_percent": 1, "open_files": 0, "file_size_bytes": 1, "tmp_bytes": 4096},
     ],
 )
@@ -83,7 +86,11 @@ def test_hostname(hostname: str) -> None:
     assert refusal(hostname=hostname).message.startswith("hostname: ")
 
 
-@pytest.mark.parametrize("field", ["tmp_bytes", "open_files", "file_size_bytes", "memory_bytes", "pids", "cpu_percent"])
+LIMITS = ["tmp_bytes", "open_files", "file_size_bytes", "memory_bytes", "swap_bytes", "pids", "cpu_percent", "cpu_weight"]
+LIMITS += ["io_weight", "io_read_bytes_per_s", "io_write_bytes_per_s", "wall_s"]
+
+
+@pytest.mark.parametrize("field", LIMITS)
 @pytest.mark.parametrize("value", [-1, 2**63])
 def test_a_limit_below_none_or_beyond_the_kernels_numbers(field: str, value: int) -> None:
     """The kernel takes -1 for "no limit" here and there: a slip would lift the limit."""
@@ -134,3 +141,26 @@ def test_the_order_of_the_sockets_is_that_of_the_fields() -> None:
 def test_only_some_layers_are_optional() -> None:
     error = refusal(optional_layers=("cgroup", "seccomp", "mount"))
     assert error.message == "optional_layers: mount, seccomp cannot be optional; cgroup, landlock, namespaces can."
+
+
+@pytest.mark.parametrize("field", ["tmpfs", "masked"])
+@pytest.mark.parametrize("path", [*NO_PATHS, "/"])
+def test_paths_that_are_hidden_or_private(field: str, path: str) -> None:
+    assert refusal(**{field: (path,)}).message.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("path", ["", ".", "/etc", "..", "../x", "a/../b", "a//b", "a/", "./a", "a\0"])
+def test_protected_paths_lie_below_a_bind(path: str) -> None:
+    assert refusal(protected=(path,)).message.startswith("protected: ")
+
+
+@pytest.mark.parametrize("device", ["/dev/sda", "/dev/*", "/dev/dri/../sda", "/dev/kvm", "dri/*", "/dev/[n]vidia0", "/dev/mem"])
+def test_devices_other_than_gpus(device: str) -> None:
+    assert refusal(devices=(device,)).message.startswith("devices: ")
+
+
+@pytest.mark.parametrize(
+    ("field", "group"), [("allow_syscalls", "mounts"), ("allow_syscalls", "network"), ("deny_syscalls", "files")]
+)
+def test_groups_of_calls_that_cannot_be_chosen(field: str, group: str) -> None:
+    assert refusal(**{field: (group,)}).message.startswith(f"{field}: {group} is no group that can be")

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandbox.seccomp_rules import compile_rules, join
-from sandbox.syscalls import ABSENT, ALLOWED, ALLOWED_WHEN, REFUSED, REFUSED_WHEN
+from sandbox.syscalls import ABSENT, ALLOWED, ALLOWED_WHEN, DENIABLE, OPTIONAL, REFUSED, REFUSED_WHEN
 from tests.support.seccomp_machine import (
     AARCH64,
     ALLOWED_NAMES,
@@ -71,6 +71,33 @@ def test_no_table_holds_a_misspelt_call() -> None:
 
 def test_argument_rules_are_for_allowed_calls() -> None:
     assert {name for rule in REFUSED_WHEN for name in rule.syscalls} <= ALLOWED_NAMES
+
+
+def test_groups_that_can_be_granted_are_refused_otherwise_and_those_that_can_be_denied_are_granted() -> None:
+    refused = {*chain.from_iterable(chain(REFUSED.values(), ABSENT.values()))}
+    assert set(chain.from_iterable(OPTIONAL.values())) <= refused
+    assert ALLOWED.keys() >= DENIABLE
+    assert not OPTIONAL.keys() & ALLOWED.keys()
+
+
+@pytest.mark.parametrize("architecture", PROGRAMS)
+@pytest.mark.parametrize("group", [*OPTIONAL, *sorted(DENIABLE)])
+def test_a_group_changes_the_answers_to_its_own_calls_alone(group: str, architecture: int) -> None:
+    allow, deny = ([group], []) if group in OPTIONAL else ([], [group])
+    program = compile_rules(architecture, allow=allow, deny=deny)
+    names = {number: name for name, number in known_calls(architecture).items()}
+    for number in range(1024):
+        name = names.get(number, "newer than the tables")
+        in_group = name in (*OPTIONAL.get(group, ()), *ALLOWED.get(group, ()))
+        # Refused by their arguments, calls of a group are so whatever else is said.
+        by_arguments = policy(name) not in (ALLOW, EPERM, ENOSYS)
+        expected = (ALLOW if allow else EPERM) if in_group and not by_arguments else policy(name)
+        assert run(program, number, (), architecture) == expected, name
+
+
+def test_what_is_both_granted_and_denied_is_denied() -> None:
+    both = compile_rules(X86_64, allow=["debugging"], deny=["debugging"])
+    assert both == PROGRAMS[X86_64]
 
 
 @pytest.mark.parametrize("architecture", PROGRAMS)
