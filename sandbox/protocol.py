@@ -106,6 +106,8 @@ class Exited(Message, tag="exited", frozen=True):
     stalled_s: dict[str, float] = {}
 
 
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""All that a decoder raises for bytes that are no message."""
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(Spawn | Stop)
 Answer = Started | NotStarted | Spawned | Found | Refused | Exited
@@ -141,7 +143,7 @@ def receive_request(sock: socket.socket) -> tuple[Spawn | Stop, list[int]] | Non
         return None
     try:
         return _request_decoder.decode(packet), descriptors
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         for descriptor in descriptors:
             os.close(descriptor)
         raise Misunderstood(str(error), _id_in(packet)) from error
@@ -149,7 +151,7 @@ def receive_request(sock: socket.socket) -> tuple[Spawn | Stop, list[int]] | Non
 
 def _id_in(packet: bytes) -> int:
     """The id in a request of which something else is wrong; 0: none can be seen."""
-    with contextlib.suppress(msgspec.MsgspecError):
+    with contextlib.suppress(*DECODE_ERRORS):
         match msgspec.msgpack.decode(packet):
             case [_, int(id), *_]:
                 return id

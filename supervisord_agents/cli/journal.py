@@ -100,7 +100,7 @@ def _decoded(payload: bytes) -> Any:
     """The record as plain data; the bytes themselves if they are not msgpack."""
     try:
         return msgspec.msgpack.decode(payload)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return payload
 
 

@@ -116,7 +116,7 @@ def encode_event(event: AnyEvent, now: float) -> bytes:
 
 
 def decode_event(record: bytes) -> tuple[float, AnyEvent]:
-    """The time and event of a journal record; raises msgspec.ValidationError on bytes that are no event."""
+    """The time and event of a journal record; raises what msgspec does, or UnicodeDecodeError, for bytes that are no event."""
     return _decoder.decode(record)
 
 

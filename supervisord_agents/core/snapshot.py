@@ -158,7 +158,7 @@ def decode_table(data: bytes) -> TaskTable:
                 hint="Use the version of agent-supervisor that wrote it, or a later one.",
             )
         return _table(snapshot)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise JournalCorrupt(
             f"the snapshot cannot be read: {error}", kept="It is left as it is.", hint="An older snapshot and the journal may do."
         ) from error

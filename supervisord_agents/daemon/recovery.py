@@ -112,7 +112,7 @@ def _replay_records(recovered: Recovered, replayed: Replayed, changed: Callable[
 def _decoded(sequence: int, payload: bytes) -> tuple[float, AnyEvent]:
     try:
         return decode_event(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise JournalCorrupt(
             f"record {sequence} is whole but is no event of this version: {error}.",
             hint="It was written by a newer version? Look at it with: agentctl journal dump",

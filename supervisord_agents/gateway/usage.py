@@ -18,6 +18,7 @@ DOCUMENT_BYTES = 1024 * 1024
 TAIL_BYTES = 64 * 1024
 """Of larger JSON only this much of its end is kept: all three APIs put the counts after the content."""
 
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DATA = b"data"
 _OTHER = b"other"
 _NAME_BYTES = 64
@@ -87,7 +88,7 @@ class Document:
             return
         try:
             document = msgspec.json.decode(data)
-        except (msgspec.DecodeError, RecursionError):
+        except _NO_JSON:
             return
         # Gemini streams without `alt=sse` are an array of answers.
         for item in document if isinstance(document, list) else (document,):
@@ -216,6 +217,6 @@ def _from_tail(dialect: str, data: bytes) -> Tokens:
         if depth == 0:
             try:
                 return _tokens(dialect, msgspec.json.decode(data[opening : end + 1]))
-            except (msgspec.DecodeError, RecursionError):
+            except _NO_JSON:
                 return Tokens()
     return Tokens()

@@ -211,6 +211,9 @@ def read_records(data: bytes, offset: int, sequence: int, header: Header) -> Rea
             clean_ends.append(found)
         elif kind == Kind.HOLE and length == 1 + _NEXT.size:
             (after,) = _NEXT.unpack_from(data, offset + RECORD_OVERHEAD)
+            if after <= found:
+                bad = f"record {found} is a hole that leads back, to {after}"
+                break
             holes.append((found, after - 1))
             sequence = after - 1
         else:

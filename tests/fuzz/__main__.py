@@ -39,6 +39,7 @@ SHARES = {
     "questions": 2,
     "segments": 2,
     "segment_records": 2,
+    "events": 2,
 }
 """Of the executions: more where strangers send more."""
 

@@ -16,7 +16,9 @@ from sandbox import plan, protocol
 from sandbox.errors import SandboxError
 from sandbox.spec import check
 from supervisord_agents import config
+from supervisord_agents.core.events import encode_event
 from supervisord_agents.core.model import MAX_TOKENS
+from supervisord_agents.daemon import recovery
 from supervisord_agents.errors import ConfigError, JournalCorrupt, ProtocolError
 from supervisord_agents.gateway import keys, server, usage
 from supervisord_agents.gateway.addresses import is_global
@@ -226,6 +228,16 @@ def segment_records(data: bytes) -> None:
     _scan(bytes(broken))
 
 
+def events(data: bytes) -> None:
+    """A journal's record is an event, which can be written again, or damage."""
+    try:
+        now, event = recovery._decoded(1, data)
+    except JournalCorrupt:
+        return
+    written = encode_event(event, now)
+    assert encode_event(*reversed(recovery._decoded(1, written))) == written
+
+
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
@@ -245,8 +257,12 @@ TARGETS: dict[str, Target] = {
         questions,
         segments,
         segment_records,
+        events,
     )
 }
+
+MESSAGES = frozenset({"calls", "answers", "worker_frames", "daemon_frames", "sandbox_requests", "events"})
+"""Those whose input is MessagePack."""
 
 
 class _Own:

@@ -189,6 +189,15 @@ def test_an_answer_without_counts_has_none() -> None:
     assert read("openai", "text/html", [b"<p>usage</p>"]) == Tokens()
 
 
+def test_an_answer_that_is_not_utf_8_has_none_and_passes_all_the_same() -> None:
+    broken = b'{"usage": {"prompt_tokens": 1, "completion_tokens": 1}, "x": "\xff"}'
+    assert read("openai", JSON, [broken]) == Tokens()
+    good = b'data: {"usage": {"prompt_tokens": 5}}\n\n'
+    assert read("openai", "text/event-stream", [b"data: " + broken + b"\n\n" + good]) == Tokens(5)
+    tail = b'"usage": {"prompt_tokens": 1, "x": "\xff"}'
+    assert read("openai", JSON, [b"[" + b" " * DOCUMENT_BYTES + tail + b"]"]) == Tokens()
+
+
 @pytest.mark.parametrize(
     ("usage_object", "expected"),
     [

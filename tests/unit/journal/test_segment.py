@@ -137,6 +137,15 @@ def test_a_repeated_record_is_refused() -> None:
 def test_an_unknown_kind_is_refused_and_not_cut() -> None:
     found = scan(build([]) + encode_record(41, b"x", SEGMENT.checksum, 9), PATH)
     assert "unknown kind, 9" in found.reading.bad
+
+
+@pytest.mark.parametrize("after", [0, 41, 42])
+def test_a_hole_that_leads_back_is_damage(after: int) -> None:
+    hole = encode_record(42, struct.pack("<Q", after), SEGMENT.checksum, Kind.HOLE)
+    found = scan(build(PAYLOADS[:1]) + hole + bytes(32), PATH)
+    assert found.damaged
+    assert f"record 42 is a hole that leads back, to {after}" in found.reading.bad
+    assert found.reading.next_sequence == 42
     assert found.damaged
 
 

@@ -119,7 +119,7 @@ def test_nothing_there_yet_would_block(ends: Ends) -> None:
         protocol.receive_answer(ends[1])
 
 
-@pytest.mark.parametrize("packet", [b"\xc1", b"\x91\xa3who", b"\x93\xa5spawn\xa1x\x90", b"x" * 1000])
+@pytest.mark.parametrize("packet", [b"\xc1", b"\x91\xa3who", b"\x93\xa5spawn\xa1x\x90", b"x" * 1000, b"\x92\xa5spawn\xa1\xff"])
 def test_what_is_no_message_is_an_error(ends: Ends, packet: bytes) -> None:
     ends[0].send(packet)
     with pytest.raises((msgspec.DecodeError, msgspec.ValidationError)):
