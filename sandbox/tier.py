@@ -30,7 +30,7 @@ LACKS = (
     "it can see which files there are anywhere, their sizes and times, and change the modes and times of this user's own",
     "it has no network at all, not even loopback: no models, no servers under test; no Unix sockets but pairs",
     "its private directories lie on disk, at $TMPDIR and $HOME, without tmp_bytes; /tmp and /dev/shm are closed to it",
-    "it has no terminals to open, no shared memory and no /proc/self; it sees the names of the host and its accounts",
+    "it has no terminals to open, no shared memory, no /proc of what it starts; it sees the names of the host and its accounts",
     "what is not granted is there and closed, which some programs take worse than if it were not there",
     "no path can be shown to it at another place",
 )
@@ -140,7 +140,7 @@ def translated(spec: SandboxSpec, plan: Plan, private: str) -> SandboxSpec:
         return places[place] + path.removeprefix(place) if place and not _within(path, granted) else path
 
     # git gives up on settings of the system that are there and closed to it.
-    env = {"HOME": HOME, "TMPDIR": "/tmp", "GIT_CONFIG_NOSYSTEM": "1", **spec.env}
+    env = {"HOME": HOME, "TMPDIR": "/tmp", "WORKSPACE": WORKSPACE, "GIT_CONFIG_NOSYSTEM": "1", **spec.env}
     return msgspec.structs.replace(
         spec,
         argv=tuple(places.get(word, word) for word in spec.argv),
@@ -154,7 +154,7 @@ def _within(path: str, parents: Iterable[str]) -> bool:
 
 
 def grants(plan: Plan, private: str) -> dict[str, int]:
-    """The rights at each path of the host. Raises SandboxError for a tree that has changed hands."""
+    """The rights at each path of the host, for this very process. Raises SandboxError for a tree that has changed hands."""
     rights: dict[str, int] = {}
     for tree in plan.trees:
         given = landlock.DEVICE if tree.device else landlock.CHANGE if tree.writable else landlock.READ
@@ -163,7 +163,8 @@ def grants(plan: Plan, private: str) -> dict[str, int]:
         _check_owner(tree)
     files = (*ACCOUNTS, *(f"/proc/{name}" for name in PROC))
     rights |= {path: landlock.READ for path in files if os.path.exists(path)}
-    return {**rights, private: landlock.CHANGE}
+    # Of its processes it sees the first alone: there is nothing yet that a rule could be on for the others.
+    return {**rights, os.path.realpath("/proc/self"): landlock.READ, private: landlock.CHANGE}
 
 
 def _check_owner(tree: Tree) -> None:

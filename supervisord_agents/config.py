@@ -84,7 +84,7 @@ class Sandbox(Table, frozen=True):
     """Never that of a system user, and so never root's."""
     uid_count: Count = 65_536
     parked: Annotated[int, Meta(ge=0, le=100)] = 2
-    optional_layers: tuple[Literal["cgroup", "landlock"], ...] = ("cgroup", "landlock")
+    optional_layers: tuple[Literal["cgroup", "landlock", "namespaces"], ...] = ("cgroup", "landlock")
     """Layers that may be missing on this host, whatever the profile; every other one is demanded."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from sandbox import probe_cache
+from sandbox import probe_cache, tier
 from sandbox.errors import SandboxError
 from sandbox.spawner import Spawner
 from supervisord_agents import __version__
@@ -102,6 +102,7 @@ def _run(config: Config, files: Files, *, external: bool) -> int:
     spawner = fork_server.obtained(
         state_dir, orphan_grace_s=config.daemon.orphan_grace_s, parked=config.sandbox.parked, external=external
     )
+    _check_namespaces(config, spawner)
     feed = Feed(recovered.snapshot_sequence)
     replayed = recovery.replay(recovered, feed.changed)
     # The bytes of the snapshot and of all records take as much memory as the state that they led to.
@@ -176,6 +177,16 @@ def _enforcement(state_dir: Path) -> dict[str, str]:
             log.warning("not_enforced", layer=layer.name, why=layer.how, remedy=layer.remedy)
     told = [layer for layer in layers if not layer.condition or (layer.needed and not layer.enforced)]
     return {layer.name: "on" if layer.enforced else layer.remedy for layer in told}
+
+
+def _check_namespaces(config: Config, spawner: Spawner) -> None:
+    """Raise SandboxError if the sandboxes have none, and may not lack them."""
+    if not spawner.without:
+        return
+    if "namespaces" not in config.sandbox.optional_layers:
+        hint = 'Or put "namespaces" into sandbox.optional_layers, to have workers held by Landlock and the filter alone.'
+        raise SandboxError(spawner.without, hint=hint)
+    log.warning("without_namespaces", why=spawner.without, lacks=list(tier.LACKS))
 
 
 async def _serve(

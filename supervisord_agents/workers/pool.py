@@ -57,7 +57,7 @@ class Pools:
     ) -> None:
         self._config = config
         self._agents = agents
-        self._shaper = Shaper(config, agents)
+        self._shaper = Shaper(config, agents, namespaces=not spawner.without)
         self._spawner = spawner
         self._launcher = Launcher(self._shaper, spawner, gateway)
         self._directory = directory
@@ -126,7 +126,8 @@ class Pools:
             raise
         except Exception as error:  # an agent of a third party
             raise SupervisorError(f"the agent `{spec.agent}` is broken: {type(error).__qualname__}: {error}") from error
-        reusable = self._agents.get(spec.agent).reusable
+        # Without namespaces nothing in a sandbox can end all that a task has left in it.
+        reusable = self._agents.get(spec.agent).reusable and not self._spawner.without
         self._recent[pool] = shape
         worker = self._unclaimed(pool, shape) or self._new_worker(pool, shape, self._evict_for(pool))
         if worker.phase is Phase.IDLE:

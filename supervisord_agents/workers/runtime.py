@@ -148,6 +148,8 @@ class Runtime:
 
     def _on_frame(self, message: frames.ToWorker) -> None:
         if isinstance(message, frames.RunTask):
+            if message.workspace == frames.WORKSPACE_DIR:  # which is elsewhere in a sandbox without namespaces
+                message = msgspec.structs.replace(message, workspace=os.environ.get("WORKSPACE", message.workspace))
             self._queue.append(message)
         elif isinstance(message, frames.Resume):
             self._uplink.resume(message.log_bytes)

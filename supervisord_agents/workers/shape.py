@@ -61,9 +61,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 class Shaper:
     """Derives shapes from tasks, and sandbox specifications from shapes."""
 
-    def __init__(self, config: Config, agents: AgentRegistry) -> None:
+    def __init__(self, config: Config, agents: AgentRegistry, *, namespaces: bool = True) -> None:
         self._config = config
         self._agents = agents
+        self._namespaces = namespaces
         self._profiles = TaskProfiles(config)
         self._runtime_paths = runtime_paths()
 
@@ -72,6 +73,11 @@ class Shaper:
 
         Raises SupervisorError if its agent's programs are not on this host, or if the workspace has changed hands.
         """
+        if not self._namespaces and self._agents.get(spec.agent).needs_gateway:
+            raise SandboxRefused(
+                f"the agent `{spec.agent}` calls its model at a port of its sandbox, and sandboxes have no network here.",
+                hint="Workers need namespaces for that: agentctl doctor tells how this host can give them.",
+            )
         needs = self._agents.get(spec.agent).requirements(self._agents.settings(spec.agent))
         shape = self._shape(spec, needs.read_only_paths)
         if shape.workspace_id != NOWHERE and client and not owns(int(client), shape.workspace_id.uid):
@@ -101,8 +107,8 @@ class Shaper:
             workspace=spec.workspace,
             workspace_id=identity(spec.workspace),
             read_only_paths=read_only_paths,
-            hosts=self._hosts(spec),
-            gateway_port=self._config.gateway.port,
+            hosts=self._hosts(spec) if self._namespaces else (),
+            gateway_port=self._config.gateway.port if self._namespaces else 0,
             memory_bytes=limits.memory_bytes or granted.memory_bytes,
             pids=limits.pids or granted.pids,
             cpu_percent=limits.cpu_percent or granted.cpu_percent,
@@ -142,7 +148,9 @@ class Shaper:
             owner = (shape.workspace_id.uid, shape.workspace_id.gid)
             binds.append(Bind(shape.workspace, writable=granted.here == "write", owner=owner))
         # What the runtime empties between tasks: never anything of the host.
-        private = [path for path in (*PRIVATE, "/var/tmp") if not any(_within(path, bind.place) for bind in binds)]
+        # Without namespaces a worker is used once.
+        rooms = (*PRIVATE, "/var/tmp") if self._namespaces else ()
+        private = [path for path in rooms if not any(_within(path, bind.place) for bind in binds)]
         fields = granted.spec_fields() | {
             "memory_bytes": shape.memory_bytes,
             "pids": shape.pids,

@@ -98,6 +98,8 @@ class Stopwatch:
 class Spawner:
     """In the place of sandbox.spawner.Spawner, after a change of daemons."""
 
+    without = ""
+
     def __init__(self, found: list[Worker]) -> None:
         self._found = found
 

@@ -108,6 +108,8 @@ class StubSandbox:
 
 
 class StubSpawner:
+    without = ""
+
     def __init__(self) -> None:
         self.made: list[StubSandbox] = []
         self.error: Exception | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from supervisord_agents.wire.frames import RunTask
 
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
+OF_THE_SANDBOX = ("TMPDIR", "GIT_CONFIG_NOSYSTEM")
 TASK_FILE_ENV = "AGENT_SUPERVISOR_TASK"
 """Names a JSON file `{task, attempt, input, dependencies}`."""
 TASK_FILE = ".agent-supervisor-task.json"
@@ -36,7 +38,9 @@ def base_environment(home: Path, task: RunTask) -> dict[str, str]:
         "PATH": ":".join((*settings.get("search_path", ()), *SEARCH_PATH)),
         "HOME": str(home),
         "LANG": "C.UTF-8",
-        "TMPDIR": "/tmp",  # the sandbox's own, in memory
+        # The sandbox's own; what the sandbox says of it, if it has no namespaces.
+        "TMPDIR": "/tmp",
+        **{name: os.environ[name] for name in OF_THE_SANDBOX if name in os.environ},
         TASK_FILE_ENV: str(home / TASK_FILE),
         **settings.get("environment", {}),
     }
