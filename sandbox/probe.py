@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox import apparmor, landlock
 from sandbox.cgroup import RESOURCES, Cgroups, Group
 from sandbox.errors import SandboxError
 
@@ -88,7 +89,8 @@ def probe(cgroups: Cgroups | None = None, *, whole: bool = False) -> list[Layer]
     Give it the `cgroups` that the caller holds; without, it takes and releases a directory of its own, which on v2 moves this
     process as `Cgroups.detect` says. Raises SandboxError when the trials cannot be started at all.
     """
-    layers = [_kernel(), *_mechanisms(), _groups(), *_host_policies(), *([_whole()] if whole else [])]
+    mechanisms = _mechanisms()
+    layers = [_kernel(), *mechanisms, _groups(), *_host_policies(), *_ways(mechanisms), *([_whole()] if whole else [])]
     if cgroups is not None:
         return [*layers, *_cgroup_layers(cgroups)]
     taken = Cgroups.detect(f"sandbox-probe-{os.getpid()}")
@@ -155,8 +157,8 @@ def _remedy(name: str, *, users: bool) -> str:
 
 
 def _user_namespace_remedy() -> str:
-    if _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
-        return f"Load an AppArmor profile with `userns,` for {os.path.realpath(sys.executable)}, or run as the system service."
+    if apparmor.restricted():
+        return "Run once: sudo agentctl install apparmor; or run as the system service."
     if _sysctl("kernel/unprivileged_userns_clone") == "0":
         return "Run `sysctl -w kernel.unprivileged_userns_clone=1`, or run as the system service."
     if _sysctl("user/max_user_namespaces") == "0":
@@ -206,6 +208,37 @@ def _host_policies() -> list[Layer]:
             needed=False,
             condition=True,
         ),
+    ]
+
+
+WAYS = ("way: service", "way: namespaces", "way: Landlock")
+
+
+def _ways(mechanisms: list[Layer]) -> list[Layer]:
+    """The three ways to sandboxes, best first; the first that works is taken. docs/sandbox.md says what each is."""
+    root = os.geteuid() == 0
+    users = next(layer for layer in mechanisms if layer.name == "user namespace")
+    profiled = not root and apparmor.restricted() and bool(apparmor.launcher())
+    works = [root, not root and (users.enforced or profiled), not root and landlock.version() >= landlock.MINIMUM]
+    taken = works.index(True) if True in works else -1
+    hows = [
+        "root makes the namespaces, workers have uids of their own" if root else "needs root",
+        "not needed by root" if root else f"by the profile of {apparmor.HOME}/spawner" if profiled else users.how,
+        "only for ordinary users"
+        if root
+        else f"version {landlock.version()}, lacks much; only with `namespaces` in optional_layers",
+    ]
+    remedies = ["Install the system service: docs/systemd.md.", _user_namespace_remedy(), _REMEDIES["landlock files"]]
+    return [
+        Layer(
+            name,
+            works[number],
+            f"{hows[number]}{' (this one is taken)' if number == taken else ''}",
+            "" if works[number] or root or taken in range(number) else remedies[number],
+            needed=False,
+            condition=True,
+        )
+        for number, name in enumerate(WAYS)
     ]
 
 

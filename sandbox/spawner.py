@@ -24,7 +24,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from sandbox import linux, protocol, rendezvous
+from sandbox import apparmor, linux, protocol, rendezvous
 from sandbox.errors import SandboxError
 from sandbox.spec import MAX_DESCRIPTOR, SandboxSpec, check, listeners_of
 
@@ -373,10 +373,13 @@ def become(door: Path, cgroup_name: str, *, lock_fd: int, orphan_grace_s: float,
         os.set_inheritable(descriptor, True)
     argv = [*_server_argv(), "-1", str(entry), cgroup_name, str(orphan_grace_s), str(parked)]
     environment = {"LANG": "C.UTF-8", **{name: os.environ[name] for name in ("NOTIFY_SOCKET",) if name in os.environ}}
-    os.execve(sys.executable, argv, environment)
+    os.execve(argv[0], argv, environment)
 
 
 def _server_argv() -> list[str]:
+    """An ordinary user's is started by what has a profile, if the host wants one (apparmor.py)."""
+    if os.geteuid() != 0 and apparmor.restricted() and (launcher := apparmor.launcher()):
+        return [launcher]
     places = dict.fromkeys(str(Path(file).parent.parent) for file in (__file__, str(msgspec.__file__)))
     return [sys.executable, "-I", "-S", "-c", _SERVE, os.pathsep.join(places)]
 

@@ -14,6 +14,7 @@ from supervisord_agents.cli import (
     configuration,
     doctor,
     events,
+    install,
     journal,
     logs,
     results,
@@ -34,7 +35,7 @@ TRACEBACK_ENV = "AGENTCTL_TRACEBACK"
 def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
-    for module in (status, submit, tasks, waiting, results, logs, events, doctor, configuration, journal, bridge):
+    for module in (status, submit, tasks, waiting, results, logs, events, doctor, install, configuration, journal, bridge):
         module.register(commands)
     return parser
 

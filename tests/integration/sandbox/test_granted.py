@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import landlock
+from sandbox.probe import WAYS
 from tests.support.sandbox import TIMEOUT_S, Maker, without_notice
 
 
@@ -69,7 +70,9 @@ def test_the_doctor_tries_our_own_filter_and_a_whole_sandbox_and_tells_what_is_n
     assert layers["landlock scopes"]["enforced"] == (landlock.version() >= landlock.SCOPES_SINCE)
     assert layers["apparmor"]["enforced"] == Path("/sys/kernel/security/apparmor").exists()
     conditions = {name for name, layer in layers.items() if layer["condition"]} - {"user namespace"}
-    assert conditions == {"kernel", "libseccomp", "pidfd", "close_range", "other groups", "apparmor", "yama"}
+    assert conditions == {"kernel", "libseccomp", "pidfd", "close_range", "other groups", "apparmor", "yama", *WAYS}
+    taken = [name for name in WAYS if "(this one is taken)" in layers[name]["how"]]
+    assert taken == ["way: service" if by.uid == 0 else "way: namespaces"]
     assert layers["other groups"]["enforced"]
 
 

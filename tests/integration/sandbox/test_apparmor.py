@@ -1,0 +1,71 @@
+"""The launcher that has an AppArmor profile, as far as a kernel without AppArmor can show it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sandbox import apparmor, spawner
+from sandbox.errors import SandboxError
+from sandbox.spawner import Spawner
+from sandbox.spec import SandboxSpec
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to root")
+
+
+@needs_root
+async def test_the_launcher_is_a_fork_server_of_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "agent-sandbox"
+    os.umask(0o077)
+    try:
+        apparmor._write_launcher(home, os.path.realpath("/usr/bin/python3"))
+    finally:
+        os.umask(0o022)
+    for path in (home, *home.rglob("*")):
+        status = path.stat()
+        assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode) & 0o022) == (0, 0, 0), path
+        assert stat.S_IMODE(status.st_mode) & 0o044 == 0o044, path
+    assert apparmor.launcher(home) == str(home / "spawner")
+    monkeypatch.setattr(spawner, "_server_argv", lambda: [str(home / "spawner")])
+    started = Spawner.start(cgroup_name=f"test-launcher-{os.getpid()}")
+    try:
+        spec = SandboxSpec(argv=("sh", "-c", "exit 7"), env={"PATH": "/usr/bin:/bin"}, optional_layers=("cgroup",))
+        exit = await (await started.spawn(spec, {})).wait()
+    finally:
+        await started.aclose()
+    assert exit.code == 7
+
+
+@needs_root
+def test_one_of_another_version_is_not_used(tmp_path: Path) -> None:
+    apparmor._write_launcher(tmp_path / "home", "/usr/bin/python3")
+    (tmp_path / "home" / "digest").write_text("of another version")
+    assert apparmor.launcher(tmp_path / "home") == ""
+
+
+@pytest.mark.parametrize(("uid", "restricted", "used"), [(1000, True, True), (1000, False, False), (0, True, False)])
+def test_it_is_used_by_an_ordinary_user_where_the_host_wants_it(
+    monkeypatch: pytest.MonkeyPatch, uid: int, restricted: bool, used: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(apparmor, "restricted", lambda: restricted)
+    monkeypatch.setattr(apparmor, "launcher", lambda: "/the/launcher")
+    assert (spawner._server_argv() == ["/the/launcher"]) is used
+
+
+def test_the_profile_is_for_the_launcher_alone() -> None:
+    text = apparmor.profile(Path("/opt/x"))
+    assert "profile agent-sandbox-spawner /opt/x/spawner flags=(unconfined) {" in text
+    assert [line.strip() for line in text.splitlines() if line.startswith("  ")] == ["userns,"]
+
+
+def test_an_interpreter_that_a_user_could_exchange_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.touch()
+    python.chmod(0o777)
+    monkeypatch.setattr("sys.executable", str(python))
+    with pytest.raises(SandboxError, match="is not root's alone to change"):
+        apparmor._trusted_interpreter()
