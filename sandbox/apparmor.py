@@ -124,9 +124,9 @@ def _write_launcher(home: Path, python: str) -> None:
     shutil.copy(pyseccomp.__file__, packages)
     script = home / "spawner"
     script.write_text(_LAUNCHER.format(python=python, packages=str(packages)))
+    (home / "digest").write_text(digest())
     _belong_to_root(home)
     script.chmod(0o755)
-    (home / "digest").write_text(digest())
 
 
 def _belong_to_root(home: Path) -> None:
