@@ -55,13 +55,14 @@ async def test_its_workers_do_their_work_and_nothing_else(by: Maker, daemon: Ord
         tasks = [
             TaskSpec(id="f", agent="python", input={"function": ECHO, "args": ["said"]}),
             TaskSpec(id="c", input={"argv": ["sh", "-c", script]}, workspace=str(work), max_retries=0),
-            TaskSpec(id="d", input={"argv": ["sh", "-c", 'ls "$TMPDIR" "$HOME"; pwd']}, dependencies=()),
+            TaskSpec(id="b", input={"argv": ["sh", "-c", 'echo x >"$TMPDIR/left"']}),
+            TaskSpec(id="d", input={"argv": ["sh", "-c", 'ls "$TMPDIR" "$HOME"; pwd']}, dependencies=("b",)),
         ]
         reply = await client.submit(tasks)
         waited = await client.wait(reply.tasks, mode="all", timeout_s=60)
         ended = {view.id.split(".")[1]: view.state for view in waited.tasks}
         results = {task.split(".")[1]: (await client.result(task)).result for task in reply.tasks}
-        assert ended == {"f": State.SUCCEEDED, "c": State.FAILED, "d": State.SUCCEEDED}, results
+        assert ended == {"f": State.SUCCEEDED, "c": State.FAILED, "b": State.SUCCEEDED, "d": State.SUCCEEDED}, results
     assert results["f"].output == "said"
     assert results["c"].output["exit_code"] == 3
     assert results["c"].output["stdout"] == "left\n"
