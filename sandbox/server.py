@@ -66,13 +66,14 @@ class Server:
         self._common = plan.common(self._host)
         seccomp.compile_elsewhere()  # now, while nobody waits for it
         self._root = os.geteuid() == 0
-        self._tier: tier.Tier | None = None
+        self.tier: tier.Tier | None = None
+        """What takes the place of namespaces, where the host forbids them to this user."""
         if not self._root:
             if why := tier.why_no_namespaces():
-                self._tier = tier.Tier(why)
+                self.tier = tier.Tier(why)
             else:
                 idmap.own_namespace()
-        if self._tier is None:
+        if self.tier is None:
             linux.drop_bounding_set()
         self._cgroups = Cgroups.detect(settings.cgroup_name)
         self._cgroups.sweep()
@@ -81,7 +82,7 @@ class Server:
         self._not_held = {name: how for name, how in self._cgroups.layers().items() if how != self._cgroups.backend}
         """The resources that no cgroup limits here, each with the reason."""
         self._children: dict[int, Child] = {}
-        self._parking = Parking(self._host, 0 if self._tier else settings.parked)
+        self._parking = Parking(self._host, 0 if self.tier else settings.parked)
         self._unremoved: list[Group] = []
         self._last_group = 0
         self._last_id = 0
@@ -229,13 +230,13 @@ class Server:
             raise SandboxError("its descriptors got lost: too many files are open here.", step="spawn", errno=errno.EMFILE)
         self._kill_outdated()
         # Where none is parked, one begins while its order is written.
-        child = None if self._parking.any() else self._clone(plan.BARE if self._tier else self._common)
+        child = None if self._parking.any() else self._clone(plan.BARE if self.tier else self._common)
         kept: list[int] = []
         try:
             entry, limits = self._entry(request), self._limits(request.spec)
             child = self._fitting(entry.plan, child)
-            if self._tier:
-                self._tier.began(child.pid, entry.private)
+            if self.tier:
+                self.tier.began(child.pid, entry.private)
             if child.group:
                 self._cgroups.limit(child.group, **limits)
             kept.extend(map(os.dup, descriptors[len(request.numbers) :]))
@@ -256,9 +257,9 @@ class Server:
         uid, gid = ids(spec)
         planned = plan.make(spec, self._host, uid, gid)
         private = ""
-        if self._tier:
-            tier.check(spec, planned, self._tier.why)
-            private = tier.make_private()
+        if self.tier:
+            tier.check(spec, planned, self.tier.why)
+            private = self.tier.make_private()
             spec = tier.translated(spec, planned, private)
         return Entry(
             spec=spec,
@@ -271,13 +272,13 @@ class Server:
             # Only where the user is the sandbox's own: a person's other processes would count too.
             rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
             private=private,
-            tier_filter=self._tier.filter if self._tier else b"",
+            tier_filter=self.tier.filter if self.tier else b"",
         )
 
     @property
     def without(self) -> str:
         """Why sandboxes here have no namespaces; empty: they have."""
-        return str(self._tier.why) if self._tier else ""
+        return str(self.tier.why) if self.tier else ""
 
     def _fitting(self, planned: plan.Plan, begun: Child | None) -> Child:
         """A child that can become this: the one that was begun, a parked one, or a new one."""
@@ -297,10 +298,10 @@ class Server:
         ours, theirs = protocol.pair()
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, protocol.MAX_ORDER_BYTES)
-            flags = 0 if self._tier else NAMESPACES
+            flags = 0 if self.tier else NAMESPACES
             pid, pidfd = linux.clone(flags, group.directory_fd() if group and self._born_in_group else -1)
             if pid == 0:
-                way = tier_enter.way if self._tier else None
+                way = tier_enter.way if self.tier else None
                 enter(Beginning(made, theirs, None if self._born_in_group else group, way))
         except BaseException:
             ours.close()
@@ -422,8 +423,8 @@ class Server:
         os.close(child.pidfd)
         child.forget_descriptors()
         del self._children[child.pid]
-        if self._tier:
-            self._tier.ended(child.pid, self._children)
+        if self.tier:
+            self.tier.ended(child.pid, self._children)
         self._tell_of_end(child, ended)
         if child.group:
             self._unremoved.append(child.group)
@@ -502,7 +503,7 @@ def serve(control: socket.socket | None, door: socket.socket | None, settings: S
     gc.collect()
     gc.freeze()
     _tell_service_manager()
-    _become_first(namespace=not server.without)
+    _become_first(server.tier)
     server.run(control)
 
 
@@ -527,27 +528,27 @@ def _raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _become_first(*, namespace: bool) -> None:
+def _become_first(without: tier.Tier | None) -> None:
     """Return in a child that is PID 1 of a PID namespace; this process becomes its keeper and never returns.
 
     The keeper holds the control socket and the client's lock open until the kernel has ended everything in the namespace, and so
-    their end means what it should. If the keeper itself is killed, the server is, by PDEATHSIG. Without a `namespace` both adopt
-    orphans instead, and the keeper ends those of a server that was killed.
+    their end means what it should. If the keeper itself is killed, the server is, by PDEATHSIG. Without namespaces
+    both adopt orphans instead, and the keeper ends those that the server has left.
     """
-    if namespace:
+    if without is None:
         linux.unshare(linux.CLONE_NEWPID)
     else:
-        tier.adopt_orphans()
+        without.open()
     kept, keeper = os.pipe()
     server = os.fork()
     if server:
         os.close(kept)
         code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
-        if not namespace:
-            tier.end_strays(())
+        if without is not None:
+            without.close()
         os._exit(code if code >= 0 else 128 - code)
     os.close(keeper)
-    if not namespace:
+    if without is not None:
         tier.adopt_orphans()
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     poll = select.poll()

@@ -100,23 +100,19 @@ def _impossible(field: str, what: str) -> SandboxError:
     return SandboxError(f"{field}: {what} without namespaces.", step="namespaces", errno=errno.ENOTSUP, hint=hint)
 
 
-def make_private() -> str:
-    """A directory with those that stand in for the private ones of a plan."""
-    made = tempfile.mkdtemp(prefix="agent-sandbox-", dir="/tmp")
-    for name in STAND_INS.values():
-        os.mkdir(f"{made}/{name}", 0o700)
-    return made
-
-
 def remove_private(path: str) -> int:
-    """Remove it, in a child whose number is given: there may be much in it. To be waited for by the caller."""
+    """Remove a directory, in a child whose number is given: there may be much in it. To be waited for by the caller."""
     child = os.fork()
     if child == 0:
         try:
-            shutil.rmtree(path, onerror=_open_and_retry)
+            remove(path)
         finally:
             os._exit(0)
     return child
+
+
+def remove(path: str) -> None:
+    shutil.rmtree(path, onerror=_open_and_retry)
 
 
 def _open_and_retry(function: Callable[..., object], path: str, _: object) -> None:
@@ -182,9 +178,27 @@ class Tier:
         """Raises SandboxError where the filter cannot be made."""
         self.why = why
         self.filter = seccomp.elsewhere(partial(seccomp.compile_tier_filter, landlock.version()))
+        self._directory = ""
         self._private: dict[int, str] = {}
         """By the number of a sandbox's first process."""
         self._removing: set[int] = set()
+
+    def open(self) -> None:
+        """Make a directory for the private ones of all sandboxes; the keeper `close`s it."""
+        self._directory = tempfile.mkdtemp(prefix="agent-sandbox-", dir="/tmp")
+        adopt_orphans()
+
+    def close(self) -> None:
+        """The fork server has ended: end what it has left, and remove the private directories."""
+        end_strays(())
+        remove(self._directory)
+
+    def make_private(self) -> str:
+        """A directory with those that stand in for the private ones of a plan."""
+        made = tempfile.mkdtemp(dir=self._directory)
+        for name in STAND_INS.values():
+            os.mkdir(f"{made}/{name}", 0o700)
+        return made
 
     def began(self, pid: int, private: str) -> None:
         self._private[pid] = private
