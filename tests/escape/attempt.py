@@ -1,4 +1,4 @@
-"""What an escape attempt is: a small program run inside, what is planted outside beforehand, and a judge who looks from outside."""
+"""What an escape attempt is: a small program run inside, what is planted outside, and a judge who looks from outside."""
 
 from __future__ import annotations
 
@@ -59,6 +59,14 @@ Course = Generator[Words, Outcome, Verdict | Judged]
 """Plants, gives the words, gets the outcome, judges."""
 
 
+class Held(StrEnum):
+    """What of the profile's limits an attempt is against: the sandbox is made with those of `jails.BOUNDS`."""
+
+    NONE = "none"
+    BY_ITSELF = "what every user can limit"
+    BY_GROUPS = "what control groups limit, which the host must let the caller have"
+
+
 class Attempt(NamedTuple):
     """One way out. `course` is given the host that the program's sandbox runs on."""
 
@@ -69,8 +77,7 @@ class Attempt(NamedTuple):
     alone: bool
     """Not in one sandbox with others."""
     terminal: bool
-    limits: bool
-    """Against limits: the sandbox has those of LIMITS, and is not to start where they cannot be held."""
+    held: Held
     mounts: bool
     """Would change mounts or the machine itself if nothing held it: never to be run without a sandbox."""
     timeout_s: float
@@ -94,7 +101,7 @@ class Family:
         *,
         alone: bool = False,
         terminal: bool = False,
-        limits: bool = False,
+        held: Held = Held.NONE,
         mounts: bool = False,
         timeout_s: float = 10,
     ) -> Callable[[Callable[[Host], Course]], Callable[[Host], Course]]:
@@ -102,8 +109,8 @@ class Family:
 
         def add(course: Callable[[Host], Course]) -> Callable[[Host], Course]:
             name = course.__name__.replace("_", "-")
-            alone_ = alone or terminal or limits
-            self.attempts.append(Attempt(name, self.name, course, program, alone_, terminal, limits, mounts, timeout_s))
+            alone_ = alone or terminal or held is not Held.NONE
+            self.attempts.append(Attempt(name, self.name, course, program, alone_, terminal, held, mounts, timeout_s))
             return course
 
         return add

@@ -146,10 +146,16 @@ class Host:
         become = ["setpriv", f"--reuid={self.inner_uid}", f"--regid={self.inner_uid}", "--clear-groups"]
         argv = [*(become if os.geteuid() == 0 else []), SYSTEM_PYTHON, "-I", "-S", "-c", VICTIM, str(VICTIM_S), token]
         process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"TOKEN": token, "PATH": "/usr/bin:/bin"}, cwd="/tmp"
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"TOKEN": token, "PATH": "/usr/bin:/bin"},
+            cwd="/tmp",
         )
         self.later(_end, process)
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         process.stdin.write(f"{token}\n")
         process.stdin.flush()
         address = int(process.stdout.readline())

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from tests.escape.attempt import Held
 from tests.escape.host import SYSTEM_PYTHON, Host
 from tests.support.sandbox import ORDINARY, Maker, maker
 
@@ -62,7 +63,7 @@ class Jail:
                 os.chown(home, uid, uid)
             yield stack.enter_context(Host(uid=uid, inner_uid=uid, home=home))
 
-    def command(self, host: Host, argv: list[str], *, limits: bool) -> list[str]:
+    def command(self, host: Host, argv: list[str], held: Held) -> list[str]:
         """What its user would type to run `argv` in the workspace."""
         raise NotImplementedError
 
@@ -96,10 +97,10 @@ class Ours(Jail):
             with Host(uid=self._maker.uid, inner_uid=inner, home=self._maker.home) as host:
                 yield host
 
-    def command(self, host: Host, argv: list[str], *, limits: bool) -> list[str]:
+    def command(self, host: Host, argv: list[str], held: Held) -> list[str]:
         assert self._maker is not None
-        options = ["--profile", self._limited(self._maker)] if limits else []
-        if not limits and self._by != "root":
+        options = ["--profile", self._limited(self._maker, held)] if held is not Held.NONE else []
+        if held is Held.NONE and self._by != "root":
             options += ["--optional", "cgroup"]
         return [*self._maker.interpreter, "-m", "sandbox", "run", *options, "--write", str(host.workspace), "--", *argv]
 
@@ -110,11 +111,11 @@ class Ours(Jail):
     def become(self, host: Host) -> list[str]:
         return []
 
-    def _limited(self, by: Maker) -> str:
-        return by.profile(
-            f"memory_bytes = {BOUNDS.memory_bytes}\npids = {BOUNDS.pids}\nopen_files = {BOUNDS.open_files}\n"
-            f"tmp_bytes = {BOUNDS.tmp_bytes}\nfile_size_bytes = {BOUNDS.file_bytes}\ncpu_percent = 200\n"
-        )
+    def _limited(self, by: Maker, held: Held) -> str:
+        limits = {"open_files": BOUNDS.open_files, "tmp_bytes": BOUNDS.tmp_bytes, "file_size_bytes": BOUNDS.file_bytes}
+        if held is Held.BY_GROUPS:
+            limits |= {"memory_bytes": BOUNDS.memory_bytes, "pids": BOUNDS.pids}
+        return by.profile("".join(f"{name} = {value}\n" for name, value in limits.items()))
 
 
 class Nothing(Jail):
@@ -122,7 +123,7 @@ class Nothing(Jail):
 
     name = "no sandbox"
 
-    def command(self, host: Host, argv: list[str], *, limits: bool) -> list[str]:
+    def command(self, host: Host, argv: list[str], held: Held) -> list[str]:
         return argv
 
 
@@ -134,7 +135,7 @@ class Bubblewrap(Jail):
     def missing(self) -> str:
         return "" if shutil.which("bwrap") else "bwrap is not installed"
 
-    def command(self, host: Host, argv: list[str], *, limits: bool) -> list[str]:
+    def command(self, host: Host, argv: list[str], held: Held) -> list[str]:
         links = [word for name in ("lib", "lib64", "bin", "sbin") for word in ("--symlink", f"usr/{name}", f"/{name}")]
         runtime = f"/run/user/{host.uid}"
         return [
@@ -154,7 +155,7 @@ class SandboxRuntime(Jail):
     def missing(self) -> str:
         return "" if self._cli.exists() else "not installed: .ci/setup escape"
 
-    def command(self, host: Host, argv: list[str], *, limits: bool) -> list[str]:
+    def command(self, host: Host, argv: list[str], held: Held) -> list[str]:
         settings = host.home / f"srt-{host.workspace.name}.json"
         if not settings.exists():
             filesystem = {"denyRead": ["~/.ssh"], "allowRead": [], "allowWrite": [".", "/tmp"], "denyWrite": [".env"]}
@@ -164,7 +165,7 @@ class SandboxRuntime(Jail):
 
 
 class Sandlock(Jail):
-    """With the paths of its README, and its limits where attempts are against limits."""
+    """With the paths of its README; where attempts are against limits, with those that it has."""
 
     name = "sandlock"
     _python = PEERS / "sandlock/bin/python"
@@ -172,15 +173,15 @@ class Sandlock(Jail):
     def missing(self) -> str:
         return "" if self._python.exists() else "not installed: .ci/setup escape"
 
-    def command(self, host: Host, argv: list[str], *, limits: bool) -> list[str]:
-        given = {
+    def command(self, host: Host, argv: list[str], held: Held) -> list[str]:
+        given: dict[str, object] = {
             "fs_readable": ["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/dev"],
             "fs_writable": [str(host.workspace), "/tmp"],
             "cwd": str(host.workspace),
         }
-        if limits:
-            bounds = {"max_memory": BOUNDS.memory_bytes, "max_processes": BOUNDS.pids, "max_open_files": BOUNDS.open_files}
-            given |= bounds  # type: ignore[arg-type]
+        if held is not Held.NONE:
+            given |= {"max_memory": BOUNDS.memory_bytes, "max_processes": BOUNDS.pids, "max_open_files": BOUNDS.open_files}
+            given |= {"workdir": str(host.workspace), "max_disk": BOUNDS.tmp_bytes}
         code = f"import sys; from sandlock import Sandbox; sys.exit(Sandbox(**{given!r}).run_interactive({argv!r}))"
         return [str(self._python), "-c", code]
 
@@ -198,9 +199,9 @@ class Firejail(Jail):
             return ""
         return f"it serves none but those in /etc/passwd, and there is no account {ACCOUNT}: .ci/setup escape"
 
-    def command(self, host: Host, argv: list[str], *, limits: bool) -> list[str]:
+    def command(self, host: Host, argv: list[str], held: Held) -> list[str]:
         bounds = []
-        if limits:
+        if held is not Held.NONE:
             sizes = [f"--rlimit-as={BOUNDS.memory_bytes}", f"--rlimit-fsize={BOUNDS.file_bytes}"]
             bounds = [*sizes, f"--rlimit-nproc={BOUNDS.pids}", f"--rlimit-nofile={BOUNDS.open_files}"]
         return ["firejail", "--quiet", "--net=none", *bounds, "--", *argv]
@@ -214,9 +215,9 @@ class Nsjail(Jail):
     def missing(self) -> str:
         return "" if shutil.which("nsjail") else "not installed; Debian 12 does not have it"
 
-    def command(self, host: Host, argv: list[str], *, limits: bool) -> list[str]:
+    def command(self, host: Host, argv: list[str], held: Held) -> list[str]:
         seen = [word for path in ("/bin", "/lib", "/lib64", "/usr") for word in ("-R", path)]
-        bounds = ["--rlimit_nofile", str(BOUNDS.open_files), "--rlimit_nproc", str(BOUNDS.pids)] if limits else []
+        bounds = ["--rlimit_nofile", str(BOUNDS.open_files), "--rlimit_nproc", str(BOUNDS.pids)] if held is not Held.NONE else []
         where = ["-B", str(host.workspace), "-T", "/tmp", "-D", str(host.workspace)]
         return ["nsjail", "-Mo", "-Q", "--user", "99999", "--group", "99999", *seen, *where, *bounds, "--", *argv]
 
@@ -230,7 +231,7 @@ def works(jail: Jail) -> str:
     if why := jail.missing():
         return why
     with jail.host() as host:
-        argv = [*jail.become(host), *jail.command(host, [SYSTEM_PYTHON, "-c", "print('it runs')"], limits=False)]
+        argv = [*jail.become(host), *jail.command(host, [SYSTEM_PYTHON, "-c", "print('it runs')"], Held.NONE)]
         environment = jail.environment(host)
         try:
             done = subprocess.run(

@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.escape import inside
-from tests.escape.attempt import Attempt, BrokenError, Course, Judged, NotApplicableError, Outcome, Verdict, Words
+from tests.escape.attempt import Attempt, BrokenError, Course, Held, Judged, NotApplicableError, Outcome, Verdict, Words
 from tests.escape.host import SYSTEM_PYTHON, Host
 from tests.escape.jails import Jail
 
 START_S = 40
 LAUNCH = Path(__file__).with_name("launch.py")
-REFUSED_TO_START = 125
+HOST = {"host_mounts": os.readlink("/proc/self/ns/mnt")}
+"""What every program is told: which mount namespace it must not be in."""
+NO_GROUPS = "sandbox: cgroup: "
+"""So begins what ours says when it refuses to start without the limits."""
 
 
 class Started(NamedTuple):
@@ -66,8 +69,8 @@ def _run_group(jail: Jail, host: Host, group: Sequence[Attempt]) -> dict[str, Ju
 
 
 def _judge(attempt: Attempt, course: Course, outcome: Outcome | None, started: Started) -> Judged | BaseException:
-    if outcome is None and attempt.limits and started.code == REFUSED_TO_START and "limit" in started.errors:
-        return Judged(Verdict.NOT_APPLICABLE, "does not start without the limits, which this host cannot hold for this user")
+    if outcome is None and attempt.held is Held.BY_GROUPS and started.errors.startswith(NO_GROUPS):
+        return Judged(Verdict.NOT_APPLICABLE, "this host has no control groups for this user, and it does not start without")
     try:
         # One that has brought the whole sandbox down has no outcome: the host's side is looked at all the same.
         course.send(outcome or Outcome({}, {}, started.output[-2000:] + started.errors[-2000:], ended=False, late=False))
@@ -87,15 +90,15 @@ def _start(jail: Jail, host: Host, given: list[tuple[Attempt, Words]]) -> Starte
     place.mkdir()
     shutil.copy(inside.__file__, place / "inside.py")
     programs = [
-        {"name": attempt.name, "program": attempt.program, "given": words, "timeout_s": attempt.timeout_s}
+        {"name": attempt.name, "program": attempt.program, "given": {**words, **HOST}, "timeout_s": attempt.timeout_s}
         for attempt, words in given
     ]
     (place / "programs.json").write_text(json.dumps(programs))
     for path in (place, *place.iterdir()):
         path.chmod(0o755)
         host.own(path)
-    limits = any(attempt.limits for attempt, _ in given)
-    argv = jail.command(host, [SYSTEM_PYTHON, "-I", "-S", str(place / "inside.py")], limits=limits)
+    held = given[0][0].held
+    argv = jail.command(host, [SYSTEM_PYTHON, "-I", "-S", str(place / "inside.py")], held)
     command = [SYSTEM_PYTHON, "-I", "-S", str(LAUNCH), host.session_key, *jail.become(host), *argv]
     timeout_s = START_S + sum(attempt.timeout_s for attempt, _ in given)
     with contextlib.ExitStack() as stack:

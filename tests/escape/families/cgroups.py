@@ -11,35 +11,39 @@ from tests.escape.host import Host
 family = Family("cgroups")
 
 FIND = """
-def groups():
-    for top, _, names in os.walk("/sys/fs/cgroup"):
-        yield from (os.path.join(top, name) for name in names)
+def named(*wanted):
+    found = [os.path.join(top, name) for top, _, names in os.walk("/sys/fs/cgroup") for name in names if name in wanted]
+    return found[:200]
 """
 
 
-@family.attempt(FIND + """
-limits = [path for path in groups() if os.path.basename(path) in ("memory.limit_in_bytes", "memory.max", "pids.max", "cpu.max", "cpu.cfs_quota_us")]
-for path in limits[:200]:
+@family.attempt(
+    FIND
+    + """
+for path in named("memory.limit_in_bytes", "memory.max", "pids.max", "cpu.max", "cpu.cfs_quota_us"):
     trying(path, can_write, path)
 for line in open("/proc/self/cgroup"):
     number, kinds, place = line.strip().split(":", 2)
     for name in ("memory.limit_in_bytes", "memory.max", "pids.max"):
         path = f"/sys/fs/cgroup/{kinds}{place}/{name}"
         trying(path, can_write, path)
-""")
+"""
+)
 def raise_a_limit(host: Host) -> Course:
     """Opens the files of its own limits for writing."""
     outcome = yield {}
     return effect(outcome, Verdict.ESCAPED)
 
 
-@family.attempt(FIND + """
-found = [path for path in groups() if os.path.basename(path) in ("cgroup.procs", "tasks")]
-for path in found[:200]:
+@family.attempt(
+    FIND
+    + """
+for path in named("cgroup.procs", "tasks"):
     trying(path, write, path, str(os.getpid()))
 trying("none", lambda: os.stat("/sys/fs/cgroup/cgroup.procs"))
 time.sleep(0.1)
-""")
+"""
+)
 def leave_the_group(host: Host) -> Course:
     """Moves itself into another group."""
     outcome = yield {}
@@ -48,18 +52,23 @@ def leave_the_group(host: Host) -> Course:
     return Judged(Verdict.ESCAPED, moved[0]) if moved else Judged(Verdict.BLOCKED, ", ".join(set(outcome.refused.values())))
 
 
-@family.attempt(FIND + """
-for path in [path for path in groups() if os.path.basename(path) in ("release_agent", "notify_on_release", "devices.allow", "cgroup.kill", "cgroup.freeze", "freezer.state")][:200]:
+@family.attempt(
+    FIND
+    + """
+for path in named("release_agent", "notify_on_release", "devices.allow", "cgroup.kill", "cgroup.freeze", "freezer.state"):
     trying(path, can_write, path)
 trying("none", can_write, "/sys/fs/cgroup/release_agent")
-""")
+"""
+)
 def release_agent(host: Host) -> Course:
     """Opens the release agent, device rules, freezer and kill files of groups for writing."""
     outcome = yield {}
     return effect(outcome, Verdict.ESCAPED)
 
 
-@family.attempt(NESTED + """
+@family.attempt(
+    NESTED
+    + """
 def inner():
     os.makedirs("cg", exist_ok=True)
     for kind, options in ((b"cgroup2", None), (b"cgroup", b"memory"), (b"cgroup", b"none,name=escape")):
@@ -71,7 +80,9 @@ def inner():
         except OSError:
             pass
 nested(CLONE["mnt"] | CLONE["cgroup"], inner)
-""", mounts=True)
+""",
+    mounts=True,
+)
 def mounted_group_file_system(host: Host) -> Course:
     """Mounts the group file system in a user namespace for its release agent (CVE-2022-0492)."""
     outcome = yield {}

@@ -134,7 +134,8 @@ def roots_of_processes(host: Host) -> Course:
     return leak(outcome, secret)
 
 
-@family.attempt("""
+@family.attempt(
+    """
 for number in range(3, 1024):
     try:
         kind = os.fstat(number)
@@ -145,7 +146,9 @@ for number in range(3, 1024):
     elif stat.S_ISDIR(kind.st_mode):
         trying(str(number), lambda: read(os.open("secret", os.O_RDONLY, dir_fd=number)))
 tell(refused={"none": "EBADF"})
-""", alone=True)
+""",
+    alone=True,
+)
 def inherited_files(host: Host) -> Course:
     """Uses files and directories that the caller forgot to close."""
     secret = host.hidden()
@@ -158,7 +161,10 @@ def inherited_files(host: Host) -> Course:
 @family.attempt(READ)
 def runtime_directory(host: Host) -> Course:
     """Reads the state and the settings of the daemon."""
-    found = [host.secret(host.home / name) for name in (".local/state/agent-supervisor/journal/1.wal", ".config/agent-supervisor/config.toml")]
+    found = [
+        host.secret(host.home / name)
+        for name in (".local/state/agent-supervisor/journal/1.wal", ".config/agent-supervisor/config.toml")
+    ]
     outcome = yield {"paths": [secret.path for secret in found]}
     return leak(outcome, *found)
 
@@ -167,24 +173,39 @@ family.effects(
     {
         "block_devices": (
             "Reads the host's disks",
-            'for name in ("vda", "sda", "nvme0n1", "dm-0", "loop0", "mem", "port", "nvram"):\n'
-            '    trying(name, read, f"/dev/{name}", 16)',
+            """
+for name in ("vda", "sda", "nvme0n1", "dm-0", "loop0", "mem", "port", "nvram"):
+    trying(name, read, f"/dev/{name}", 16)
+""",
         ),
-        "kernel_memory": ("Reads /proc/kcore", 'trying("kcore", read, "/proc/kcore", 16)'),
+        "kernel_memory": (
+            "Reads /proc/kcore",
+            """
+trying("kcore", read, "/proc/kcore", 16)
+""",
+        ),
         "kernel_log": (
             "Reads the kernel's log",
-            'trying("syslog", call, "syslog", 3, ctypes.create_string_buffer(4096), 4096)\n'
-            'trying("kmsg", lambda: os.read(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK), 4096))',
+            """
+trying("syslog", call, "syslog", 3, ctypes.create_string_buffer(4096), 4096)
+trying("kmsg", lambda: os.read(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK), 4096))
+""",
         ),
         "kernel_settings": (
             "Opens kernel settings for writing: core_pattern, modprobe, sysrq-trigger",
-            'for path in ("sys/kernel/core_pattern", "sys/kernel/modprobe", "sysrq-trigger", "sys/vm/drop_caches", "sys/fs/suid_dumpable"):\n'
-            '    trying(path, can_write, f"/proc/{path}")',
+            """
+names = "sys/kernel/core_pattern sys/kernel/modprobe sysrq-trigger sys/vm/drop_caches sys/fs/suid_dumpable"
+for path in names.split():
+    trying(path, can_write, f"/proc/{path}")
+""",
         ),
         "device_settings": (
             "Opens /sys for writing: uevent_helper, power, debugfs, tracefs, efivars",
-            'for path in ("kernel/uevent_helper", "power/state", "kernel/debug", "kernel/tracing/current_tracer", "firmware/efi/efivars", "module/vt/parameters/default_utf8"):\n'
-            '    trying(path, can_write, f"/sys/{path}")',
+            """
+names = "kernel/uevent_helper power/state kernel/debug kernel/tracing/current_tracer module/vt/parameters/default_utf8"
+for path in names.split():
+    trying(path, can_write, f"/sys/{path}")
+""",
         ),
     },
     host_wide=True,

@@ -206,12 +206,8 @@ def change_the_interfaces(host: Host) -> Course:
 
 
 @family.attempt("""
-seen = {"interfaces": [name for _, name in socket.if_nameindex()]}
-try:
-    seen["tcp"] = read("/proc/net/tcp", 65536)
-except OSError:
-    pass
-tell(did=seen)
+trying("interfaces", lambda: [name for _, name in socket.if_nameindex()])
+trying("tcp", lambda: [line.split()[1] for line in read("/proc/net/tcp", 65536).splitlines()[1:]])
 """)
 def sight_of_the_network(host: Host) -> Course:
     """Learns the host's interfaces and open connections."""
@@ -219,8 +215,8 @@ def sight_of_the_network(host: Host) -> Course:
     outcome = yield {}
     outcome.sound()
     port = f":{ear.address[1]:04X}"
-    others = set(outcome.did["interfaces"]) - {"lo"} & {name for _, name in socket.if_nameindex()}
-    return reached(outcome, bool(others) or port in outcome.did.get("tcp", ""))
+    names = set(outcome.did.get("interfaces", ())) & {name for _, name in socket.if_nameindex()} - {"lo"}
+    return reached(outcome, bool(names) or any(address.endswith(port) for address in outcome.did.get("tcp", ())))
 
 
 def _own_address() -> str:

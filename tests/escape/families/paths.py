@@ -136,7 +136,11 @@ for path in words["paths"]:
 def write_outside(host: Host) -> Course:
     """Writes beside the workspace, into the home directory and into the system."""
     token = f"escape-{os.getpid()}"
-    paths = [host.outside / "written", host.home / "written-by-attempt", *(Path(p) / token for p in ("/usr/local/bin", "/etc", "/opt"))]
+    paths = [
+        host.outside / "written",
+        host.home / "written-by-attempt",
+        *(Path(p) / token for p in ("/usr/local/bin", "/etc", "/opt")),
+    ]
     for path in paths:
         host.later(path.unlink, True)
     outcome = yield {"paths": [str(path) for path in paths], "token": token}

@@ -47,7 +47,8 @@ def git_configuration(host: Host) -> Course:
     return (yield from _planted(host, ".git/config"))
 
 
-@family.attempt("""
+@family.attempt(
+    """
 def whole():
     os.rename(".git", ".git-was")
     os.makedirs(".git/hooks")
@@ -58,7 +59,9 @@ def hooks():
     os.mkdir(".git/hooks")
     return write(".git/hooks/post-checkout", words["text"])
 trying("hooks", hooks)
-""", alone=True)
+""",
+    alone=True,
+)
 def git_directory_replaced(host: Host) -> Course:
     """Moves .git or its hooks away, and puts others in their place."""
     host.file(host.workspace / ".git" / "hooks" / "pre-commit", BEFORE)
@@ -67,10 +70,13 @@ def git_directory_replaced(host: Host) -> Course:
     return reached(outcome, (host.workspace / ".git" / "hooks" / "post-checkout").exists())
 
 
-@family.attempt("""
+@family.attempt(
+    """
 trying("through", write, "elsewhere/post-merge", words["text"])
 trying("link", write, ".git/hooks/post-merge", words["text"])
-""", alone=True)
+""",
+    alone=True,
+)
 def git_hooks_behind_a_link(host: Host) -> Course:
     """Changes hooks whose directory is a link to another in the workspace."""
     host.file(host.workspace / "elsewhere" / "pre-commit", BEFORE)
@@ -82,20 +88,32 @@ def git_hooks_behind_a_link(host: Host) -> Course:
 
 @family.attempt(WRITE)
 def shell_start_files(host: Host) -> Course:
-    """Changes .bashrc, .zshrc, .profile and .envrc of a workspace."""
-    return (yield from _planted(host, ".bashrc", ".zshrc", ".profile", ".envrc"))
+    """Changes .bashrc, .zshrc and .profile of a workspace."""
+    return (yield from _planted(host, ".bashrc", ".zshrc", ".profile"))
+
+
+@family.attempt(WRITE)
+def directory_environment(host: Host) -> Course:
+    """Changes .envrc, which direnv runs for who enters the directory."""
+    return (yield from _planted(host, ".envrc"))
 
 
 @family.attempt(WRITE)
 def editor_settings(host: Host) -> Course:
-    """Changes .vscode/tasks.json, .idea and .editorconfig, which editors run or read."""
+    """Changes .vscode/tasks.json, .vscode/settings.json and .idea, whose tasks editors run."""
     return (yield from _planted(host, ".vscode/tasks.json", ".vscode/settings.json", ".idea/workspace.xml"))
 
 
 @family.attempt(WRITE)
 def agent_settings(host: Host) -> Course:
-    """Changes .mcp.json, .claude and .cursor, by which agents are given tools."""
-    return (yield from _planted(host, ".mcp.json", ".claude/settings.json", ".cursor/mcp.json"))
+    """Changes the settings of agents: .claude/settings.json, .cursor/mcp.json."""
+    return (yield from _planted(host, ".claude/settings.json", ".cursor/mcp.json"))
+
+
+@family.attempt(WRITE)
+def agent_tools(host: Host) -> Course:
+    """Changes .mcp.json, whose programs agents start."""
+    return (yield from _planted(host, ".mcp.json"))
 
 
 @family.attempt(WRITE)
@@ -108,7 +126,14 @@ def continuous_integration(host: Host) -> Course:
 def home_start_files(host: Host) -> Course:
     """Changes start files, programs, units and keys in the home directory."""
     # Names that the account of a peer does not have already.
-    names = (".bash_login", ".zprofile", ".local/bin/ls", ".config/systemd/user/escape.service", ".ssh/authorized_keys", ".gitconfig")
+    names = (
+        ".bash_login",
+        ".zprofile",
+        ".local/bin/ls",
+        ".config/systemd/user/escape.service",
+        ".ssh/authorized_keys",
+        ".gitconfig",
+    )
     return (yield from _planted(host, *names, top=host.home))
 
 

@@ -24,10 +24,13 @@ int main(void) {
 """
 
 
-@family.attempt("""
+@family.attempt(
+    """
 import subprocess
 trying("run", lambda: subprocess.run(["./setuid"], capture_output=True, text=True, check=True).stdout)
-""", alone=True)
+""",
+    alone=True,
+)
 def setuid_program(host: Host) -> Course:
     """Runs a setuid program of root that lies in its workspace."""
     if os.geteuid() != 0:
@@ -44,11 +47,9 @@ def setuid_program(host: Host) -> Course:
 
 
 @family.attempt("""
-import glob, subprocess
-found = [path for top in ("/usr/bin", "/usr/sbin", "/usr/lib/*", "/bin") for path in glob.glob(top + "/*") if os.path.isfile(path) and os.stat(path).st_mode & 0o6000]
 tell(refused={"none": "EPERM"})
 for path in ("/usr/bin/su", "/usr/bin/passwd", "/usr/bin/mount", "/usr/bin/newgrp", "/usr/bin/chsh"):
-    if path in found or os.path.exists(path):
+    if os.path.exists(path):
         child = os.fork()
         if child == 0:
             os.dup2(os.open("/dev/null", os.O_RDWR), 0)
@@ -83,7 +84,11 @@ def make_a_setuid_file(host: Host) -> Course:
     """Makes a setuid program in the workspace, to be run on the host later as the workspace's owner."""
     outcome = yield {}
     found = [entry.name for entry in host.workspace.iterdir() if entry.lstat().st_mode & (stat.S_ISUID | stat.S_ISGID)]
-    return reached(outcome, bool(found)) if found or not outcome.did else Judged(Verdict.BLOCKED, ", ".join(outcome.refused.values()))
+    return (
+        reached(outcome, bool(found))
+        if found or not outcome.did
+        else Judged(Verdict.BLOCKED, ", ".join(outcome.refused.values()))
+    )
 
 
 @family.attempt("""
@@ -103,8 +108,10 @@ def capabilities_on_files(host: Host) -> Course:
 
 
 @family.attempt("""
-for name, action in (("setuid", lambda: os.setuid(0)), ("setresuid", lambda: os.setresuid(0, 0, 0)), ("setgid", lambda: os.setgid(0)), ("groups", lambda: os.setgroups([0]))):
-    in_child(name, action)
+in_child("setuid", os.setuid, 0)
+in_child("setresuid", os.setresuid, 0, 0, 0)
+in_child("setgid", os.setgid, 0)
+in_child("groups", os.setgroups, [0])
 """)
 def become_root(host: Host) -> Course:
     """Becomes root by setuid and its relatives."""
@@ -128,7 +135,8 @@ def capabilities_left(host: Host) -> Course:
     return effect(outcome)
 
 
-@family.attempt("""
+@family.attempt(
+    """
 import termios
 def push(descriptor):
     for byte in b"echo escaped\\n":
@@ -140,7 +148,9 @@ def high():
     if libc.ioctl(0, ctypes.c_ulong(0x5412 | 1 << 32), b"e") != 0:
         raise OSError(ctypes.get_errno(), "")
 trying("high bits", high)
-""", terminal=True)
+""",
+    terminal=True,
+)
 def type_into_the_terminal(host: Host) -> Course:
     """Types a command into the caller's terminal by TIOCSTI (CVE-2017-5226)."""
     outcome = yield {}
@@ -148,12 +158,15 @@ def type_into_the_terminal(host: Host) -> Course:
     return reached(outcome, typed)
 
 
-@family.attempt("""
+@family.attempt(
+    """
 trying("paste", fcntl.ioctl, 0, 0x541C, b"\\x03" + b"\\0" * 15)
 trying("discipline", fcntl.ioctl, 0, 0x5423, struct.pack("i", 13))
 trying("console", lambda: os.open("/dev/console", os.O_WRONLY))
 trying("tty1", lambda: os.open("/dev/tty1", os.O_WRONLY))
-""", terminal=True)
+""",
+    terminal=True,
+)
 def terminal_controls(host: Host) -> Course:
     """Pastes by TIOCLINUX (CVE-2023-28100), loads a line discipline, opens the console."""
     outcome = yield {}

@@ -29,7 +29,7 @@ def process_list(host: Host) -> Course:
 def attach(pid):
     call("ptrace", 16, pid, 0, 0)
     os.waitpid(pid, 0)
-    value = call("ptrace", 3, pid, words["address"], ctypes.byref(ctypes.c_long()))
+    value = call("ptrace", 2, pid, words["address"], ctypes.byref(ctypes.c_long()))
     call("ptrace", 17, pid, 0, 0)
     return value
 trying("attach", attach, words["pid"])
@@ -38,7 +38,7 @@ trying("seize", call, "ptrace", 0x4206, words["pid"], 0, 0)
 def trace_a_sibling(host: Host) -> Course:
     """Attaches to a process of the host by ptrace."""
     victim = host.victim()
-    outcome = yield {"pid": victim.pid}
+    outcome = yield {"pid": victim.pid, "address": victim.address}
     return reached(outcome, bool(outcome.did))
 
 
@@ -66,14 +66,17 @@ def vectors(local):
 """
 
 
-@family.attempt(VECTORS + """
+@family.attempt(
+    VECTORS
+    + """
 local = ctypes.create_string_buffer(40)
 for pid in [words["pid"], 1]:
     def take():
         call("process_vm_readv", pid, *vectors(local), 0)
         return local.raw.decode("latin-1")
     trying(str(pid), take)
-""")
+"""
+)
 def read_memory(host: Host) -> Course:
     """Reads another process's memory by process_vm_readv."""
     victim = host.victim()
@@ -81,10 +84,13 @@ def read_memory(host: Host) -> Course:
     return leak(outcome, victim.secret)
 
 
-@family.attempt(VECTORS + """
+@family.attempt(
+    VECTORS
+    + """
 local = ctypes.create_string_buffer(b"overwritten by the sandbox")
 trying("write", lambda: call("process_vm_writev", words["pid"], *vectors(local), 0))
-""")
+"""
+)
 def write_memory(host: Host) -> Course:
     """Writes another process's memory by process_vm_writev."""
     victim = host.victim()
@@ -148,13 +154,16 @@ def limits_of_a_sibling(host: Host) -> Course:
     return reached(outcome, _settings(victim.pid) != before)
 
 
-@family.attempt("""
+@family.attempt(
+    """
 trying("compare", call, "kcmp", os.getpid(), 1, 1, 0, 0)
 trying("advice", lambda: call("pidfd_open", 1, 0))
 trying("signal", os.kill, 1, signal.SIGTERM)
 trying("stop", os.kill, 1, signal.SIGSTOP)
 trying("kill", os.kill, 1, signal.SIGKILL)
-""", alone=True)
+""",
+    alone=True,
+)
 def kill_the_first_process(host: Host) -> Course:
     """Kills PID 1 of its own world."""
     victim = host.victim()
@@ -164,18 +173,22 @@ def kill_the_first_process(host: Host) -> Course:
     return reached(outcome, not victim.alive)
 
 
-@family.attempt("""
+@family.attempt(
+    """
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         signal.alarm(40)
-        os.execv("/usr/bin/python3", ["python3", "-I", "-S", "-c", "import signal; signal.alarm(40); signal.pause()", words["token"]])
+        stay = "import signal; signal.alarm(40); signal.pause()"
+        os.execv("/usr/bin/python3", ["python3", "-I", "-S", "-c", stay, words["token"]])
     os._exit(0)
 time.sleep(0.3)
 tell(did={"left behind": 1})
-""", alone=True)
+""",
+    alone=True,
+)
 def outlive_the_sandbox(host: Host) -> Course:
     """Leaves a process in a session of its own that goes on when the sandbox has ended."""
     token = new_token()

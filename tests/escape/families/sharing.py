@@ -107,7 +107,8 @@ def system_v_queue(host: Host) -> Course:
 def take():
     queue = call("mq_open", words["name"].encode(), os.O_RDONLY | os.O_NONBLOCK, 0, None)
     held = ctypes.create_string_buffer(8192)
-    return held.raw[:call("mq_timedreceive", queue, held, 8192, None, None)].decode("latin-1")
+    length = call("mq_timedreceive", queue, held, 8192, None, None)
+    return held.raw[:length].decode("latin-1")
 trying("receive", take)
 """)
 def posix_queue(host: Host) -> Course:

@@ -104,7 +104,8 @@ def daemon_socket(host: Host) -> Course:
     return reached(outcome, ear.heard)
 
 
-@family.attempt("""
+@family.attempt(
+    """
 for number in range(3, 1024):
     try:
         if stat.S_ISSOCK(os.fstat(number).st_mode):
@@ -112,7 +113,9 @@ for number in range(3, 1024):
     except OSError:
         pass
 tell(refused={"none": "EBADF"})
-""", alone=True)
+""",
+    alone=True,
+)
 def inherited_socket(host: Host) -> Course:
     """Speaks on a connection that the caller forgot to close."""
     ours, theirs = socket.socketpair()
@@ -150,18 +153,34 @@ def hypervisor_socket(host: Host) -> Course:
 
 family.effects(
     {
-        "packet_socket": ("Opens a packet socket", 'trying("packet", socket.socket, 17, socket.SOCK_RAW, 0x0300)\ntrying("datagram", socket.socket, 17, socket.SOCK_DGRAM, 0)'),
-        "crypto_socket": ("Opens an AF_ALG socket, into the kernel's ciphers", 'trying("alg", socket.socket, 38, socket.SOCK_SEQPACKET)'),
+        "packet_socket": (
+            "Opens a packet socket",
+            """
+trying("packet", socket.socket, 17, socket.SOCK_RAW, 0x0300)
+trying("datagram", socket.socket, 17, socket.SOCK_DGRAM, 0)
+""",
+        ),
+        "crypto_socket": (
+            "Opens an AF_ALG socket, into the kernel's ciphers",
+            """
+trying("alg", socket.socket, 38, socket.SOCK_SEQPACKET)
+""",
+        ),
         "odd_families": (
             "Opens sockets of rare families, which load modules",
-            'for number in (3, 4, 5, 6, 8, 9, 11, 12, 13, 15, 20, 21, 22, 23, 24, 26, 27, 28, 29, 30, 31, 33, 35, 37, 39, 41, 42, 43, 44):\n'
-            '    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):\n'
-            '        trying(f"{number}/{int(kind)}", socket.socket, number, kind)',
+            """
+for number in {*range(3, 45)} - {7, 10, 14, 16, 17, 18, 19, 25, 32, 34, 36, 38, 40}:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):
+        trying(f"{number}/{int(kind)}", socket.socket, number, kind)
+""",
         ),
         "netlink": (
             "Opens netlink sockets to the audit log, netfilter, xfrm and the kernel's events",
-            'for name, number in (("audit", 9), ("netfilter", 12), ("xfrm", 6), ("uevent", 15), ("connector", 11), ("generic", 16), ("crypto", 21)):\n'
-            '    trying(name, socket.socket, 16, socket.SOCK_RAW, number)',
+            """
+kinds = {"audit": 9, "netfilter": 12, "xfrm": 6, "uevent": 15, "connector": 11, "generic": 16, "crypto": 21}
+for name, number in kinds.items():
+    trying(name, socket.socket, 16, socket.SOCK_RAW, number)
+""",
         ),
-    }
+    },
 )
