@@ -1,4 +1,4 @@
-# make demo | test | check | fuzz | bench | bench-peers | crash | power-cuts | leftovers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | fuzz | bench | bench-peers | escape-table | crash | power-cuts | leftovers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -10,13 +10,13 @@ ROUNDS ?= 1000
 RUNS ?= 10000000
 CUTS ?= 200
 
-.PHONY: demo test check fuzz bench bench-peers crash power-cuts leftovers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
+.PHONY: demo test check fuzz bench bench-peers escape-table crash power-cuts leftovers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
 
 test: $(READY) $(CLIS)
-	$(BIN)/pytest -m 'not systemd' tests/unit tests/integration tests/e2e $(PYTEST_ARGS)
+	$(BIN)/pytest -m 'not systemd' tests/unit tests/integration tests/e2e tests/escape $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -37,6 +37,11 @@ bench: $(READY)
 bench-peers: $(READY)
 	.ci/setup peers
 	$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
+
+# The escape attempts in our sandbox and in others': the table of docs/security.md. ESCAPE_ARGS: see tests/escape/__main__.py.
+escape-table: $(READY)
+	.ci/setup escape
+	$(BIN)/python -m tests.escape --table $(ESCAPE_ARGS)
 
 soak-memory: $(READY)
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30)
