@@ -11,6 +11,7 @@ import time
 from sandbox import protocol
 from sandbox.cgroup import Group
 from sandbox.enter import Failure, Owner
+from sandbox.notify import Watch
 
 SETUP_TIMEOUT_S = 30.0
 """For a sandbox to be built: a bind source on a dead network file system must not hold a place for ever."""
@@ -41,6 +42,11 @@ class Child:
         self.status = status
         self.oom = group.oom_descriptor() if group else -1
         self.listeners: list[int] = []
+        """And last, if it is supervised, the socket of its events."""
+        self.watch: Watch | None = None
+        self.supervisor = -1
+        """The pidfd of the process that answers for its filter."""
+        self.ended = False
         self.failure: Failure | None = None
         self.ready = False
         self.running = False

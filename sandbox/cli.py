@@ -12,7 +12,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import msgspec
@@ -20,12 +21,17 @@ import msgspec
 from sandbox import linux, places, plan, probe, profile
 from sandbox.errors import SandboxError
 from sandbox.init import PASSED_ON
+from sandbox.notify_calls import CHOICES
+from sandbox.notify_events import Event, Follower, line
 from sandbox.spawner import Exit, Sandbox, Spawner
 from sandbox.spec import HOME, OPTIONAL_LAYERS, Bind, SandboxSpec, check, ids
 from sandbox.terminal import Terminal
 
 REFUSED = 125
 """Exit code when there was no sandbox, so that it cannot be taken for the command's own."""
+DRAIN_S = 5.0
+"""For the supervisor to tell what it has still seen."""
+MOST_TOLD = 50
 LIMITS = {"memory": "memory_bytes", "pids": "pids", "cpu": "cpu_percent"}
 
 
@@ -66,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
             choices=sorted(OPTIONAL_LAYERS),
             help="go on where this host lacks the layer: an ordinary user's login often has no cgroup for limits",
         )
+        action.add_argument(
+            "--supervise",
+            choices=CHOICES,
+            help="tell at the end what the command tried in vain: calls and hosts (refused), and files too (files)",
+        )
         action.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
     doctor = actions.add_parser("doctor", help="tell what this host enforces")
     doctor.add_argument("--json", action="store_true", help="as a JSON list")
@@ -90,6 +101,7 @@ def _spec(options: argparse.Namespace) -> SandboxSpec:
         pids=chosen.pids,
         cpu_percent=chosen.cpu_percent,
         init=True,
+        supervise=options.supervise or chosen.supervise,
         optional_layers=tuple({*chosen.optional_layers, *options.optional}),
     )
     check(spec)
@@ -131,10 +143,23 @@ def _here(chosen: profile.Profile, read: Sequence[str], write: Sequence[str]) ->
 def _run(spec: SandboxSpec) -> int:
     spawner = Spawner.start(cgroup_name=f"sandbox-run-{os.getpid()}")
     _tell_what_is_not_held(spec, spawner)
-    exit = asyncio.run(_run_with(spawner, spec))
+    events: list[Event] = []
+    exit = asyncio.run(_run_with(spawner, spec, events.append))
+    _tell_what_was_tried(events)
     if exit.oom_killed:
         print(f"sandbox: killed: more than {spec.memory_bytes} bytes of memory were needed.", file=sys.stderr)
     return exit.code if exit.code >= 0 else 128 + exit.signal
+
+
+def _tell_what_was_tried(events: list[Event]) -> None:
+    """Each once, with how often, and no more than a person reads."""
+    lines: Counter[str] = Counter()
+    for event in events:
+        lines[line(event)] += 1
+    for text, times in list(lines.items())[:MOST_TOLD]:
+        print(f"sandbox: {text}" + (f" ({times} times)" if times > 1 else ""), file=sys.stderr)
+    if len(lines) > MOST_TOLD:
+        print(f"sandbox: … and {len(lines) - MOST_TOLD} more", file=sys.stderr)
 
 
 def _tell_what_is_not_held(spec: SandboxSpec, spawner: Spawner) -> None:
@@ -145,7 +170,7 @@ def _tell_what_is_not_held(spec: SandboxSpec, spawner: Spawner) -> None:
         print(f"sandbox: not limited, as optional_layers allows: {', '.join(lacking)}. {whys}", file=sys.stderr)
 
 
-async def _run_with(spawner: Spawner, spec: SandboxSpec) -> Exit:
+async def _run_with(spawner: Spawner, spec: SandboxSpec, on_event: Callable[[Event], None]) -> Exit:
     terminal = Terminal() if Terminal.wanted() else None
     descriptors = {number: number for number in range(3)}
     if terminal:
@@ -157,15 +182,21 @@ async def _run_with(spawner: Spawner, spec: SandboxSpec) -> Exit:
         sandbox = await spawning
         for number in early:
             sandbox.signal(number)
-        if terminal is None:
-            return await sandbox.wait()
-        terminal.open()
-        try:
-            return await sandbox.wait()
-        finally:
-            await terminal.close()
+        follower = Follower(sandbox.events, on_event) if sandbox.events else None
+        exit = await _in_terminal(sandbox, terminal) if terminal else await sandbox.wait()
+        if follower is not None:
+            await follower.drained(DRAIN_S)
+        return exit
     finally:
         await spawner.aclose()
+
+
+async def _in_terminal(sandbox: Sandbox, terminal: Terminal) -> Exit:
+    terminal.open()
+    try:
+        return await sandbox.wait()
+    finally:
+        await terminal.close()
 
 
 def _pass_signals_on(spawning: asyncio.Future[Sandbox]) -> list[int]:

@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from sandbox import init, linux, protocol, seccomp
+from sandbox import init, linux, notify_kernel, protocol, seccomp
 from sandbox.errors import SandboxError
 from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
@@ -31,7 +31,7 @@ BUILD_AT = "/tmp"
 INODES = 200_000
 FIRST_FREE_FD = 64
 CANNOT_START = 127
-READY, GO = b"ready", b"go"
+READY, GO, SUPERVISE = b"ready", b"go", b"supervise"
 OVERFLOW = 65534
 """How a user namespace shows ids that it has no map for, unless the host says otherwise (proc_sys_kernel(5))."""
 NO_CORE_BYTES = 1
@@ -49,7 +49,8 @@ class Entry(NamedTuple):
     """Made by root: take the ids on. Otherwise they are the caller's own already."""
     filter: bytes
     status: socket.socket
-    """To the fork server: READY with the listeners, then GO from it; a failure; its end when the program runs."""
+    """To the fork server: READY with the listeners, then GO from it; SUPERVISE with what the filter shows; a failure; its end
+    when the program runs."""
     descriptors: dict[int, int]
     """What the program inherits: its number for it, and ours."""
     rlimit_pids: int
@@ -309,7 +310,17 @@ def _lock_down(entry: Entry) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-    seccomp.load_filter(entry.filter)
+    _filter(entry)
+
+
+def _filter(entry: Entry) -> None:
+    if entry.spec.supervise == "off":
+        seccomp.load_filter(entry.filter)
+        return
+    listener = notify_kernel.load(entry.filter)
+    socket.send_fds(entry.status, [SUPERVISE], [listener])
+    # Whoever holds it answers for the filter.
+    os.close(listener)
 
 
 def _change_ids(uid: int, gid: int) -> None:

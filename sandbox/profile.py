@@ -39,6 +39,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     env: dict[str, str] = {}
     pass_env: tuple[str, ...] = ("LANG", "TERM")
     """Names of variables that are passed on."""
+    supervise: Literal["off", "refused", "files"] = "off"
+    """What is told of what the command tries in vain: calls and hosts (`refused`), and files too (`files`)."""
     optional_layers: tuple[str, ...] = ()
     """`cgroup`: go on without those of memory_bytes, pids and cpu_percent that this host cannot hold."""
 

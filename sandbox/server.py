@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from sandbox import idmap, linux, plan, protocol, seccomp
+from sandbox import idmap, linux, notify, plan, protocol, seccomp
 from sandbox.cgroup import RESOURCES, Cgroups, Group
 from sandbox.child import SETUP_TIMEOUT_S, Child
-from sandbox.enter import GO, READY, Entry, Failure, Owner, Owners, enter
+from sandbox.enter import GO, READY, SUPERVISE, Entry, Failure, Owner, Owners, enter
 from sandbox.errors import SandboxError
 from sandbox.spec import SandboxSpec, check, ids
 
@@ -72,6 +72,8 @@ class Server:
         self._not_held = {name: how for name, how in self._cgroups.layers().items() if how != self._cgroups.backend}
         """The resources that no cgroup limits here, each with the reason."""
         self._children: dict[int, Child] = {}
+        self._supervised: set[Child] = set()
+        """Those whose supervisor runs, be they at an end themselves or not."""
         self._unremoved: list[Group] = []
         self._last_id = 0
         self._untold: list[tuple[bytes, protocol.Exited]] = []
@@ -92,7 +94,7 @@ class Server:
         self._cgroups.close()
 
     def _done(self) -> bool:
-        if self._stop_at is None or self._children:
+        if self._stop_at is None or self._children or self._supervised:
             return False
         return self._door is None or not self._untold
 
@@ -143,7 +145,7 @@ class Server:
         for child in running:
             descriptors = [child.pidfd, *child.kept, *child.listeners]
             pid = linux.pid_in_proc(child.pidfd)
-            self._send(protocol.Found(child.id, pid, child.label, len(child.kept)), descriptors)
+            self._send(protocol.Found(child.id, pid, child.label, len(child.kept), child.watch is not None), descriptors)
 
     def _lose_client(self) -> None:
         """What it has not labelled, or has not seen running, is nobody's now."""
@@ -226,16 +228,17 @@ class Server:
         spec = request.spec
         uid, gid = ids(spec)
         kept: list[int] = []
+        layout = plan.make(spec, self._host, uid, gid)
         ours, theirs = protocol.pair()
         try:
             kept.extend(map(os.dup, descriptors[len(request.numbers) :]))
             entry = Entry(
                 spec=spec,
-                plan=plan.make(spec, self._host, uid, gid),
+                plan=layout,
                 uid=uid,
                 gid=gid,
                 change_ids=self._root,
-                filter=self._filter,
+                filter=notify.program_for(self._filter, spec.supervise),
                 status=theirs,
                 descriptors=dict(zip(request.numbers, descriptors, strict=False)),
                 # Only where the user is the sandbox's own: a person's other processes would count too.
@@ -251,7 +254,10 @@ class Server:
             raise
         finally:
             theirs.close()
-        return Child(request, pid, pidfd, (uid, gid), group, ours, kept)
+        child = Child(request, pid, pidfd, (uid, gid), group, ours, kept)
+        if spec.supervise != "off":
+            child.watch = notify.Watch(spec.supervise, self._filter, notify.Sight.of(layout))
+        return child
 
     def _group(self, id: int, spec: SandboxSpec) -> Group | None:
         asked: dict[str, int] = {name: getattr(spec, field) for name, field in LIMITS.items()}
@@ -287,6 +293,8 @@ class Server:
             child.ready, child.listeners = True, descriptors
             with contextlib.suppress(OSError):
                 child.status.send(GO)
+        elif packet == SUPERVISE:
+            self._supervise(child, descriptors)
         elif packet:
             said = _decoder.decode(packet)
             if isinstance(said, Owners):
@@ -311,13 +319,43 @@ class Server:
             for descriptor in users:
                 os.close(descriptor)
 
+    def _supervise(self, child: Child, descriptors: list[int]) -> None:
+        """Start the process that answers for a child's filter. Where there is none, the kernel answers ENOSYS."""
+        assert child.watch is not None
+        (listener,) = descriptors
+        reader, writer = protocol.pair()
+        try:
+            with writer:
+                born_in = child.group.directory_fd() if child.group and self._born_in_group else -1
+                pid, child.supervisor = notify.start(child.watch, listener, writer, born_in)
+            child.listeners.append(reader.detach())
+            self._supervised.add(child)
+            self._selector.register(child.supervisor, selectors.EVENT_READ, lambda: self._on_supervisor_end(child))
+            if child.group and not self._born_in_group:
+                child.group.attach(pid)
+        except SandboxError as error:
+            child.failure = Failure(error.message, error.step, error.errno, error.hint)
+            child.kill()
+        finally:
+            reader.close()
+            os.close(listener)
+
+    def _on_supervisor_end(self, child: Child) -> None:
+        os.waitid(os.P_PIDFD, child.supervisor, os.WEXITED)
+        self._selector.unregister(child.supervisor)
+        os.close(child.supervisor)
+        self._supervised.discard(child)
+        if child.ended:
+            self._clear_up(child)
+
     def _on_status_closed(self, child: Child) -> None:
         """The exec has closed it, or a death, whose failure the exit will tell."""
         self._selector.unregister(child.status)
         child.status.close()
         if child.failure is None and child.ready and not child.abandoned:
             child.running = True
-            self._send(protocol.Spawned(child.id, linux.pid_in_proc(child.pidfd)), [child.pidfd, *child.listeners])
+            told = protocol.Spawned(child.id, linux.pid_in_proc(child.pidfd), child.watch is not None)
+            self._send(told, [child.pidfd, *child.listeners])
         if not (child.running and child.label):
             child.forget_descriptors()
 
@@ -346,6 +384,11 @@ class Server:
             self._send(_exited(child, ended))
         else:
             self._refuse(child.id, child.failure or Failure("it was killed while it was built.", "build", 0))
+        child.ended = True
+        if child not in self._supervised:
+            self._clear_up(child)
+
+    def _clear_up(self, child: Child) -> None:
         if child.group:
             self._unremoved.append(child.group)
         self._bury()

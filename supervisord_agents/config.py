@@ -83,6 +83,8 @@ class Sandbox(Table, frozen=True):
     """Never that of a system user, and so never root's."""
     uid_count: Count = 65_536
     read_only_paths: tuple[str, ...] = ()
+    supervise: Literal["off", "refused", "files"] = "off"
+    """What of a worker's vain attempts is told in the log of its task."""
     optional_layers: tuple[Literal["cgroup"], ...] = ("cgroup",)
     """Layers that may be missing on this host; every other one is demanded."""
 

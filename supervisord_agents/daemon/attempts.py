@@ -300,6 +300,13 @@ class Attempts:
             self._logs.notice(task, text)
         log.warning("gateway_refused", task=task, reason=text)
 
+    # What the supervisor of a sandbox says
+
+    def violated(self, task: str, text: str) -> None:
+        if task:
+            self._logs.notice(task, text)
+        log.warning("sandbox_violation", task=task, what=text)
+
 
 def _broken(spec: TaskSpec, error: Exception) -> Failure:
     """The failure for an adapter's own exception, which must cost no more than this attempt."""

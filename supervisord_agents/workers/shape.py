@@ -108,6 +108,7 @@ class Shaper:
             cpu_percent=shape.cpu_percent,
             loopback_listen=(shape.gateway_port,) if shape.gateway_port else (),
             init=False,
+            supervise=config.supervise,
             optional_layers=config.optional_layers,
         )
 

@@ -185,7 +185,9 @@ def remains(server: psutil.Process, cgroup_name: str) -> Remains:
 def cgroup_directories(name: str) -> list[Path]:
     """Every cgroup in a directory of this name, on any hierarchy of this machine."""
     points = {mount.point for mount in parse_mountinfo(Path("/proc/self/mountinfo").read_text())}
-    return [below for point in points for top in point.rglob(name) for below in (top, *top.rglob("*")) if below.is_dir()]
+    # Not by rglob: it fails where a group of somebody else goes away while it looks.
+    found = (Path(directory) for point in points for directory, _, _ in os.walk(point))
+    return [directory for directory in found if name in directory.parts]
 
 
 def cgroup_file(pid: int, v1_controller: str, v1_file: str, v2_file: str) -> str:
