@@ -240,7 +240,7 @@ class _Teller:
         """Whether it is to be told: each path once where the kernel decides, as programs look in many places again and again."""
         if decision not in (ABSENT, READ_ONLY, ALLOWED):
             return True
-        key = (name if decision == ALLOWED and name in ("connect", "bind", "sendto", "execve") else "", path, written)
+        key = (notify_calls.kind(name) if decision == ALLOWED else "", path, written)
         if key in self._told:
             return False
         if len(self._told) >= (MOST_RECORDED if self._everything else MOST_PATHS):

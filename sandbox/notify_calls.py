@@ -135,6 +135,13 @@ def writes(name: str, arguments: tuple[int, ...]) -> bool:
     return found.writes or (found.flags >= 0 and bool(arguments[found.flags] & _WRITE_FLAGS))
 
 
+def kind(name: str) -> str:
+    """What calls of one kind want of a path: another kind may want more."""
+    if name in LOOKS:
+        return "look"
+    return "execute" if name.startswith("exec") else "use" if name in FILES else name
+
+
 def signed(register: int) -> int:
     """The register as a C int."""
     return (register & _INT) - ((register & 0x80000000) << 1)
