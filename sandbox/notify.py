@@ -40,6 +40,10 @@ HARMLESS = frozenset({"/run/nscd/socket", "/var/run/nscd/socket", "/dev/log", "/
 """What the C library looks for by itself."""
 
 
+COMPILED = "/__pycache__"
+"""Where Python tries to keep compiled modules, and goes on without."""
+
+
 class Sight(NamedTuple):
     """What a sandbox shows, to judge a path by its name."""
 
@@ -209,7 +213,9 @@ class Supervisor:
     def _of_path(self, path: str, written: bool) -> str:
         if self._watch.group == "record":
             return ALLOWED if path else ""
-        return self._watch.sight.judge(path, written=written) if path.startswith("/") else ""
+        if not path.startswith("/") or COMPILED in path:
+            return ""
+        return self._watch.sight.judge(path, written=written)
 
     def _path(self, thread: int, name: str, arguments: tuple[int, ...]) -> str:
         """The path of a call, absolute and without its dots if that can be told."""

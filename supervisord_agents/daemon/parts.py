@@ -66,7 +66,7 @@ class Parts:
         self.gateway = Gateway(
             config.gateway, lambda *used: self.attempts.used(*used), lambda *refused: self.attempts.refused(*refused)
         )
-        violations = Violations(lambda *told: self.attempts.violated(*told))
+        violations = Violations(lambda *told: self.attempts.violated(*told), lambda *tried: self.attempts.tried(*tried))
         self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch, violations)
         accounts = Accounts(Meters(state_dir / "meters"))
         self.ends = Ends(self.results, accounts)

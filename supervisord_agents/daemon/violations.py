@@ -1,14 +1,16 @@
-"""What supervised sandboxes tell of their workers: lines in the logs of the tasks, a bounded number of them."""
+"""What supervised sandboxes tell of their workers: items of the stream, and a bounded number of lines in the logs of tasks."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
 
-from sandbox.notify_events import Event, Follower, line
+from sandbox.notify_events import Attempt, Event, Follower, line
 from supervisord_agents.gateway.telling import Telling
 from supervisord_agents.workers.worker import Worker
 
+Tell = Callable[[str, str], None]
+Publish = Callable[[str, int, Attempt], None]
 DRAIN_S = 2.0
 """For what the supervisor of a dead worker still has to say."""
 
@@ -16,21 +18,27 @@ DRAIN_S = 2.0
 class Violations:
     """Knows how to listen to a worker's supervisor."""
 
-    def __init__(self, tell: Callable[[str, str], None]) -> None:
-        """`tell(task, line)` must return at once and not raise; `task` is empty for what a worker tries between tasks."""
+    def __init__(self, tell: Tell, publish: Publish) -> None:
+        """`tell(task, line)` and `publish(task, attempt, what)` must return at once and not raise.
+
+        `task` is empty for what a worker tries between tasks, which is not published. No more comes than a supervisor tells:
+        notify.A_SECOND.
+        """
         self._tell = tell
+        self._publish = publish
 
     def attach(self, events: socket.socket, worker: Worker) -> Hearing:
         """Listen from now on; `events` is the hearing's own."""
-        return Hearing(events, worker, self._tell)
+        return Hearing(events, worker, self._tell, self._publish)
 
 
 class Hearing:
     """The events of one worker."""
 
-    def __init__(self, events: socket.socket, worker: Worker, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, events: socket.socket, worker: Worker, tell: Tell, publish: Publish) -> None:
         self._worker = worker
         self._telling = Telling(tell)
+        self._publish = publish
         self._follower = Follower(events, self._heard)
 
     def catch_up(self) -> None:
@@ -44,4 +52,7 @@ class Hearing:
         self._telling.flush()
 
     def _heard(self, event: Event) -> None:
-        self._telling.tell(self._worker.task, line(event))
+        task = self._worker.task
+        self._telling.tell(task, line(event))
+        if task and isinstance(event, Attempt):
+            self._publish(task, self._worker.attempt, event)
