@@ -151,9 +151,11 @@ class Supervisor:
         self._machine = Machine(watch.program)
         self._names = {number: name for name, number in _numbers().items()}
         self._may_go_on = frozenset(call.number for call in _watched(watch.group))
+        self._judge = functools.lru_cache(MOST_PATHS)(watch.sight.judge)
 
     def run(self) -> None:
         """Until the sandbox has ended."""
+        notify_kernel.wake_at_once(self._listener)
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         while True:
@@ -215,7 +217,7 @@ class Supervisor:
             return ALLOWED if path else ""
         if not path.startswith("/") or COMPILED in path:
             return ""
-        return self._watch.sight.judge(path, written=written)
+        return self._judge(path, written=written)
 
     def _path(self, thread: int, name: str, arguments: tuple[int, ...]) -> str:
         """The path of a call, absolute and without its dots if that can be told."""

@@ -21,6 +21,7 @@ _SET_MODE_FILTER = 1
 _NEW_LISTENER, _WAIT_KILLABLE = 1 << 3, 1 << 5
 _PIDFD_THREAD = os.O_EXCL
 _RECEIVE, _SEND, _IS_VALID = 0xC0502100, 0xC0182101, 0x40082102
+_SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
 _CONTINUE = 1
 _NOTIFICATION = struct.Struct("=QII")
 """The head of struct seccomp_notif; a struct seccomp_data follows."""
@@ -71,6 +72,12 @@ def load(program: bytes) -> int:
         if error.errno != errno.EINVAL:
             raise
     return linux.syscall("supervise", "seccomp", number, _SET_MODE_FILTER, _NEW_LISTENER, header)
+
+
+def wake_at_once(listener: int) -> None:
+    """Have a caller and its supervisor take turns on one processor, which is quicker; nothing before Linux 6.6."""
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
 
 
 def receive(listener: int) -> Notification | None:
