@@ -158,11 +158,15 @@ class Supervisor:
         notify_kernel.wake_at_once(self._listener)
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
+        poll.register(self._teller, select.POLLIN)
         while True:
-            ((_, happened),) = poll.poll()
-            if happened & select.POLLIN:
+            happened = dict(poll.poll())
+            # First, so that what is called after the reader's word is told after it.
+            if self._teller.fileno() in happened and not self._teller.hear():
+                poll.unregister(self._teller)
+            if happened.get(self._listener, 0) & select.POLLIN:
                 self._serve()
-            else:
+            elif self._listener in happened:
                 self._teller.end()
                 return
 
@@ -243,6 +247,20 @@ class _Teller:
         self._room = float(BURST)
         self._last = time.monotonic()
         self._missed = 0
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def hear(self) -> bool:
+        """Begin anew if the reader says so: what was told before is new again. False: there is no reader any more."""
+        try:
+            heard = self._sock.recv(16, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._told.clear()
+        return bool(heard)
 
     def is_new(self, name: str, path: str, decision: str, written: bool) -> bool:
         """Whether it is to be told: each path once where the kernel decides, as programs look in many places again and again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -99,6 +100,11 @@ class Follower:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
         self._ended.set()
+
+    def begin_anew(self) -> None:
+        """Have told what comes from now on also where the same was told before: it is somebody else's."""
+        with contextlib.suppress(OSError):  # it has ended, or has enough of these to read
+            self._sock.send(b"anew")
 
     def read(self) -> None:
         """Hear what is there now."""

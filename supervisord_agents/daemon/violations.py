@@ -42,8 +42,9 @@ class Hearing:
         self._follower = Follower(events, self._heard)
 
     def catch_up(self) -> None:
-        """Hear what has come until now: it belongs to the task that the worker still has."""
+        """Hear what has come until now: it belongs to the task that the worker still has. The next is told all of its own."""
         self._follower.read()
+        self._follower.begin_anew()
         self._telling.flush()
 
     async def close(self) -> None:

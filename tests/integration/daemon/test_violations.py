@@ -45,11 +45,12 @@ async def test_each_attempt_is_a_line_of_the_log_and_an_item_of_the_stream(daemo
     daemon.config.write_text(SUPERVISED.format("files"))
     await daemon.start()
     async with daemon.client() as client:
-        items = client.subscribe()
-        first = asyncio.ensure_future(anext(items))
+        (before,) = (await client.submit([tries(0, "before")])).tasks
+        await client.wait([before], mode="all", timeout_s=60)
+        items = client.subscribe(after="0.0")
+        await anext(items)  # it is heard from now on
         (task,) = (await client.submit([tries(1)])).tasks
-        await first
-        seen = [item async for item in _until_the_end(items, task) if item.kind == "violation"]
+        seen = [item async for item in _until_the_end(items, task) if item.kind == "violation" and item.task == task]
         assert (await client.result(task)).result.output["stdout"] == "1\n"
     lines = await told(daemon, task)
     assert len(lines) == 2

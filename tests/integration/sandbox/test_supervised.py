@@ -115,6 +115,12 @@ thread.join()
     assert told(done.stderr) == [f'hid "/etc/{name}": openat by pid 2 (python3)' for name in ("gshadow", "shadow")]
 
 
+def server_of(spawner: Spawner) -> psutil.Process:
+    assert spawner._process is not None
+    (server,) = psutil.Process(spawner._process.pid).children()
+    return server
+
+
 async def supervised(spawner: Spawner, group: str, *argv: str, on_event: Callable[[Event], None]) -> Exit:
     spec = SandboxSpec(argv=argv, env={"PATH": "/usr/bin:/bin"}, supervise=group)  # type: ignore[arg-type]
     sandbox = await spawner.spawn(spec, {2: 2})
@@ -158,7 +164,7 @@ sys.exit(ctypes.get_errno())
 
 
 async def test_without_its_supervisor_a_call_fails_and_does_not_hang(spawner: Spawner) -> None:
-    server = psutil.Process(os.getpid()).children(recursive=True)[-1]
+    server = server_of(spawner)
     before = set(server.children())
     reader, writer = os.pipe()
     spec = SandboxSpec(argv=("python3", "-I", "-S", "-c", WITHOUT_SUPERVISOR), env={"PATH": "/usr/bin"}, supervise="refused")
@@ -178,8 +184,7 @@ async def test_without_its_supervisor_a_call_fails_and_does_not_hang(spawner: Sp
 async def test_nothing_is_left_of_supervised_sandboxes() -> None:
     name = f"test-supervised-{os.getpid()}"
     spawner = Spawner.start(cgroup_name=name)
-    server = psutil.Process(os.getpid()).children(recursive=True)[-1]
-    await supervised(spawner, "refused", "true", on_event=lambda event: None)
+    server = server_of(spawner)
     before = remains(server, name)
     for _ in range(10):
         await supervised(spawner, "files", "unshare", "-U", "true", on_event=lambda event: None)
@@ -198,7 +203,7 @@ async def test_nothing_is_left_of_supervised_sandboxes() -> None:
 
 
 async def test_a_supervisor_has_no_right_but_to_read_memory_and_no_descriptor_of_others(spawner: Spawner) -> None:
-    server = psutil.Process(os.getpid()).children(recursive=True)[-1]
+    server = server_of(spawner)
     before = set(server.children())
     sandbox = await spawner.spawn(SandboxSpec(argv=("sleep", "100"), env={"PATH": "/usr/bin"}, supervise="files"), {})
     (supervisor,) = (child for child in set(server.children()) - before if child.pid != sandbox.pid)
