@@ -14,6 +14,7 @@ import time
 from sandbox import linux, protocol
 from sandbox.cgroup import Group
 from sandbox.enter import Failure
+from sandbox.notify import Watch
 from sandbox.plan import Plan
 from sandbox.root import Owner
 
@@ -40,6 +41,11 @@ class Child:
         self.kept: list[int] = []
         """Descriptors for a successor of the client."""
         self.listeners: list[int] = []
+        """And last, if it is supervised, the socket of its events."""
+        self.watch: Watch | None = None
+        self.supervisor = -1
+        """The pidfd of the process that answers for its filter."""
+        self.ended = False
         self.failure: Failure | None = None
         self.ordered = False
         self.ready = False

@@ -10,23 +10,30 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import msgspec
 
-from sandbox import linux, places, plan, probe, profile, protected
+from sandbox import linux, places, plan, probe, profile, protected, record, record_profile
 from sandbox.cgroup import FIELDS
 from sandbox.errors import SandboxError
 from sandbox.init import PASSED_ON
+from sandbox.notify_calls import CHOICES
+from sandbox.notify_events import Event, Follower, line
 from sandbox.spawner import Exit, Sandbox, Spawner
 from sandbox.spec import HOME, OPTIONAL_LAYERS, Bind, SandboxSpec, check, ids
 from sandbox.terminal import Terminal
 
 REFUSED = 125
 """Exit code when there was no sandbox, so that it cannot be taken for the command's own."""
+DRAIN_S = 5.0
+"""For the supervisor to tell what it has still seen."""
+MOST_TOLD = 50
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,11 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _doctor(as_json=options.json)
         if options.action == "show-profile":
             return _show_profile(options.name, as_json=options.json)
+        if options.action == "record":
+            return _record(options)
         spec = _spec(options)
         if options.action == "show-plan":
             print(plan.make(spec, plan.Host.look(), *ids(spec)))
             return 0
-        return _run(spec)
+        return _code(_run(spec))
     except SandboxError as error:
         print(f"sandbox: {error}", file=sys.stderr)
         return REFUSED
@@ -53,7 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
-    for name, told in (("run", "run a command in a sandbox"), ("show-plan", "show the file system that it would see")):
+    for name, told in (
+        ("run", "run a command in a sandbox"),
+        ("show-plan", "show the file system that it would see"),
+        ("record", "run a command in a sandbox that shows more, and write a profile of what it needed"),
+    ):
         action = actions.add_parser(name, help=told, description=told)
         action.add_argument(
             "--profile", default=profile.DEFAULT, metavar="P", help=f"{', '.join(profile.names())}, or a TOML file (strict)"
@@ -67,6 +80,16 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             choices=sorted(OPTIONAL_LAYERS),
             help="go on where this host lacks the layer: an ordinary user's login often has no cgroup for limits",
+        )
+        if name == "record":
+            action.add_argument("--output", default="profile.toml", metavar="FILE", help="a new file (profile.toml)")
+            action.add_argument(
+                "--see", action="append", default=[], metavar="PATH", help="show this, read-only, instead of the home and /opt"
+            )
+        action.add_argument(
+            "--supervise",
+            choices=CHOICES,
+            help="tell at the end what the command tried in vain: calls and hosts (refused), and files too (files)",
         )
         action.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
     show = actions.add_parser("show-profile", help="show all that a profile grants, and which profile it comes from")
@@ -92,7 +115,13 @@ def _spec(options: argparse.Namespace) -> SandboxSpec:
         cwd=here if any(f"{here}/".startswith(f"{bind.place}/") for bind in binds) else HOME,
         binds=tuple(dict.fromkeys(binds)),
         init=True,
-        **(chosen.spec_fields() | {"optional_layers": tuple({*chosen.optional_layers, *options.optional})}),
+        **(
+            chosen.spec_fields()
+            | {
+                "supervise": options.supervise or chosen.supervise,
+                "optional_layers": tuple({*chosen.optional_layers, *options.optional}),
+            }
+        ),
     )
     check(spec)
     return spec
@@ -136,17 +165,90 @@ def _show_profile(name: str, *, as_json: bool) -> int:
     return 0
 
 
-def _run(spec: SandboxSpec) -> int:
+def _record(options: argparse.Namespace) -> int:
+    output = os.path.abspath(options.output)
+    if os.path.lexists(output):
+        raise SandboxError(f"{output} is there already.", step="record", hint="Name another: --output FILE.")
+    base = profile.load(options.profile)
+    seen = record.shown(options.see)
+    given = _spec(options)
+    program = shutil.which(given.argv[0], path=f"{given.env['PATH']}:{os.environ.get('PATH', '')}")
+    here = os.getcwd()
+    argv = (os.path.abspath(program), *given.argv[1:]) if program and os.sep not in given.argv[0] else given.argv
+    path = ":".join(dict.fromkeys((*given.env["PATH"].split(":"), *_seen_of_path(seen))))
+    show_here = [] if any(f"{here}/".startswith(f"{bind.source}/") for bind in given.binds) else _readable(here)
+    spec = msgspec.structs.replace(
+        given,
+        argv=argv,
+        env=given.env | {"PATH": path} | dict.fromkeys(record.PROXY_VARIABLES, record.PROXY),
+        binds=tuple({bind.place: bind for bind in (*seen, *show_here, *given.binds)}.values()),
+        cwd=here if show_here else given.cwd,
+        supervise="record",
+        loopback_listen=(record.PROXY_PORT,),
+    )
+    check(spec)
+    _tell_what_is_shown(spec)
+    needs = record.Needs.none()
+    exit = _run(spec, needs)
+    writable = tuple(bind.source for bind in given.binds if bind.writable)
+    setting = record_profile.Setting(
+        given.argv, base, here, tuple(bind.source for bind in spec.binds), writable, plan.Host.look()
+    )
+    with open(output, "x", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(record_profile.text(needs, setting, exit))
+    print(f"sandbox: written: {output}. Read it, then: python -m sandbox run --profile {options.output} -- …", file=sys.stderr)
+    return _code(exit)
+
+
+def _seen_of_path(seen: Sequence[Bind]) -> list[str]:
+    path = os.environ.get("PATH", "").split(":")
+    return [place for place in path if any(f"{place}/".startswith(f"{bind.source}/") for bind in seen)]
+
+
+def _readable(here: str) -> list[Bind]:
+    return [] if places.refusal(here, [], writable=False) else [Bind(here)]
+
+
+def _tell_what_is_shown(spec: SandboxSpec) -> None:
+    shown = [bind.source for bind in spec.binds if not bind.writable]
+    writable = [bind.source for bind in spec.binds if bind.writable]
+    print(
+        "sandbox: RECORDING. The command can read, of what you can: "
+        f"{', '.join(shown[:MOST_TOLD])}{' …' if len(shown) > MOST_TOLD else ''}.\n"
+        f"sandbox: It can write to {', '.join(writable) or 'nothing of the host'}, and reaches no network. "
+        "Keys, tokens, history and mail in your home are not shown.",
+        file=sys.stderr,
+    )
+
+
+def _run(spec: SandboxSpec, needs: record.Needs | None = None) -> Exit:
     spawner = Spawner.start(cgroup_name=f"sandbox-run-{os.getpid()}")
     _tell_what_is_not_held(spec, spawner)
+    events: list[Event] = []
     writable = [bind.source for bind in spec.binds if bind.writable]
     with protected.holding(writable, spec.protected if spec.protect_missing != "none" else ()):
-        exit = asyncio.run(_run_with(spawner, spec))
+        exit = asyncio.run(_run_with(spawner, spec, needs.add if needs else events.append, needs.hosts if needs else None))
+    _tell_what_was_tried(events)
     if exit.timed_out:
         print(f"sandbox: killed: it was not done within {spec.wall_s:g} s.", file=sys.stderr)
     if exit.oom_killed:
         print(f"sandbox: killed: more than {spec.memory_bytes} bytes of memory were needed.", file=sys.stderr)
+    return exit
+
+
+def _code(exit: Exit) -> int:
     return exit.code if exit.code >= 0 else 128 + exit.signal
+
+
+def _tell_what_was_tried(events: list[Event]) -> None:
+    """Each once, with how often, and no more than a person reads."""
+    lines: Counter[str] = Counter()
+    for event in events:
+        lines[line(event)] += 1
+    for text, times in list(lines.items())[:MOST_TOLD]:
+        print(f"sandbox: {text}" + (f" ({times} times)" if times > 1 else ""), file=sys.stderr)
+    if len(lines) > MOST_TOLD:
+        print(f"sandbox: … and {len(lines) - MOST_TOLD} more", file=sys.stderr)
 
 
 def _tell_what_is_not_held(spec: SandboxSpec, spawner: Spawner) -> None:
@@ -159,7 +261,9 @@ def _tell_what_is_not_held(spec: SandboxSpec, spawner: Spawner) -> None:
         print(f"sandbox: not limited, as optional_layers allows: {', '.join(asked)}. {whys}", file=sys.stderr)
 
 
-async def _run_with(spawner: Spawner, spec: SandboxSpec) -> Exit:
+async def _run_with(
+    spawner: Spawner, spec: SandboxSpec, on_event: Callable[[Event], None], hosts: set[str] | None = None
+) -> Exit:
     terminal = Terminal() if Terminal.wanted() else None
     descriptors = {number: number for number in range(3)}
     if terminal:
@@ -171,15 +275,25 @@ async def _run_with(spawner: Spawner, spec: SandboxSpec) -> Exit:
         sandbox = await spawning
         for number in early:
             sandbox.signal(number)
-        if terminal is None:
-            return await sandbox.wait()
-        terminal.open()
-        try:
-            return await sandbox.wait()
-        finally:
-            await terminal.close()
+        proxy = record.Proxy(set() if hosts is None else hosts)
+        for listener in sandbox.listeners:
+            await proxy.open(listener)
+        follower = Follower(sandbox.events, on_event) if sandbox.events else None
+        exit = await _in_terminal(sandbox, terminal) if terminal else await sandbox.wait()
+        if follower is not None:
+            await follower.drained(DRAIN_S)
+        proxy.close()
+        return exit
     finally:
         await spawner.aclose()
+
+
+async def _in_terminal(sandbox: Sandbox, terminal: Terminal) -> Exit:
+    terminal.open()
+    try:
+        return await sandbox.wait()
+    finally:
+        await terminal.close()
 
 
 def _pass_signals_on(spawning: asyncio.Future[Sandbox]) -> list[int]:

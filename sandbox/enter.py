@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from sandbox import init, landlock, linux, protocol, seccomp
+from sandbox import init, landlock, linux, notify_kernel, protocol, seccomp
 from sandbox.cgroup import Group
 from sandbox.errors import SandboxError
 from sandbox.plan import COMMON, Plan
@@ -30,7 +30,7 @@ from sandbox.spec import Listener, SandboxSpec, listeners_of
 
 FIRST_FREE_FD = 64
 CANNOT_START = 127
-PARKED, READY = b"parked", b"ready"
+PARKED, READY, SUPERVISE = b"parked", b"ready", b"supervise"
 SECOND_ADDRESS = "127.0.0.2"
 """With 127.0.0.1 alone, programs that ask for what can be reached (AI_ADDRCONFIG, getaddrinfo(3)) get no IPv4 address."""
 NO_CORE_BYTES = 1
@@ -76,7 +76,8 @@ class Beginning(NamedTuple):
     plan: Plan
     """The part of the root that it makes before it is ordered."""
     status: socket.socket
-    """To the fork server: PARKED, then the order from it; READY with the listeners; a failure; its end when the program runs."""
+    """To the fork server: PARKED, then the order from it; READY with the listeners; SUPERVISE with what the filter shows; a failure;
+    its end when the program runs."""
     group: Group | None
     """The cgroup that it is to move into; None: it was born in it, or there is none."""
     way: Callable[[Beginning], NoReturn] | None = None
@@ -129,7 +130,7 @@ def _enter(beginning: Beginning) -> NoReturn:
     _inherit(descriptors)
     _limit(entry)
     _change_directory(entry.spec.cwd)
-    _lock_down(entry, groups)
+    _lock_down(entry, groups, status)
     _die_with_parent(status)
     if entry.spec.init:
         init.fork_program(terminal=entry.spec.terminal)
@@ -211,7 +212,7 @@ def _change_directory(path: str) -> None:
         raise SandboxError(f"{path}: {error.strerror} inside the sandbox.", step="cwd", errno=error.errno or 0) from error
 
 
-def _lock_down(entry: Entry, groups: list[int]) -> None:
+def _lock_down(entry: Entry, groups: list[int], status: socket.socket) -> None:
     """From here on there is no way back to any privilege."""
     rules = _landlock_rules(entry)
     if entry.change_ids:
@@ -223,7 +224,17 @@ def _lock_down(entry: Entry, groups: list[int]) -> None:
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     if rules is not None:
         landlock.restrict(rules)
-    seccomp.load_filter(entry.filter)
+    _filter(entry, status)
+
+
+def _filter(entry: Entry, status: socket.socket) -> None:
+    if entry.spec.supervise == "off":
+        seccomp.load_filter(entry.filter)
+        return
+    listener = notify_kernel.load(entry.filter)
+    socket.send_fds(status, [SUPERVISE], [listener])
+    # Whoever holds it answers for the filter.
+    os.close(listener)
 
 
 def _landlock_rules(entry: Entry) -> int | None:

@@ -92,9 +92,15 @@ def drop_bounding_set() -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability of this process (capset(2))."""
+    keep_capabilities(0)
+
+
+def keep_capabilities(kept: int) -> None:
+    """Give up every capability of this process but those in a mask."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    checked("privileges", "capset", int(_libc.capset(header, bytes(24))))
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    checked("privileges", "capset", int(_libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0))))
 
 
 def fill_standard_descriptors() -> None:

@@ -78,6 +78,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     devices: tuple[str, ...] = ()
     allow_syscalls: tuple[str, ...] = ()
     deny_syscalls: tuple[str, ...] = ()
+    supervise: Literal["off", "refused", "files"] = "off"
+    """What is told of what the command tries in vain: calls and hosts (`refused`), and files too (`files`)."""
     optional_layers: tuple[str, ...] = ()
     """As of a specification."""
 

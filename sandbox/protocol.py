@@ -63,14 +63,16 @@ class NotStarted(Message, tag="not started", frozen=True):
 
 
 class Spawned(Message, tag="spawned", frozen=True):
-    """The program runs; beside it, the pidfd of PID 1 and the listeners."""
+    """The program runs; beside it, the pidfd of PID 1, the listeners, and if it is supervised the socket of its events."""
 
     id: int
     pid: int
+    supervised: bool = False
 
 
 class Found(Message, tag="found", frozen=True):
-    """A sandbox of an earlier client, with its label; beside it its pidfd, what was kept for it, and its listeners.
+    """A sandbox of an earlier client, with its label; beside it its pidfd, what was kept for it, its listeners, and if it is
+    supervised the socket of its events.
 
     Without any of these it has ended since, and how is said by `Exited`.
     """
@@ -79,6 +81,7 @@ class Found(Message, tag="found", frozen=True):
     pid: int
     label: bytes
     kept: int
+    supervised: bool = False
 
 
 class Refused(Message, tag="refused", frozen=True):

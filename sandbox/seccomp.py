@@ -16,12 +16,15 @@ import os
 import struct
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import TypeVar, cast
 
 from sandbox.errors import SandboxError
 
 INSTRUCTION_BYTES = 8
 """The size of struct sock_filter."""
 
+T = TypeVar("T")
+"""Of what marshal can write."""
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 
@@ -57,15 +60,17 @@ def compile_elsewhere(allow: frozenset[str] = frozenset(), deny: frozenset[str] 
     return elsewhere(partial(compile_filter, allow, deny))
 
 
-def elsewhere(compiler: Callable[[], bytes]) -> bytes:
-    """A filter from a child process: what libseccomp and its import leave behind would be copied by every fork of this one."""
+def elsewhere(asked: Callable[[], T]) -> T:
+    """An answer from a child process, such as a filter: what libseccomp and its import leave behind would be copied by every fork
+    of this one. Raises the child's SandboxError.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            said: bytes | tuple[str, int, str] = compiler()
+            said: tuple[T | None, tuple[str, int, str]] = (asked(), ("", 0, ""))
         except SandboxError as error:
-            said = (error.message, error.errno, error.hint)
+            said = (None, (error.message, error.errno, error.hint))
         with open(writer, "wb") as file:
             marshal.dump(said, file)
         os._exit(0)
@@ -73,10 +78,9 @@ def elsewhere(compiler: Callable[[], bytes]) -> bytes:
     with open(reader, "rb") as file:
         packed = file.read()
     os.waitpid(child, 0)
-    said = marshal.loads(packed)
-    if isinstance(said, bytes):
-        return said
-    message, number, hint = said
+    answer, (message, number, hint) = marshal.loads(packed) if packed else (None, ("the child that asked libseccomp died.", 0, ""))
+    if answer is not None:
+        return cast(T, answer)
     raise SandboxError(message, step="seccomp", errno=number, hint=hint)
 
 

@@ -27,10 +27,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from sandbox import idmap, linux, plan, protocol, seccomp, tier, tier_enter
+from sandbox import idmap, linux, notify, plan, protocol, seccomp, tier, tier_enter
 from sandbox.cgroup import FIELDS, Cgroups, Group
 from sandbox.child import SETUP_TIMEOUT_S, Child
-from sandbox.enter import PARKED, READY, Beginning, Entry, Failure, enter, order
+from sandbox.enter import PARKED, READY, SUPERVISE, Beginning, Entry, Failure, enter, order
 from sandbox.errors import SandboxError
 from sandbox.parking import Parking
 from sandbox.root import GO, Owner, Owners
@@ -83,6 +83,8 @@ class Server:
         """The resources that no cgroup limits here, each with the reason."""
         self._children: dict[int, Child] = {}
         self._parking = Parking(self._host, 0 if self.tier else settings.parked)
+        self._supervised: set[Child] = set()
+        """Those whose supervisor runs, be they at an end themselves or not."""
         self._unremoved: list[Group] = []
         self._last_group = 0
         self._last_id = 0
@@ -106,7 +108,7 @@ class Server:
         self._cgroups.close()
 
     def _done(self) -> bool:
-        if self._stop_at is None or self._children:
+        if self._stop_at is None or self._children or self._supervised:
             return False
         return self._door is None or not self._untold
 
@@ -160,8 +162,7 @@ class Server:
             self._send(exited)
         for child in running:
             descriptors = [child.pidfd, *child.kept, *child.listeners]
-            pid = child.number
-            self._send(protocol.Found(child.id, pid, child.label, len(child.kept)), descriptors)
+            self._send(protocol.Found(child.id, child.number, child.label, len(child.kept), child.watch is not None), descriptors)
 
     def _lose_client(self) -> None:
         """What it has not labelled, or has not seen running, is nobody's now."""
@@ -248,6 +249,8 @@ class Server:
                 os.close(descriptor)
             raise
         child.order(request, (entry.uid, entry.gid), kept)
+        if request.spec.supervise != "off":
+            child.watch = notify.Watch(request.spec.supervise, self._filter(request.spec), notify.Sight.of(entry.plan))
         if child.oom >= 0:
             self._selector.register(child.oom, selectors.EVENT_READ, lambda: self._on_oom(child))
 
@@ -267,13 +270,16 @@ class Server:
             uid=uid,
             gid=gid,
             change_ids=self._root,
-            filter=seccomp.compile_elsewhere(frozenset(spec.allow_syscalls), frozenset(spec.deny_syscalls)),
+            filter=notify.program_for(self._filter(spec), spec.supervise),
             numbers=request.numbers,
             # Only where the user is the sandbox's own: a person's other processes would count too.
             rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,
             private=private,
             tier_filter=self.tier.filter if self.tier else b"",
         )
+
+    def _filter(self, spec: SandboxSpec) -> bytes:
+        return seccomp.compile_elsewhere(frozenset(spec.allow_syscalls), frozenset(spec.deny_syscalls))
 
     @property
     def without(self) -> str:
@@ -370,6 +376,8 @@ class Server:
             child.number  # noqa: B018
         elif packet == READY:
             child.ready, child.listeners = True, descriptors
+        elif packet == SUPERVISE:
+            self._supervise(child, descriptors)
         elif packet:
             said = _decoder.decode(packet)
             if isinstance(said, Owners):
@@ -394,13 +402,39 @@ class Server:
             for descriptor in users:
                 os.close(descriptor)
 
+    def _supervise(self, child: Child, descriptors: list[int]) -> None:
+        """Start the process that answers for a child's filter. Where there is none, the kernel answers ENOSYS."""
+        assert child.watch is not None
+        (listener,) = descriptors
+        reader, writer = protocol.pair()
+        try:
+            with writer:
+                child.supervisor = notify.start(child.watch, listener, writer, child.group, born_in_it=self._born_in_group)
+            child.listeners.append(reader.detach())
+            self._supervised.add(child)
+            self._selector.register(child.supervisor, selectors.EVENT_READ, lambda: self._on_supervisor_end(child))
+        except SandboxError as error:
+            child.failure = Failure(error.message, error.step, error.errno, error.hint)
+            child.kill()
+        finally:
+            reader.close()
+            os.close(listener)
+
+    def _on_supervisor_end(self, child: Child) -> None:
+        os.waitid(os.P_PIDFD, child.supervisor, os.WEXITED)
+        self._selector.unregister(child.supervisor)
+        os.close(child.supervisor)
+        self._supervised.discard(child)
+        if child.ended:
+            self._clear_up(child)
+
     def _on_status_closed(self, child: Child) -> None:
         """The exec has closed it, or a death, whose failure the exit will tell."""
         self._selector.unregister(child.status)
         child.status.close()
         if child.failure is None and child.ready and not child.abandoned:
             child.start()
-            self._send(protocol.Spawned(child.id, child.number), [child.pidfd, *child.listeners])
+            self._send(protocol.Spawned(child.id, child.number, child.watch is not None), [child.pidfd, *child.listeners])
         if not (child.running and child.label):
             child.forget_descriptors()
 
@@ -426,9 +460,9 @@ class Server:
         if self.tier:
             self.tier.ended(child.pid, self._children)
         self._tell_of_end(child, ended)
-        if child.group:
-            self._unremoved.append(child.group)
-        self._bury()
+        child.ended = True
+        if child not in self._supervised:
+            self._clear_up(child)
 
     def _tell_of_end(self, child: Child, ended: os.waitid_result) -> None:
         if not child.ordered:
@@ -443,6 +477,11 @@ class Server:
             self._send(_exited(child, ended))
         else:
             self._refuse(child.id, child.failure or Failure("it was killed while it was built.", "build", 0))
+
+    def _clear_up(self, child: Child) -> None:
+        if child.group:
+            self._unremoved.append(child.group)
+        self._bury()
 
     def _bury(self) -> None:
         """Remove the groups of the dead; one that is still busy is tried again at the next death."""

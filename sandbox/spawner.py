@@ -53,6 +53,8 @@ class Sandbox:
     """What it was labelled with, if an earlier client made it."""
     kept: tuple[int, ...] = ()
     """The descriptors that were kept for it meanwhile; they belong to the caller."""
+    events: socket.socket | None = None
+    """Where its supervisor tells what it tries (notify_events.Follower); it belongs to the caller."""
 
     def __init__(self, pid: int, pidfd: int, listeners: list[socket.socket], exit: asyncio.Future[Exit]) -> None:
         self.pid = pid
@@ -101,7 +103,7 @@ class Spawner:
         self._last_id = started.last_id
         self._to_send: deque[tuple[bytes, list[int]]] = deque()
         self._spawning: dict[int, tuple[asyncio.Future[Sandbox], int]] = {}
-        """With the number of listeners that are to come."""
+        """With the number of sockets that are to come."""
         self._running: dict[int, asyncio.Future[Exit]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gone = asyncio.Event()
@@ -191,6 +193,8 @@ class Spawner:
         pidfd, *others = descriptors or [-1]
         listeners = [socket.socket(fileno=listener) for listener in others[said.kept :]]
         sandbox = Sandbox(said.pid, pidfd, listeners, exit)
+        if said.supervised and listeners:
+            sandbox.events = listeners.pop()
         sandbox.label, sandbox.kept = said.label, tuple(others[: said.kept])
         if ended is not None or self._gone.is_set():
             exit.set_result(_exit_of(ended) if ended is not None else _KILLED)
@@ -219,7 +223,7 @@ class Spawner:
             raise SandboxError(f"it is {len(packet)} bytes, the limit is {protocol.MAX_PACKET_BYTES}.", step="spec")
         copies = _copies((*descriptors.values(), *kept))
         future: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
-        self._spawning[request.id] = (future, len(listeners_of(spec)))
+        self._spawning[request.id] = (future, len(listeners_of(spec)) + (spec.supervise != "off"))
         self._send(packet, copies)
         return await future
 
@@ -328,10 +332,12 @@ class Spawner:
             return
         pidfd, *listeners = descriptors
         sandbox = Sandbox(answer.pid, pidfd, [socket.socket(fileno=listener) for listener in listeners], exit)
+        if answer.supervised:
+            sandbox.events = sandbox.listeners.pop()
         if future.done():  # the caller has been cancelled meanwhile
             sandbox.kill()
-            for listener in sandbox.listeners:
-                listener.close()
+            for sock in filter(None, (*sandbox.listeners, sandbox.events)):
+                sock.close()
         else:
             future.set_result(sandbox)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from sandbox.errors import SandboxError
+from sandbox.notify_calls import GROUPS, Group
 from sandbox.protected import PROTECTED, Missing
 from sandbox.syscalls import DENIABLE, OPTIONAL
 
@@ -130,6 +131,8 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Run `argv` below a small PID 1 that reaps and passes signals on. Without, `argv` is PID 1 itself (pid_namespaces(7))."""
     terminal: bool = False
     """Descriptor 0 is a terminal made for the sandbox alone, which its program is to control. Needs `init`."""
+    supervise: Group = "off"
+    """What a supervisor is shown and tells: `refused` what the filter refuses and where sockets want to go, `files` paths too."""
     optional_layers: tuple[str, ...] = ()
     """`cgroup`: go on without those of the limits on memory, pids, cpu and io that this host cannot hold. `landlock`: without it.
     `namespaces`: where the host forbids them to this user, with Landlock and the filter alone (tier.py says what that lacks).
@@ -158,6 +161,8 @@ def check(spec: SandboxSpec) -> None:
     _check_grants(spec)
     if not _HOSTNAME.fullmatch(spec.hostname):
         raise _refused("hostname", f"{spec.hostname!r} is not up to 64 letters, digits, '-' and '.'.")
+    if spec.supervise not in GROUPS:
+        raise _refused("supervise", f"{spec.supervise!r} is none of {', '.join(GROUPS)}.")
     if unknown := set(spec.optional_layers) - OPTIONAL_LAYERS:
         known = ", ".join(sorted(OPTIONAL_LAYERS))
         raise _refused("optional_layers", f"{', '.join(sorted(unknown))} cannot be optional; {known} can.")

@@ -32,7 +32,7 @@ LACKS = (
     "its private directories lie on disk, at $TMPDIR and $HOME, without tmp_bytes; /tmp and /dev/shm are closed to it",
     "it has no terminals to open, no shared memory, no /proc of what it starts; it sees the names of the host and its accounts",
     "what is not granted is there and closed, which some programs take worse than if it were not there",
-    "no path can be shown to it at another place",
+    "no path can be shown to it at another place, and what is protected in a writable directory is not: git's hooks, settings of editors",
 )
 """For people: what a sandbox with namespaces would hold, or have."""
 MINIMUM_LANDLOCK = landlock.MINIMUM
@@ -91,6 +91,10 @@ def check(spec: SandboxSpec, plan: Plan, why: SandboxError) -> None:
         )
     if listeners_of(spec):
         raise _impossible("loopback_listen", "a port would be the host's, open to every program of it")
+    if spec.supervise != "off":
+        raise _impossible("supervise", "what is tried in vain cannot be told")
+    if spec.masked:
+        raise _impossible("masked", "no path of the host can be hidden")
     if moved := next((tree for tree in plan.trees if tree.source != tree.place), None):
         raise _impossible("binds", f"{moved.source} cannot be seen at {moved.place}")
 

@@ -115,6 +115,8 @@ def describe(item: Item) -> Iterator[list[Cell]]:
 def _what(item: Item) -> list[Cell]:
     if item.kind == "progress":
         return [progress(item.progress, item.message)]
+    if item.kind == "violation":
+        return [Span(item.message, Style.WARNING)]
     attempt = f"  attempt {item.attempt}" if item.attempt else ""
     why = f"  {item.failure.code} {item.failure.message}" if item.failure else ""
     state: Cell = render.state(item.state) if item.state is not None else item.kind

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from sandbox.notify_events import Attempt, line
 from sandbox.spawner import Sandbox
 from supervisord_agents.config import Config
 from supervisord_agents.core.events import Changed, Decision, Start, Started, Stop
@@ -23,7 +24,7 @@ from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import ErrorCode, JournalError, SupervisorError
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.wire import frames
-from supervisord_agents.wire.messages import Item
+from supervisord_agents.wire.messages import Item, Violation
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.listener import Running
 from supervisord_agents.workers.pool import Pools
@@ -303,6 +304,18 @@ class Attempts:
         if task:
             self._logs.notice(task, text)
         log.warning("gateway_refused", task=task, reason=text)
+
+    # What the supervisor of a sandbox says
+
+    def violated(self, task: str, text: str) -> None:
+        if task:
+            self._logs.notice(task, text)
+        log.warning("sandbox_violation", task=task, what=text)
+
+    def tried(self, task: str, attempt: int, what: Attempt) -> None:
+        if self._feed.listened:
+            violation = Violation(what.syscall, what.path, what.pid, what.program, what.decision)
+            self._tell("violation", task, attempt, message=line(what), violation=violation)
 
 
 def _broken(spec: TaskSpec, error: Exception) -> Failure:

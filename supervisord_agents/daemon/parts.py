@@ -21,6 +21,7 @@ from supervisord_agents.daemon.engine import Engine, Growth
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.handlers import Facts, Handlers
 from supervisord_agents.daemon.upkeep import Upkeep
+from supervisord_agents.daemon.violations import Violations
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.daemon.workspaces import Workspaces, secrets_of
 from supervisord_agents.gateway.server import Gateway
@@ -64,7 +65,8 @@ class Parts:
         self.gateway = Gateway(
             config.gateway, lambda *used: self.attempts.used(*used), lambda *refused: self.attempts.refused(*refused)
         )
-        self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch)
+        violations = Violations(lambda *told: self.attempts.violated(*told), lambda *tried: self.attempts.tried(*tried))
+        self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch, violations)
         accounts = Accounts(Meters(state_dir / "meters"))
         self.ends = Ends(results, accounts)
         self.attempts = Attempts(

@@ -276,9 +276,22 @@ class Subscribe(Request, tag="subscribe", frozen=True):
     """Also worker output."""
 
 
+class Violation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call of a worker's program that its sandbox did not let come far."""
+
+    syscall: str
+    path: str = ""
+    pid: int = 0
+    program: str = ""
+    decision: str = ""
+
+
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One item of a stream. `kind`: `state`, `progress`, `log`, `gap` (older items are gone: list again), `lagged` (this reader
-    was too slow: subscribe again after `token`)."""
+    """One item of a stream.
+
+    `kind`: `state`, `progress`, `log`, `violation`, `gap` (older items are gone: list again), `lagged` (this reader was too slow:
+    subscribe again after `token`).
+    """
 
     kind: str
     token: str
@@ -290,6 +303,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: float = -1.0
     message: str = ""
     data: bytes = b""
+    violation: Violation | None = None
 
 
 AnyRequest = Hello | Submit | ListTasks | Show | Wait | GetResult | Cancel | Retry | GetLogs | Status | Subscribe

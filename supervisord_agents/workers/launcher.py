@@ -18,7 +18,7 @@ from supervisord_agents.workers.label import Label
 from supervisord_agents.workers.nest import Nest
 from supervisord_agents.workers.shape import Shaper
 from supervisord_agents.workers.uplink import hand_over
-from supervisord_agents.workers.worker import Channel, Gate, Phase, Worker
+from supervisord_agents.workers.worker import Channel, Gate, Hearing, Phase, Worker
 
 DRAIN_S = 1.0
 """For the frames that a dead worker still had in its channel."""
@@ -30,13 +30,20 @@ class Gateway(Protocol):
     async def attach(self, listeners: Sequence[socket.socket], owner: str, allowed: AllowedHosts) -> Gate: ...
 
 
+class Violations(Protocol):
+    """What it needs of whoever hears what supervised sandboxes tell."""
+
+    def attach(self, events: socket.socket, worker: Worker) -> Hearing: ...
+
+
 class Launcher:
     """Knows how sandboxes are made. Which ones there are, the pools know."""
 
-    def __init__(self, shaper: Shaper, spawner: Spawner, gateway: Gateway) -> None:
+    def __init__(self, shaper: Shaper, spawner: Spawner, gateway: Gateway, violations: Violations | None = None) -> None:
         self._shaper = shaper
         self._spawner = spawner
         self._gateway = gateway
+        self._violations = violations
 
     async def live(self, worker: Worker, nest: Nest, channel: Channel) -> Exit:
         """From its first frame to its last: gives how its sandbox ended. Raises SandboxError or OSError if it did not begin."""
@@ -64,6 +71,7 @@ class Launcher:
                     _take_over(sandbox, theirs)
             nest.handed_over()
             worker.sandbox = sandbox
+            self._listen(worker, sandbox)
             worker.last_sign = time.monotonic()
             if worker.phase is Phase.DYING:
                 sandbox.kill()
@@ -77,6 +85,8 @@ class Launcher:
             finally:
                 sandbox.kill()
                 await sandbox.wait()
+                if worker.hearing is not None:
+                    await worker.hearing.close()
                 if worker.gate is not None:
                     await worker.gate.close()
         return exit
@@ -85,8 +95,8 @@ class Launcher:
         """End a sandbox that nobody here has a use for."""
         for descriptor in sandbox.kept:
             os.close(descriptor)
-        for listener in sandbox.listeners:
-            listener.close()
+        for sock in filter(None, (*sandbox.listeners, sandbox.events)):
+            sock.close()
         sandbox.kill()
         await sandbox.wait()
 
@@ -97,6 +107,13 @@ class Launcher:
         with ours, theirs:
             descriptors = {frames.CHANNEL_FD: channel.fileno(), frames.HANDOVER_FD: theirs.fileno(), **nest.descriptors}
             return await self._spawner.spawn(spec, descriptors, label=label, kept=[ours.fileno()])
+
+    def _listen(self, worker: Worker, sandbox: Sandbox) -> None:
+        events, sandbox.events = sandbox.events, None
+        if events is not None and self._violations is not None:
+            worker.hearing = self._violations.attach(events, worker)
+        elif events is not None:
+            events.close()
 
     async def _open_gate(self, worker: Worker, listeners: list[socket.socket]) -> None:
         """The gateway has the worker's listening sockets from now on, or they are closed."""

@@ -23,7 +23,7 @@ from supervisord_agents.wire.messages import PoolView
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.jobs import Jobs
 from supervisord_agents.workers.label import Label
-from supervisord_agents.workers.launcher import Gateway, Launcher
+from supervisord_agents.workers.launcher import Gateway, Launcher, Violations
 from supervisord_agents.workers.listener import Listener, Running
 from supervisord_agents.workers.nest import Nest
 from supervisord_agents.workers.shape import Shape, Shaper, still_there
@@ -54,12 +54,13 @@ class Pools:
         gateway: Gateway,
         directory: Path,
         epoch: str,
+        violations: Violations | None = None,
     ) -> None:
         self._config = config
         self._agents = agents
         self._shaper = Shaper(config, agents, namespaces=not spawner.without)
         self._spawner = spawner
-        self._launcher = Launcher(self._shaper, spawner, gateway)
+        self._launcher = Launcher(self._shaper, spawner, gateway, violations)
         self._directory = directory
         self._epoch = epoch
         self._born = 0
@@ -421,6 +422,8 @@ class Pools:
 
     def _finished(self, worker: Worker, end: frames.TaskResult | frames.TaskError) -> None:
         recorded = True
+        if worker.hearing is not None:
+            worker.hearing.catch_up()
         if not worker.stop_code:
             self._say_held(worker.progress)
             recorded = self._listener.attempt_ended(worker.id, end)

@@ -43,6 +43,14 @@ class Gate(Protocol):
     async def close(self) -> None: ...
 
 
+class Hearing(Protocol):
+    """The supervisor of the worker's sandbox, heard."""
+
+    def catch_up(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class Worker:
     """State of one worker. Only the pool changes it."""
 
@@ -72,6 +80,7 @@ class Worker:
         self.sandbox: Sandbox | None = None
         self.channel: Channel | None = None
         self.gate: Gate | None = None
+        self.hearing: Hearing | None = None
         self.gone = asyncio.Event()
         self.replaced = False
         """It dies, and another one waits for its place."""

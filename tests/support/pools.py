@@ -48,6 +48,8 @@ class Once(CommandAgent):
 class StubSandbox:
     """What a worker is to the daemon."""
 
+    events = None
+
     def __init__(self, descriptors: Mapping[int, int], label: bytes = b"", kept: tuple[int, ...] = ()) -> None:
         self.label = label
         self.kept = kept
