@@ -76,8 +76,8 @@ class Beginning(NamedTuple):
     plan: Plan
     """The part of the root that it makes before it is ordered."""
     status: socket.socket
-    """To the fork server: PARKED, then the order from it; READY with the listeners; SUPERVISE with what the filter shows; a failure;
-    its end when the program runs."""
+    """To the fork server: PARKED, then the order from it; READY with the listeners; SUPERVISE with what the filter shows; a
+    failure; its end when the program runs."""
     group: Group | None
     """The cgroup that it is to move into; None: it was born in it, or there is none."""
     way: Callable[[Beginning], NoReturn] | None = None

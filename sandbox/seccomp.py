@@ -16,7 +16,7 @@ import os
 import struct
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from sandbox.errors import SandboxError
 
@@ -68,7 +68,7 @@ def elsewhere(asked: Callable[[], T]) -> T:
     child = os.fork()
     if child == 0:
         try:
-            said: tuple[T | None, tuple[str, int, str]] = (asked(), ("", 0, ""))
+            said: tuple[Any, tuple[str, int, str]] = (asked(), ("", 0, ""))
         except SandboxError as error:
             said = (None, (error.message, error.errno, error.hint))
         with open(writer, "wb") as file:
@@ -78,7 +78,9 @@ def elsewhere(asked: Callable[[], T]) -> T:
     with open(reader, "rb") as file:
         packed = file.read()
     os.waitpid(child, 0)
-    answer, (message, number, hint) = marshal.loads(packed) if packed else (None, ("the child that asked libseccomp died.", 0, ""))
+    answer, (message, number, hint) = (
+        marshal.loads(packed) if packed else (None, ("the child that asked libseccomp died.", 0, ""))
+    )
     if answer is not None:
         return cast(T, answer)
     raise SandboxError(message, step="seccomp", errno=number, hint=hint)

@@ -32,7 +32,8 @@ LACKS = (
     "its private directories lie on disk, at $TMPDIR and $HOME, without tmp_bytes; /tmp and /dev/shm are closed to it",
     "it has no terminals to open, no shared memory, no /proc of what it starts; it sees the names of the host and its accounts",
     "what is not granted is there and closed, which some programs take worse than if it were not there",
-    "no path can be shown to it at another place, and what is protected in a writable directory is not: git's hooks, settings of editors",
+    "no path can be shown to it at another place",
+    "it can change what is protected in a writable directory elsewhere, such as git's hooks",
 )
 """For people: what a sandbox with namespaces would hold, or have."""
 MINIMUM_LANDLOCK = landlock.MINIMUM

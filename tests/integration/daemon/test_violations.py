@@ -9,7 +9,7 @@ from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.wire.messages import Violation
 from tests.support.daemon import DaemonProcess
 
-SUPERVISED = '[sandbox]\nsupervise = "{}"\n'
+SUPERVISED = '[sandbox]\nprofile = "mine"\n[profiles.mine]\nextends = "agent"\nsupervise = "{}"\n'
 TRIES = """
 import ctypes, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -30,7 +30,7 @@ def test_git_status_in_a_repository(by: Maker) -> None:
     (here / "new").write_text("text")
     if os.geteuid() == 0:
         subprocess.run(["chown", "-R", f"{by.uid}:{by.uid}", here], check=True)
-    profile, printed, _ = recorded(by, "git", "status", "--short", options=("--profile", "workspace"), cwd=here)
+    profile, printed, _ = recorded(by, "git", "status", "--short", options=("--profile", "agent"), cwd=here)
     assert tomllib.loads(profile.read_text())["here"] == "write"
     done = by.run("git", "status", "--short", options=("--profile", str(profile)), cwd=here)
     assert (done.returncode, done.stdout, printed) == (0, "?? new\n", "?? new\n")
