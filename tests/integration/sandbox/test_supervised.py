@@ -121,6 +121,16 @@ def server_of(spawner: Spawner) -> psutil.Process:
     return server
 
 
+def supervisor_of(server: psutil.Process) -> psutil.Process:
+    """The only child that is in the mount namespace of the fork server."""
+    (found,) = (child for child in server.children() if mounts_of(child) == mounts_of(server))
+    return found
+
+
+def mounts_of(process: psutil.Process) -> str:
+    return os.readlink(f"/proc/{process.pid}/ns/mnt")
+
+
 async def supervised(spawner: Spawner, group: str, *argv: str, on_event: Callable[[Event], None]) -> Exit:
     spec = SandboxSpec(argv=argv, env={"PATH": "/usr/bin:/bin"}, supervise=group)  # type: ignore[arg-type]
     sandbox = await spawner.spawn(spec, {2: 2})
@@ -165,11 +175,10 @@ sys.exit(ctypes.get_errno())
 
 async def test_without_its_supervisor_a_call_fails_and_does_not_hang(spawner: Spawner) -> None:
     server = server_of(spawner)
-    before = set(server.children())
     reader, writer = os.pipe()
     spec = SandboxSpec(argv=("python3", "-I", "-S", "-c", WITHOUT_SUPERVISOR), env={"PATH": "/usr/bin"}, supervise="refused")
     sandbox = await spawner.spawn(spec, {0: reader, 2: 2})
-    (supervisor,) = (child for child in set(server.children()) - before if child.pid != sandbox.pid)
+    supervisor = supervisor_of(server)
     os.kill(supervisor.pid, signal.SIGKILL)
     while psutil.pid_exists(supervisor.pid):
         await asyncio.sleep(0.01)
@@ -204,9 +213,8 @@ async def test_nothing_is_left_of_supervised_sandboxes() -> None:
 
 async def test_a_supervisor_has_no_right_but_to_read_memory_and_no_descriptor_of_others(spawner: Spawner) -> None:
     server = server_of(spawner)
-    before = set(server.children())
     sandbox = await spawner.spawn(SandboxSpec(argv=("sleep", "100"), env={"PATH": "/usr/bin"}, supervise="files"), {})
-    (supervisor,) = (child for child in set(server.children()) - before if child.pid != sandbox.pid)
+    supervisor = supervisor_of(server)
     status = Path(f"/proc/{supervisor.pid}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert {int(fields[name], 16) for name in ("CapEff", "CapPrm")} == {1 << 19}
