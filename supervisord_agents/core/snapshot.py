@@ -54,10 +54,10 @@ class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
-    """The state: graphs in order of submission, each with its tasks in theirs."""
+    """The state: graphs in order of submission, each with its tasks (TaskRecord) in theirs, unpacked one graph at a time."""
 
     version: int
-    graphs: list[tuple[str, list[TaskRecord]]]
+    graphs: list[tuple[str, msgspec.Raw]]
     keys: dict[str, str]
     now: float = 0.0
     """The supervisor's clock when it was taken; 0.0 where that was not kept."""
@@ -80,6 +80,7 @@ _fields = operator.attrgetter(*TaskRecord.__struct_fields__[1:])
 _spec_decoder = msgspec.msgpack.Decoder(TaskSpec)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Snapshot)
+_records_decoder = msgspec.msgpack.Decoder(list[TaskRecord])
 _outline_decoder = msgspec.msgpack.Decoder(_Outline)
 
 
@@ -169,7 +170,7 @@ def _table(snapshot: Snapshot) -> TaskTable:
     table.stubs = {past.task: stub(past) for past in snapshot.past}
     keys = {graph: key for key, graph in snapshot.keys.items()}
     for graph, records in snapshot.graphs:
-        _add(table, graph, records, keys.get(graph, ""))
+        _add(table, graph, _records_decoder.decode(records), keys.get(graph, ""))
     table.next_order = max(table.next_order, snapshot.next_order)
     ended = [(at, graph.id) for graph in table.graphs.values() if (at := graph.ended_at)]
     table.lately = {graph: at for at, graph in sorted(ended)}
