@@ -58,6 +58,8 @@ class Entry(NamedTuple):
 
 Owner = tuple[int, int]
 """uid and gid."""
+Shift = tuple[int, int, bool]
+"""uid and gid whose files are to be the worker's, and whether root keeps a place beside them (idmap.namespace)."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
@@ -72,7 +74,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
 class Owners(msgspec.Struct, frozen=True, array_like=True, tag="owners"):
     """A child asks the fork server for user namespaces that shift what these have on disk to the worker, one each."""
 
-    owners: tuple[Owner, ...]
+    owners: tuple[Shift, ...]
 
 
 def enter(entry: Entry) -> NoReturn:
@@ -124,13 +126,16 @@ def _build_root(entry: Entry) -> None:
     mounts = PrivateMounts()
     # Opened before BUILD_AT hides what is below it.
     sources = [(_open_source(tree), tree) for tree in plan.trees]
+    layers = {tree: _open_layers(tree) for tree in plan.trees if tree.layers}
     owners = {tree: _owner(source, tree, entry) for source, tree in sources if tree.writable or tree.owner is not None}
     users = _users(entry, owners)
-    trees = [(_copy(mounts, source, tree, users.get(tree, -1)), tree) for source, tree in sources]
+    trees = [(_copy(mounts, source, tree, _shifted(users, owners, tree)), tree) for source, tree in sources]
+    uppers = {tree: _copy_layers(mounts, source, _shifted(users, owners, tree)) for tree, source in layers.items()}
     for descriptor in set(users.values()):
         os.close(descriptor)
     mounts.tmpfs(BUILD_AT, entry.spec.tmp_bytes, INODES)
     os.chdir(BUILD_AT)
+    trees = [(_overlay(mounts, lower, tree, uppers[tree]) if tree.layers else lower, tree) for lower, tree in trees]
     _skeleton(trees, entry)
     mounts.proc("proc")
     mounts.devpts("dev/pts")
@@ -168,18 +173,48 @@ def _owner(source: int, tree: Tree, entry: Entry) -> Owner:
     )
 
 
-def _users(entry: Entry, owners: dict[Tree, Owner]) -> dict[Tree, int]:
-    """A user namespace for each writable bind whose owner is not the worker itself, made by the fork server, one an owner."""
-    shifted = {tree: owner for tree, owner in owners.items() if tree.writable and owner != (entry.uid, entry.gid)}
+def _open_layers(tree: Tree) -> int:
+    try:
+        return linux.open_path(tree.layers, RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        raise SandboxError(f"{tree.layers}: {error.strerror}.", step="overlay", errno=error.errno or 0) from error
+
+
+def _copy_layers(mounts: PrivateMounts, source: int, users: int) -> int:
+    try:
+        return mounts.tree(source, attributes=NOSUID | NODEV, users=users)
+    finally:
+        os.close(source)
+
+
+def _overlay(mounts: PrivateMounts, lower: int, tree: Tree, layers: int) -> int:
+    try:
+        return mounts.overlay(lower, layers)
+    except SandboxError as error:
+        error.message = f"no copy-on-write view of {tree.source}: {error.message}"
+        error.hint = "What this host lacks for one: agentctl doctor. A copy needs nothing."
+        raise
+    finally:
+        os.close(lower)
+        os.close(layers)
+
+
+def _shifted(users: dict[Shift, int], owners: dict[Tree, Owner], tree: Tree) -> int:
+    """The user namespace for a tree; -1: its owner is the worker, or it is only to be read."""
+    return users.get((*owners[tree], bool(tree.layers)), -1) if tree.writable else -1
+
+
+def _users(entry: Entry, owners: dict[Tree, Owner]) -> dict[Shift, int]:
+    """A user namespace for each owner of a writable bind who is not the worker itself, made by the fork server."""
+    shifted = [(*owner, bool(tree.layers)) for tree, owner in owners.items() if tree.writable and owner != (entry.uid, entry.gid)]
     if not shifted or not entry.change_ids:
         return {}
-    others = tuple(dict.fromkeys(shifted.values()))
+    others = tuple(dict.fromkeys(shifted))
     entry.status.send(msgspec.msgpack.encode(Owners(others)))
     packet, users = protocol.receive_packet(entry.status, 16)
     if packet != GO or len(users) != len(others):
         os._exit(CANNOT_START)
-    of_owner = dict(zip(others, users, strict=True))
-    return {tree: of_owner[owner] for tree, owner in shifted.items()}
+    return dict(zip(others, users, strict=True))
 
 
 def _copy(mounts: PrivateMounts, source: int, tree: Tree, users: int) -> int:

@@ -72,6 +72,8 @@ class Tree(NamedTuple):
     writable: bool = False
     device: bool = False
     owner: tuple[int, int] | None = None
+    layers: str = ""
+    """Seen copy-on-write: the directory of the host that takes what is written."""
 
 
 class Plan(NamedTuple):
@@ -91,7 +93,8 @@ class Plan(NamedTuple):
         lines |= dict.fromkeys(self.files, "written for the sandbox")
         for tree in self.trees:
             of_host = "the host's" if tree.source == tree.place else f"the host's {tree.source}"
-            lines[tree.place] = "device" if tree.device else f"{of_host}, {'WRITABLE' if tree.writable else 'read-only'}"
+            how = "copy-on-write" if tree.layers else "WRITABLE" if tree.writable else "read-only"
+            lines[tree.place] = "device" if tree.device else f"{of_host}, {how}"
         width = max(map(len, lines))
         return "\n".join(f"{path:{width}}  {lines[path]}" for path in sorted(lines))
 
@@ -111,7 +114,9 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
     }
     trees = [Tree(path, path) for path in host.system]
     trees += [Tree(path, path, device=True) for path in host.devices]
-    binds = [Tree(bind.source, bind.place, bind.writable, owner=bind.owner) for bind in _seen(spec.binds, host)]
+    binds = [
+        Tree(bind.source, bind.place, bind.writable, owner=bind.owner, layers=bind.layers) for bind in _seen(spec.binds, host)
+    ]
     trees += binds
     private = tuple(path for path in PRIVATE if not any(tree.place == path for tree in trees))
     if any(_below(tree.place, VAR_TMP) for tree in binds):

@@ -29,7 +29,7 @@ import msgspec
 from sandbox import idmap, linux, plan, protocol, seccomp
 from sandbox.cgroup import RESOURCES, Cgroups, Group
 from sandbox.child import SETUP_TIMEOUT_S, Child
-from sandbox.enter import GO, READY, Entry, Failure, Owner, Owners, enter
+from sandbox.enter import GO, READY, Entry, Failure, Owners, Shift, enter
 from sandbox.errors import SandboxError
 from sandbox.spec import SandboxSpec, check, ids
 
@@ -296,11 +296,11 @@ class Server:
         else:
             self._on_status_closed(child)
 
-    def _shift(self, child: Child, owners: tuple[Owner, ...]) -> None:
+    def _shift(self, child: Child, owners: tuple[Shift, ...]) -> None:
         """Give a child the user namespaces that it asks for. It has looked at the owners itself: a dead disk hangs it alone."""
         users: list[int] = []
         try:
-            users.extend(idmap.namespace(owner, child.worker) for owner in owners)
+            users.extend(idmap.namespace((uid, gid), child.worker, root=root) for uid, gid, root in owners)
             socket.send_fds(child.status, [GO], users)
         except SandboxError as error:
             child.failure = Failure(error.message, error.step, error.errno, error.hint)
