@@ -17,8 +17,8 @@ def namespace(owner: tuple[int, int], worker: tuple[int, int], *, root: bool = F
     """A descriptor of a user namespace in which what `owner` (uid, gid) has on disk belongs to `worker`. Needs root.
 
     Files of others keep their owners, so that the worker may do with them what `owner` may, or less. Files of root are the
-    exception: root's uid has no place in the map, so they can be read by their mode and never written. With `root` it has one, for
-    what the kernel itself makes there as root.
+    exception: root's uid has no place in the map, so they can be read by their mode and never written. With `root` it has
+    one, for what the kernel itself makes there as root.
     """
     pid, pidfd = linux.clone(linux.CLONE_NEWUSER)
     if pid == 0:

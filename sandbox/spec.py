@@ -34,9 +34,9 @@ class Bind(NamedTuple):
 
     `target` is where; empty: at the same path. A writable bind is used with the rights of the source's owner: files made in it
     belong to that owner, and it must not be reached through a symbolic link. `owner` is the (uid, gid) that the source must have
-    when it is bound; None: any. Give it where somebody else could put another directory in its place. `layers` makes of a writable
-    bind a copy-on-write view (overlayfs): the source stays as it is, and what is written goes into the empty directories `upper`
-    and `work` of that directory of the host, which must belong to the source's owner and which nothing inside can see.
+    when it is bound; None: any. Give it where somebody else could put another directory in its place. `layers` makes a
+    copy-on-write view (overlayfs) of a writable bind: the source stays as it is, and what is written goes into the empty
+    directories `upper` and `work` of that directory of the host, which belong to the source's owner. Nothing inside sees them.
     """
 
     source: str

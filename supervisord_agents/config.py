@@ -87,6 +87,14 @@ class Sandbox(Table, frozen=True):
     """Layers that may be missing on this host; every other one is demanded."""
 
 
+class Workspaces(Table, frozen=True):
+    mode: Literal["dir", "copy", "overlay", "git-worktree"] = "dir"
+    copy_limit_bytes: Annotated[int, Meta(ge=0)] = 2048 * MIB
+    limit_files: Count = 200_000
+    overlay_fallback: Literal["", "copy"] = ""
+    diff_limit_bytes: Annotated[int, Meta(ge=0, le=4 * MIB)] = MIB
+
+
 class Provider(Table, frozen=True):
     base_url: Annotated[str, Meta(pattern="^https?://[^/]+")]
     dialect: Literal["openai", "anthropic", "gemini"] = "openai"
@@ -113,6 +121,7 @@ class Agent(Table, frozen=True):
     provider: str = ""
     model: str = ""
     pool: str = ""
+    workspace_mode: Literal["", "dir", "copy", "overlay", "git-worktree"] = ""
     read_only_paths: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     options: dict[str, Any] = {}
@@ -132,6 +141,7 @@ class Config(Table, frozen=True):
     tasks: Tasks = Tasks()
     pools: dict[str, Pool] = msgspec.field(default_factory=_default_pools)
     sandbox: Sandbox = Sandbox()
+    workspaces: Workspaces = Workspaces()
     gateway: Gateway = Gateway()
     agents: dict[str, Agent] = {}
 

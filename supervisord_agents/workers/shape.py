@@ -17,6 +17,8 @@ from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.errors import SandboxRefused
 from supervisord_agents.workers.agents.registry import AgentRegistry
 
+TREE, LAYERS = "tree", "layers"
+"""What a view consists of: a tree of its own, or the layers of an overlay."""
 RUNTIME_MODULE = "supervisord_agents.workers.runtime"
 
 
@@ -45,6 +47,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     pids: int
     cpu_percent: int
+    view: str = ""
+    """The directory of the host that holds a view of the workspace for one attempt; empty: the workspace itself is used."""
+    mode: str = ""
+    """Of the view."""
 
 
 class Shaper:
@@ -90,8 +96,7 @@ class Shaper:
         config = self._config.sandbox
         binds = [Bind(path) for path in (*self._runtime_paths, *config.read_only_paths, *shape.read_only_paths)]
         if shape.workspace:
-            # The sandbox refuses a directory that has changed hands since it was looked at.
-            binds.append(Bind(shape.workspace, writable=True, owner=(shape.workspace_id.uid, shape.workspace_id.gid)))
+            binds.append(workspace_bind(shape))
         # What the runtime empties between tasks: never anything of the host.
         private = [path for path in (*PRIVATE, "/var/tmp") if not any(_within(path, bind.place) for bind in binds)]
         return SandboxSpec(
@@ -110,6 +115,15 @@ class Shaper:
             init=False,
             optional_layers=config.optional_layers,
         )
+
+
+def workspace_bind(shape: Shape) -> Bind:
+    """How the workspace is seen. The sandbox refuses a directory that has changed hands since it was looked at."""
+    owner = (shape.workspace_id.uid, shape.workspace_id.gid)
+    if shape.view and os.path.isdir(f"{shape.view}/{TREE}"):
+        return Bind(f"{shape.view}/{TREE}", shape.workspace, writable=True, owner=owner)
+    layers = f"{shape.view}/{LAYERS}" if shape.view else ""
+    return Bind(shape.workspace, writable=True, owner=owner, layers=layers)
 
 
 def identity(workspace: str) -> Identity:

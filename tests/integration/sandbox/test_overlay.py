@@ -51,7 +51,8 @@ async def test_what_is_written_lies_in_the_upper_layer_alone(spawner: Spawner, t
     (work / "roots").write_text("root's\n")
     os.chown(work / "roots", 0, 0)
     script = (
-        f"cd '{bind.source}' && cat old inner/deep && echo new > old && echo more > inner/more && rm gone && mkdir made && ls && cat old;"
+        f"cd '{bind.source}' && cat old inner/deep && echo new > old && echo more > inner/more && rm gone && mkdir made && ls &&"
+        " cat old;"
         "echo no >> roots; mknod trick c 0 0; echo mknod $?"
     )
     printed = await said(spawner, script, bind)
