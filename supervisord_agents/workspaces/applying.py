@@ -264,28 +264,27 @@ class Applying:
     # Back
 
     def _go_back(self, plan: Plan) -> list[Conflict]:
-        left = [Conflict(op.path, why) for op in reversed(plan.ops) if (why := self._undone(op))]
+        left = [Conflict(op.path, why) for op in reversed(plan.ops) if (why := self._undone(plan, op))]
         self._sync()
         if not left:
             self._between()
             self._sweep(plan.staging)
         return left
 
-    def _undone(self, op: Op) -> str:
+    def _undone(self, plan: Plan, op: Op) -> str:
         """Undo a step if it was done; what cannot be undone is told, and lies in the staging directory."""
         if not self._done(op):
             return ""
         self._between()
         try:
             parent, name = paths.directory_of(self._workspace, op.path)
+            try:
+                return self._undo(op, (parent, name))
+            finally:
+                os.close(parent)
         except OSError as error:
-            return f"could not be put back: {error.strerror}"
-        try:
-            return self._undo(op, (parent, name))
-        except OSError as error:
-            return f"could not be put back: {error.strerror}"
-        finally:
-            os.close(parent)
+            kept = f"{plan.staging}/{'old' if op.act is Act.DROP else 'new'}-{op.number}"
+            return f"could not be put back ({error.strerror}): what it was lies in {kept}"
 
     def _undo(self, op: Op, place: tuple[int, str]) -> str:
         new, old = (self._staging, f"new-{op.number}"), (self._staging, f"old-{op.number}")

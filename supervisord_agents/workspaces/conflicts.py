@@ -50,6 +50,8 @@ class Found(NamedTuple):
             return cls(stamp(os.stat(name, dir_fd=parent, follow_symlinks=False), name, parent))
         except FileNotFoundError:
             return cls(None)
+        except NotADirectoryError:
+            return cls(None, no_parent=True)
         except OSError as error:
             return cls(None, os.strerror(error.errno or 0))
         finally:
@@ -84,13 +86,14 @@ class Workspace:
     def _judged(self, step: Step, found: Found, dropped: set[bytes], put: set[bytes]) -> tuple[str, bool]:
         """Why it cannot be done, or whether there is anything to do."""
         change = step.change
+        if not step.drop and found.stamp is None and step.path.rpartition(b"/")[0] in put:
+            return "", True  # in a new directory, which is judged itself
         if found.obstacle:
             return found.obstacle, False
         if step.drop:
-            return self._judged_drop(step, found.stamp, dropped)
+            return self._judged_drop(step, found.stamp, dropped, put)
         if found.no_parent:
-            parent = step.path.rpartition(b"/")[0]
-            return ("", True) if parent in put else ("its directory is gone", False)
+            return "its directory is gone", False
         if step.path in dropped or (change.what is What.MODE and change.before is None):
             return "", True
         if self._is_there(step, found.stamp):
@@ -99,9 +102,9 @@ class Workspace:
             return ("", True) if found.stamp is None else ("there is something of this name now", False)
         return self._judged_before(step, found.stamp), True
 
-    def _judged_drop(self, step: Step, found: Stamp | None, dropped: set[bytes]) -> tuple[str, bool]:
+    def _judged_drop(self, step: Step, found: Stamp | None, dropped: set[bytes], put: set[bytes]) -> tuple[str, bool]:
         if found is None:
-            return "", False
+            return ("it was deleted meanwhile" if step.path in put else ""), False
         why = self._judged_before(step, found)
         if not why and found.kind == "directory":
             why = self._more_than(step.path, dropped)
