@@ -112,8 +112,6 @@ class Admission:
         table = self._config.agents.get(spec.agent)
         configured = (table.workspace_mode if table is not None else "") or self._config.workspaces.mode
         mode = spec.workspace_mode or WorkspaceMode(configured)
-        if mode is WorkspaceMode.GIT_WORKTREE:
-            raise InvalidInput("`git-worktree` is not there yet.", field="workspace_mode", hint="Use `overlay` or `copy`.")
         return None if mode is WorkspaceMode.DIR else mode
 
     def _unknown_pool(self, pool: str) -> InvalidInput:

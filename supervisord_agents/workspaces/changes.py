@@ -125,10 +125,12 @@ class Seen(msgspec.Struct):
     gone: set[bytes] = set()
 
 
-def read_copy(tree: int, base: Base, store: Store, left_out: LeftOut) -> Seen:
-    """Of a whole tree: what is not there is gone."""
+def read_copy(tree: int, base: Base, store: Store, left_out: LeftOut, skip: bytes = b"") -> Seen:
+    """Of a whole tree: what is not there is gone. `skip` is a directory that is not looked at."""
     seen = Seen(gone={path for path, before in base.items() if not before.hidden})
     for found in walk(tree, left_out, own=True):
+        if skip and (found.path == skip or found.path.startswith(skip + b"/")):
+            continue
         before = base.get(found.path)
         seen.gone.discard(found.path)
         if before is not None and _same_copy(before, found.info):

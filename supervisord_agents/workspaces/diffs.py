@@ -28,15 +28,19 @@ class Diff(msgspec.Struct, frozen=True):
     cut: bool
 
 
+Old = Callable[[Change], bytes | None]
+"""What a file was before a change; None: that is not to be had any more, or it is too large."""
+
+
 class TooDifferent(Exception):
     """Comparing takes longer than it is worth."""
 
 
-def diff(changes: list[Change], workspace: int, store: Store, limit_bytes: int) -> tuple[list[Change], Diff]:
+def diff(changes: list[Change], old_content: Old, store: Store, limit_bytes: int) -> tuple[list[Change], Diff]:
     """The changes, with those marked that are binary, and the diff of them all, as git would write it."""
     text, marked, cut = "", [], False
     for change in changes:
-        old, new = _contents(change, workspace, store)
+        old, new = _contents(change, old_content, store)
         binary = any(side is not None and _is_binary(side) for side in (old, new))
         marked.append(msgspec.structs.replace(change, binary=binary))
         if cut or change.kind == "directory":
@@ -47,22 +51,27 @@ def diff(changes: list[Change], workspace: int, store: Store, limit_bytes: int) 
     return marked, Diff(text, cut)
 
 
-def _contents(change: Change, workspace: int, store: Store) -> tuple[bytes | None, bytes | None]:
+def _contents(change: Change, old_content: Old, store: Store) -> tuple[bytes | None, bytes | None]:
     """Both sides; None: there is none, or it is too large or not there any more."""
     if change.what in (What.MODE, What.RENAMED) or change.kind == "directory":
         return None, None
     old = new = None
     if change.before is not None:
-        old = change.before.target if change.before.kind == "link" else _of_workspace(change, workspace)
+        old = change.before.target if change.before.kind == "link" else old_content(change)
     if change.what is not What.DELETED:
         new = change.target if change.kind == "link" else _read(lambda: store.open(change.stored), change.size)
     return old, new
 
 
-def _of_workspace(change: Change, workspace: int) -> bytes | None:
-    before = change.before
-    assert before is not None
-    return _read(lambda: as_it_was(workspace, change.path, before), before.size) if before.kind == "file" else None
+def of_workspace(workspace: int) -> Old:
+    """The old side of a diff, out of a workspace."""
+
+    def content(change: Change) -> bytes | None:
+        before = change.before
+        assert before is not None
+        return _read(lambda: as_it_was(workspace, change.path, before), before.size) if before.kind == "file" else None
+
+    return content
 
 
 def _read(opened: Callable[[], int], size: int) -> bytes | None:

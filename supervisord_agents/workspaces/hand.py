@@ -22,7 +22,8 @@ from supervisord_agents.workspaces import stamps
 from supervisord_agents.workspaces.applying import Applying
 from supervisord_agents.workspaces.changes import Change, Compared, Store, read_copy, read_upper
 from supervisord_agents.workspaces.conflicts import Conflict
-from supervisord_agents.workspaces.diffs import diff
+from supervisord_agents.workspaces.diffs import diff, of_workspace
+from supervisord_agents.workspaces.git import DIRECTORY, Repository
 from supervisord_agents.workspaces.paths import LeftOut
 from supervisord_agents.workspaces.views import Limits, copied, noted
 
@@ -43,6 +44,8 @@ class Prepare(Request, frozen=True, tag="prepare"):
     tree: int
     base: int
     limits: Limits
+    branch: str = ""
+    """Of a checkout of the last commit, instead of a copy of the directory."""
 
 
 class Collect(Request, frozen=True, tag="collect"):
@@ -53,6 +56,8 @@ class Collect(Request, frozen=True, tag="collect"):
     base: int
     files: int
     diff_bytes: int
+    commit: str = ""
+    """That the tree is a checkout of."""
 
 
 class Apply(Request, frozen=True, tag="apply"):
@@ -65,6 +70,17 @@ class Apply(Request, frozen=True, tag="apply"):
     only_look: bool = False
 
 
+class Commit(Request, frozen=True, tag="commit"):
+    """Make a branch of the changes, with one commit upon `base` (git.Repository.commit)."""
+
+    files: int
+    branch: str
+    base: str
+    message: str
+    at: float
+    changes: list[Change]
+
+
 class Resume(Request, frozen=True, tag="resume"):
     """Go on with what a crash has interrupted."""
 
@@ -75,6 +91,7 @@ class Resume(Request, frozen=True, tag="resume"):
 class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
     files: int
     left_out: LeftOut
+    commit: str = ""
 
 
 class Collected(msgspec.Struct, frozen=True, tag="collected"):
@@ -97,7 +114,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 Reply = Prepared | Collected | Applied | Refused
-_decoder = msgspec.msgpack.Decoder(Prepare | Collect | Apply | Resume)
+_decoder = msgspec.msgpack.Decoder(Prepare | Collect | Apply | Commit | Resume)
 
 
 def main() -> int:
@@ -127,12 +144,16 @@ def become(uid: int, gid: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def answer(request: Prepare | Collect | Apply | Resume) -> Reply:
+def answer(request: Prepare | Collect | Apply | Commit | Resume) -> Reply:
     """Do what is asked. Raises SupervisorError or OSError."""
     if isinstance(request, Prepare):
         return _prepare(request)
     if isinstance(request, Collect):
         return _collect(request)
+    if isinstance(request, Commit):
+        store = Store(request.files)
+        Repository(request.workspace).commit(request.branch, request.base, request.message, request.at, request.changes, store)
+        return Applied(True, [])
     # One at a time: the hand of a daemon that was killed may not have ended yet.
     fcntl.flock(request.intent, fcntl.LOCK_EX)
     applying = Applying(request.workspace, request.intent)
@@ -144,13 +165,18 @@ def answer(request: Prepare | Collect | Apply | Resume) -> Reply:
 
 def _prepare(request: Prepare) -> Prepared:
     left_out: LeftOut = []
-    if request.tree < 0:
+    commit = ""
+    if request.branch:
+        repository = Repository(request.workspace)
+        commit = repository.head()
+        base = repository.checked_out(commit, request.branch, request.tree, request.limits, left_out)
+    elif request.tree < 0:
         base = noted(request.workspace, request.limits, left_out)
     else:
         base = copied(request.workspace, request.tree, request.limits, left_out)
     with os.fdopen(request.base, "wb") as file:
         file.write(stamps.encode(base))
-    return Prepared(len(base), left_out[:MAX_LEFT_OUT])
+    return Prepared(len(base), left_out[:MAX_LEFT_OUT], commit)
 
 
 def _collect(request: Collect) -> Collected:
@@ -158,9 +184,17 @@ def _collect(request: Collect) -> Collected:
     with os.fdopen(request.base, "rb") as file:
         base = stamps.decode(file.read())
     store = Store(request.files)
-    read = read_upper if request.upper else read_copy
-    changes = Compared(request.workspace, base, store).changes(read(request.tree, base, store, left_out))
-    changes, found = diff(changes, request.workspace, store, request.diff_bytes)
+    if request.upper:
+        seen = read_upper(request.tree, base, store, left_out)
+    else:
+        seen = read_copy(request.tree, base, store, left_out, DIRECTORY if request.commit else b"")
+    changes = Compared(request.workspace, base, store).changes(seen)
+    old = of_workspace(request.workspace)
+    if request.commit:
+        repository = Repository(request.workspace)
+        changes = repository.committable(changes, left_out)
+        old = repository.before
+    changes, found = diff(changes, old, store, request.diff_bytes)
     return Collected(changes, left_out[:MAX_LEFT_OUT], found.text, found.cut)
 
 

@@ -15,7 +15,7 @@ from sandbox import linux
 from supervisord_agents.errors import SandboxRefused, SupervisorError
 from supervisord_agents.workers.shape import Identity
 from supervisord_agents.workspaces import paths
-from supervisord_agents.workspaces.hand import Apply, Collect, Prepare, Refused, Reply, Resume
+from supervisord_agents.workspaces.hand import Apply, Collect, Commit, Prepare, Refused, Reply, Resume
 from supervisord_agents.workspaces.records import View
 
 ARGV = (sys.executable, "-I", "-m", "supervisord_agents.workspaces.hand")
@@ -64,7 +64,7 @@ def lending() -> Iterator[Lent]:
         yield Lent(stack)
 
 
-async def done(request: Prepare | Collect | Apply | Resume, lent: Lent) -> Reply:
+async def done(request: Prepare | Collect | Apply | Commit | Resume, lent: Lent) -> Reply:
     """Have it done. Raises SupervisorError as the hand does, or if it fails. A hand whose caller is cancelled is ended."""
     process = await asyncio.create_subprocess_exec(
         *ARGV,

@@ -29,7 +29,8 @@ from supervisord_agents.workers.shape import LAYERS, TREE, Shape
 from supervisord_agents.workspaces import records
 from supervisord_agents.workspaces.conflicts import Conflict
 from supervisord_agents.workspaces.diffs import quoted
-from supervisord_agents.workspaces.hand import Applied, Apply, Collect, Collected, Prepare, Prepared, Resume
+from supervisord_agents.workspaces.git import branch_of
+from supervisord_agents.workspaces.hand import Applied, Apply, Collect, Collected, Commit, Prepare, Prepared, Resume
 from supervisord_agents.workspaces.hands import done, lending
 from supervisord_agents.workspaces.protected import is_protected
 from supervisord_agents.workspaces.records import Kept, View
@@ -71,9 +72,8 @@ class Keeper:
         try:
             await asyncio.to_thread(self._make, directory, view)
             reply = await self._filled(directory, view)
-            await asyncio.to_thread(
-                records.written, directory / records.VIEW, msgspec.structs.replace(view, left_out=reply.left_out)
-            )
+            view = msgspec.structs.replace(view, left_out=reply.left_out, commit=reply.commit)
+            await asyncio.to_thread(records.written, directory / records.VIEW, view)
         except SupervisorError as error:
             error.field = f"{view.workspace}" if error.field == "workspace" else error.field
             raise
@@ -104,6 +104,7 @@ class Keeper:
                 tree=-1 if view.mode == WorkspaceMode.OVERLAY else lent.directory(directory / TREE),
                 base=lent.file(directory / records.BASE, os.O_WRONLY | os.O_CREAT),
                 limits=Limits(files=self._config.limit_files, bytes=self._config.copy_limit_bytes),
+                branch=branch_of(view.task) if view.mode == WorkspaceMode.GIT_WORKTREE else "",
             )
             reply = await done(request, lent)
         assert isinstance(reply, Prepared)
@@ -160,6 +161,7 @@ class Keeper:
                 base=lent.file(directory / records.BASE),
                 files=lent.directory(directory / records.FILES),
                 diff_bytes=self._config.diff_limit_bytes,
+                commit=view.commit,
             )
             reply = await done(request, lent)
         assert isinstance(reply, Collected)
@@ -256,7 +258,9 @@ class Keeper:
         """What stands against applying them now. Raises SupervisorError."""
         async with self._locks[task]:
             kept, _ = await asyncio.to_thread(self._read, self._kept / task, task)
-            return (await self._apply(self._kept / task, kept, only_look=True)).conflicts if kept.state == "kept" else []
+            if kept.state != "kept" or kept.view.commit:
+                return []
+            return (await self._apply(self._kept / task, kept, only_look=True)).conflicts
 
     async def apply(self, task: str, *, protected: bool) -> int:
         """Carry the changes of a task over into its workspace, all or none; gives how many.
@@ -273,6 +277,10 @@ class Keeper:
         async with self._locks[task]:
             kept, _ = await asyncio.to_thread(self._read, directory, task)
             _refuse_settled(kept)
+            if kept.view.commit:
+                await self._committed(directory, kept)
+                await asyncio.to_thread(self._settle, directory, kept, "applied")
+                return len(kept.changes)
             if not protected:
                 _refuse_protected(kept)
             try:
@@ -302,6 +310,23 @@ class Keeper:
             reply = await done(request, lent)
         assert isinstance(reply, Applied)
         return reply
+
+    async def _committed(self, directory: Path, kept: Kept) -> None:
+        """On a branch, where nothing can stand against it and nothing is run. Done twice, it is done once."""
+        view = kept.view
+        with lending() as lent:
+            request = Commit(
+                uid=view.workspace_id.uid,
+                gid=view.workspace_id.gid,
+                workspace=lent.workspace(view),
+                files=lent.directory(directory / records.FILES),
+                branch=branch_of(view.task),
+                base=view.commit,
+                message=f"Changes of task {view.task}, attempt {view.attempt}",
+                at=kept.at,
+                changes=kept.changes,
+            )
+            await done(request, lent)
 
     async def discard(self, task: str) -> int:
         """Throw the changes of a task away; gives how many. Raises SupervisorError."""

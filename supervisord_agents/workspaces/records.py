@@ -30,6 +30,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     left_out: LeftOut = []
     """What of the workspace the view does not have."""
+    commit: str = ""
+    """That it is a checkout of."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):

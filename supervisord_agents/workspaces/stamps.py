@@ -32,6 +32,8 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True):
     view_inode: int = 0
     view_ctime_ns: int = 0
     """Of its copy, as that was handed over: nobody without privileges can set the time of a change (inode(7))."""
+    blob: str = ""
+    """Where it comes from a commit: its object there."""
 
 
 Base = dict[bytes, Stamp]

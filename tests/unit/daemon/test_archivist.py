@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from typing import Any
 
 import pytest
 
