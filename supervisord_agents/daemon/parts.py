@@ -66,7 +66,7 @@ class Parts:
         self.gateway = Gateway(
             config.gateway, lambda *used: self.attempts.used(*used), lambda *refused: self.attempts.refused(*refused)
         )
-        self.keeper = Keeper(state_dir, config.workspaces)
+        self.keeper = Keeper(state_dir, config.workspaces, spawner)
         self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch, self.keeper)
         accounts = Accounts(Meters(state_dir / "meters"))
         self.ends = Ends(self.results, accounts)

@@ -19,13 +19,16 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from sandbox.errors import SandboxError
+from sandbox.spawner import Spawner
+from sandbox.spec import SandboxSpec
 from supervisord_agents.config import Workspaces
 from supervisord_agents.core.model import TaskSpec, WorkspaceMode
 from supervisord_agents.errors import ErrorCode, InvalidInput, NotFound, SandboxRefused, SupervisorError
 from supervisord_agents.journal.files import REAL_FILES, make_directory
 from supervisord_agents.workers.emptying import empty
 from supervisord_agents.workers.jobs import Jobs
-from supervisord_agents.workers.shape import LAYERS, TREE, Shape
+from supervisord_agents.workers.shape import LAYERS, TREE, Shape, workspace_bind
 from supervisord_agents.workspaces import records
 from supervisord_agents.workspaces.conflicts import Conflict
 from supervisord_agents.workspaces.diffs import quoted
@@ -46,7 +49,8 @@ log = structlog.get_logger()
 class Keeper:
     """Implements workers.pool.Views."""
 
-    def __init__(self, state_dir: Path, config: Workspaces) -> None:
+    def __init__(self, state_dir: Path, config: Workspaces, spawner: Spawner) -> None:
+        self._spawner = spawner
         real = Path(os.path.realpath(state_dir))
         self._views, self._kept = real / "views", real / "changes"
         self._config = config
@@ -71,12 +75,25 @@ class Keeper:
         self._open[shape.view] = asyncio.Event()
         try:
             await asyncio.to_thread(self._make, directory, view)
+            if view.mode == WorkspaceMode.OVERLAY and self._config.overlay_fallback and not await self._can_overlay(shape):
+                view = msgspec.structs.replace(view, mode=self._config.overlay_fallback)
+                await asyncio.to_thread(self._make, directory, view)
             reply = await self._filled(directory, view)
             view = msgspec.structs.replace(view, left_out=reply.left_out, commit=reply.commit)
             await asyncio.to_thread(records.written, directory / records.VIEW, view)
         except SupervisorError as error:
             error.field = f"{view.workspace}" if error.field == "workspace" else error.field
             raise
+
+    async def _can_overlay(self, shape: Shape) -> bool:
+        """Whether this host can make it, for this workspace: by making it, for a program that does nothing."""
+        try:
+            sandbox = await self._spawner.spawn(SandboxSpec(argv=("/bin/true",), binds=(workspace_bind(shape),)), {})
+        except SandboxError as error:
+            log.warning("no_overlay", workspace=shape.workspace, error=str(error), instead=self._config.overlay_fallback)
+            return False
+        await sandbox.wait()
+        return True
 
     def _make(self, directory: Path, view: View) -> None:
         """Empty places of the workspace's owner."""
