@@ -57,7 +57,7 @@ def read(root: Path) -> Tree:
         elif stat.S_ISDIR(info.st_mode):
             found[name] = None
         else:
-            found[name] = (path.read_text(), stat.S_IMODE(info.st_mode))
+            found[name] = (path.read_bytes().decode(), stat.S_IMODE(info.st_mode))
     return found
 
 
