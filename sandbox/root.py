@@ -33,6 +33,8 @@ IN_MEMORY = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESO
 GO = b"go"
 Owner = tuple[int, int]
 """uid and gid."""
+Shift = tuple[int, int, bool]
+"""uid and gid whose files are to be the worker's, and whether root keeps a place beside them (idmap.namespace)."""
 Opened = list[tuple[int, Tree]]
 """Trees, each with a descriptor."""
 
@@ -40,7 +42,7 @@ Opened = list[tuple[int, Tree]]
 class Owners(msgspec.Struct, frozen=True, array_like=True, tag="owners"):
     """A child asks the fork server for user namespaces that shift what these have on disk to the worker, one each."""
 
-    owners: tuple[Owner, ...]
+    owners: tuple[Shift, ...]
 
 
 class Worker(NamedTuple):
@@ -102,10 +104,36 @@ class Root:
     def _trees(self, sources: Opened, worker: Worker, status: socket.socket) -> Opened:
         owners = {tree: _owner(source, tree, worker) for source, tree in sources if tree.writable or tree.owner is not None}
         users = _users(owners, worker, status)
-        trees = [(self._copy(source, tree, users.get(tree, -1)), tree) for source, tree in sources]
+        trees = [(self._seen(source, tree, users.get(tree, -1)), tree) for source, tree in sources]
         for descriptor in set(users.values()):
             os.close(descriptor)
         return trees
+
+    def _seen(self, source: int, tree: Tree, users: int) -> int:
+        """What is attached for a tree: a copy of its mount, or a copy-on-write view of that."""
+        layers = self._open_layers(tree) if tree.layers else -1
+        seen = self._copy(source, tree, users)
+        return self._overlay(seen, tree, layers, users) if tree.layers else seen
+
+    def _open_layers(self, tree: Tree) -> int:
+        try:
+            return linux.open_path(tree.layers, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS, self._host)
+        except OSError as error:
+            raise SandboxError(f"{tree.layers}: {error.strerror}.", step="overlay", errno=error.errno or 0) from error
+
+    def _overlay(self, lower: int, tree: Tree, source: int, users: int) -> int:
+        layers = -1
+        try:
+            layers = self._mounts.tree(source, attributes=NOSUID | NODEV, users=users)
+            return self._mounts.overlay(lower, layers)
+        except SandboxError as error:
+            error.message = f"no copy-on-write view of {tree.source}: {error.message}"
+            error.hint = "What this host lacks for one: agentctl doctor. A copy needs nothing."
+            raise
+        finally:
+            for descriptor in (source, lower, layers):
+                if descriptor >= 0:
+                    os.close(descriptor)
 
     def _open(self, tree: Tree) -> int:
         try:
@@ -254,7 +282,8 @@ def _owner(source: int, tree: Tree, worker: Worker) -> Owner:
 
 def _users(owners: dict[Tree, Owner], worker: Worker, status: socket.socket) -> dict[Tree, int]:
     """A user namespace for each writable bind whose owner is not the worker itself, made by the fork server, one an owner."""
-    shifted = {tree: owner for tree, owner in owners.items() if tree.writable and owner != worker.owner}
+    foreign = {tree: owner for tree, owner in owners.items() if tree.writable and owner != worker.owner}
+    shifted = {tree: (uid, gid, bool(tree.layers)) for tree, (uid, gid) in foreign.items()}
     if not shifted or not worker.change_ids:
         return {}
     others = tuple(dict.fromkeys(shifted.values()))

@@ -96,6 +96,8 @@ def check(spec: SandboxSpec, plan: Plan, why: SandboxError) -> None:
         raise _impossible("supervise", "what is tried in vain cannot be told")
     if spec.masked:
         raise _impossible("masked", "no path of the host can be hidden")
+    if view := next((tree for tree in plan.trees if tree.layers), None):
+        raise _impossible("binds", f"{view.source} cannot be seen copy-on-write")
     if moved := next((tree for tree in plan.trees if tree.source != tree.place), None):
         raise _impossible("binds", f"{moved.source} cannot be seen at {moved.place}")
 

@@ -35,6 +35,7 @@ from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire.messages import Recovery
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.pool import Pools
+from supervisord_agents.workspaces.keeper import Keeper
 
 KEPT_DESCRIPTORS = 1_000
 """For workers and files: clients must not take the last one."""
@@ -65,8 +66,9 @@ class Parts:
         self.gateway = Gateway(
             config.gateway, lambda *used: self.attempts.used(*used), lambda *refused: self.attempts.refused(*refused)
         )
+        self.keeper = Keeper(state_dir, config.workspaces, spawner)
         violations = Violations(lambda *told: self.attempts.violated(*told), lambda *tried: self.attempts.tried(*tried))
-        self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch, violations)
+        self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch, violations, self.keeper)
         accounts = Accounts(Meters(state_dir / "meters"))
         self.ends = Ends(results, accounts)
         self.attempts = Attempts(
@@ -85,7 +87,7 @@ class Parts:
             notes=[],
             stalls=StallWatch(config.daemon.stall_s),
         )
-        self.archivist = Archivist(config, self.engine, results, self.logs, state_dir / "archive.db")
+        self.archivist = Archivist(config, self.engine, results, self.logs, state_dir / "archive.db", self.keeper)
         self.upkeep = Upkeep(
             config, self.engine, self.committer, journal, results, self.facts, on_space=self.attempts.slots_changed
         )
@@ -102,6 +104,7 @@ class Parts:
             self.archivist,
             self.facts,
             config.daemon.max_pending_tasks,
+            keeper=self.keeper,
         )
         self.server = Server(
             handlers,

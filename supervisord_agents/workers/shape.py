@@ -23,6 +23,8 @@ from supervisord_agents.hosts import AllowedHosts
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.profiles import TaskProfiles
 
+TREE, LAYERS = "tree", "layers"
+"""What a view consists of: a tree of its own, or the layers of an overlay."""
 RUNTIME_MODULE = "supervisord_agents.workers.runtime"
 
 
@@ -56,6 +58,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     pids: int
     cpu_percent: int
+    view: str = ""
+    """The directory of the host that holds a view of the workspace for one attempt; empty: the workspace itself is used."""
+    mode: str = ""
+    """Of the view."""
 
 
 class Shaper:
@@ -126,7 +132,7 @@ class Shaper:
             granted = self._profiles.get(shape.profile or self._config.sandbox.profile)
         except SandboxError:  # of an earlier daemon, whose configuration had it
             return ()
-        writable = shape.workspace and granted.here == "write"
+        writable = shape.workspace and granted.here == "write" and not shape.view
         return granted.protected if writable and self._missing(granted) != "none" else ()
 
     def _missing(self, granted: Profile) -> Missing:
@@ -144,9 +150,7 @@ class Shaper:
         variables = self._profiles.variables(granted)
         binds = [*granted.binds(""), *map(Bind, (*self._runtime_paths, *shape.read_only_paths))]
         if shape.workspace:
-            # The sandbox refuses a directory that has changed hands since it was looked at.
-            owner = (shape.workspace_id.uid, shape.workspace_id.gid)
-            binds.append(Bind(shape.workspace, writable=granted.here == "write", owner=owner))
+            binds.append(workspace_bind(shape, writable=granted.here == "write"))
         # What the runtime empties between tasks: never anything of the host.
         # Without namespaces a worker is used once.
         rooms = (*PRIVATE, "/var/tmp") if self._namespaces else ()
@@ -159,6 +163,8 @@ class Shaper:
             "wall_s": 0.0,  # of an attempt, not of a worker that does many
             "optional_layers": tuple({*granted.optional_layers, *self._config.sandbox.optional_layers}),
         }
+        if shape.view:  # what is protected is looked at when changes are applied
+            fields["protected"] = ()
         return SandboxSpec(
             argv=(sys.executable, "-I", "-m", RUNTIME_MODULE, *private, *granted.tmpfs),
             # Functions see the worker's own variables, programs those of their launch.
@@ -172,6 +178,15 @@ class Shaper:
             init=False,
             **fields,
         )
+
+
+def workspace_bind(shape: Shape, *, writable: bool) -> Bind:
+    """How the workspace is seen. The sandbox refuses a directory that has changed hands since it was looked at."""
+    owner = (shape.workspace_id.uid, shape.workspace_id.gid)
+    if shape.view and os.path.isdir(f"{shape.view}/{TREE}"):
+        return Bind(f"{shape.view}/{TREE}", shape.workspace, writable=writable, owner=owner)
+    layers = f"{shape.view}/{LAYERS}" if shape.view and writable else ""
+    return Bind(shape.workspace, writable=writable, owner=owner, layers=layers)
 
 
 def identity(workspace: str) -> Identity:
