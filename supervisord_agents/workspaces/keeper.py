@@ -88,7 +88,8 @@ class Keeper:
     async def _can_overlay(self, shape: Shape) -> bool:
         """Whether this host can make it, for this workspace: by making it, for a program that does nothing."""
         try:
-            sandbox = await self._spawner.spawn(SandboxSpec(argv=("/bin/true",), binds=(workspace_bind(shape),)), {})
+            bind = workspace_bind(shape, writable=True)
+            sandbox = await self._spawner.spawn(SandboxSpec(argv=("/bin/true",), binds=(bind,), protected=()), {})
         except SandboxError as error:
             log.warning("no_overlay", workspace=shape.workspace, error=str(error), instead=self._config.overlay_fallback)
             return False

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 
-NAMES = (
-    rb"(.*/)?\.git/(hooks|info)(/.*)?",
-    rb"(.*/)?\.git/(config|config\.worktree|commondir|gitdir|objects/info/alternates)",
-    rb"(.*/)?\.git/modules/(.*/)?(hooks(/.*)?|config)",
-    rb"(.*/)?\.(gitmodules|gitconfig|envrc|mcp\.json)",
-    rb"(.*/)?\.(bashrc|bash_profile|bash_login|bash_logout|profile|zshrc|zshenv|zprofile|zlogin|inputrc)",
-    rb"(.*/)?\.(vscode|idea|devcontainer|husky|claude|codex|gemini|qwen|opencode)(/.*)?",
-    rb"\.(github|circleci)(/.*)?",
-    rb"\.(gitlab-ci\.yml|travis\.yml|pre-commit-config\.yaml)",
+from sandbox.protected import PROTECTED
+
+MORE = (
+    rb"\.git/(info|modules/(.*/)?hooks)",
+    rb"\.git/(commondir|gitdir|objects/info/alternates|modules/(.*/)?config)",
+    rb"\.(gitmodules|inputrc|github|travis\.yml)",
 )
-_PATTERN = re.compile(b"|".join(b"(?:" + name + b")" for name in NAMES), re.DOTALL | re.IGNORECASE)
+"""What is not kept from a sandbox that has the directory itself: parts of a repository that git needs to change, and files that
+are read on request."""
+_NAMES = (*(re.escape(name.encode()) for name in PROTECTED), *MORE)
+_PATTERN = re.compile(b"(.*/)?(?:" + b"|".join(_NAMES) + b")(/.*)?", re.DOTALL | re.IGNORECASE)
 
 
 def is_protected(path: bytes) -> bool:
-    """Of a path relative to the workspace."""
+    """Of a path relative to the workspace; at any depth, and whatever the case, for file systems that do not tell it apart."""
     return _PATTERN.fullmatch(path) is not None
