@@ -318,6 +318,9 @@ class Applying:
 
     def _sweep(self, name: str) -> None:
         """Remove the staging directory with what it holds: files, links, empty directories."""
+        if self._staging >= 0:
+            os.close(self._staging)
+            self._staging = -1
         with contextlib.suppress(FileNotFoundError):
             directory = os.open(name, paths.DIRECTORY, dir_fd=self._workspace)
             try:

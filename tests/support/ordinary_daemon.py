@@ -15,13 +15,19 @@ from tests.support.sandbox import Maker
 MAIN = "import sys; from supervisord_agents.{0} import main; sys.exit(main())"
 
 
+def seeing(*paths: object) -> str:
+    """A configuration, open for more of [sandbox], in which every worker sees these."""
+    granted = ", ".join(f"{{ source = '{path}' }}" for path in paths)
+    return f"[profiles.seeing]\nextends = 'agent'\npaths = [{granted}]\n[sandbox]\nprofile = 'seeing'\n"
+
+
 class OrdinaryDaemon(DaemonProcess):
     """It runs from an environment of its own, with an interpreter that the user can reach, and our installed packages."""
 
     def __init__(self, by: Maker, config: str, *, lacking: str) -> None:
         directory = by.directory("daemon")
         packages = sysconfig.get_path("purelib")
-        super().__init__(directory, f"[sandbox]\nread_only_paths = ['{packages}', '{by.home}/source']\n{config}")
+        super().__init__(directory, f"{seeing(packages, f'{by.home}/source')}{config}")
         subprocess.run([by.interpreter[-1], "-m", "venv", "--without-pip", directory / "venv"], check=True, timeout=60)
         source = by.home / "source"
         if not source.exists():

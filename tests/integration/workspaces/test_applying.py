@@ -57,7 +57,11 @@ def worked(directory: Path) -> tuple[Project, list[Change]]:
 
 
 def apply(project: Project, changes: list[Change], between: Callable[[], None] = lambda: None) -> list[Conflict]:
-    return _with(project, between, lambda applying: applying.begin(STAGING, changes, project.store()))
+    store = project.store()
+    try:
+        return _with(project, between, lambda applying: applying.begin(STAGING, changes, store))
+    finally:
+        os.close(store.directory)
 
 
 def resume(project: Project, between: Callable[[], None] = lambda: None) -> tuple[bool, list[Conflict]]:

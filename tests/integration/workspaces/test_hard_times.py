@@ -19,6 +19,7 @@ from supervisord_agents.core.model import State, TaskSpec, WorkspaceMode
 from supervisord_agents.errors import ErrorCode, SupervisorError
 from supervisord_agents.rpc.client import Client
 from tests.support.daemon import ROOT, DaemonProcess
+from tests.support.ordinary_daemon import seeing
 from tests.support.sandbox import ORDINARY, reachable_interpreter
 
 FILES = 400
@@ -124,9 +125,7 @@ def ordinary() -> Iterator[DaemonProcess]:
     subprocess.run([interpreter, "-m", "venv", "--without-pip", str(home / "venv")], check=True)
     own = next((home / "venv" / "lib").glob("python*/site-packages"))
     (own / "packages.pth").write_text(f"{packages}\n{ROOT}\n")
-    process = DaemonProcess(
-        home, f"[sandbox]\nread_only_paths = ['{packages}', '{ROOT / 'sandbox'}', '{ROOT / 'supervisord_agents'}']\n"
-    )
+    process = DaemonProcess(home, seeing(packages, ROOT / "sandbox", ROOT / "supervisord_agents"))
     os.chown(home, ORDINARY, ORDINARY)
     start = "from supervisord_agents.daemon.app import main; raise SystemExit(main())"
     process.argv = [*become, str(home / "venv" / "bin" / "python"), "-I", "-c", start]
