@@ -33,6 +33,7 @@ CANNOT_START = 127
 PARKED, READY, SUPERVISE = b"parked", b"ready", b"supervise"
 SECOND_ADDRESS = "127.0.0.2"
 """With 127.0.0.1 alone, programs that ask for what can be reached (AI_ADDRCONFIG, getaddrinfo(3)) get no IPv4 address."""
+TIME_NAMESPACES = os.path.exists("/proc/self/ns/time_for_children")
 NO_CORE_BYTES = 1
 """Less than any core dump. 0 would not keep one from a core_pattern that is a pipe, which runs as root outside (core(5))."""
 
@@ -146,7 +147,7 @@ def _park(beginning: Beginning) -> Root:
     if beginning.group is not None:
         beginning.group.join()
     # The cgroup that it is in now becomes the root of what it can see of them.
-    linux.unshare(linux.CLONE_NEWCGROUP)
+    linux.unshare(linux.CLONE_NEWCGROUP | (linux.CLONE_NEWTIME if TIME_NAMESPACES else 0))
     for number in signal.valid_signals():
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)

@@ -17,6 +17,8 @@ from sandbox.errors import SandboxError
 # linux/sched.h
 CLONE_PIDFD, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x1000, 0x00020000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
+CLONE_NEWTIME = 0x80
+"""For unshare alone: a process is in it from its next execve on (since Linux 6.3), its children at once (time_namespaces(7))."""
 CLONE_INTO_CGROUP = 0x200000000
 # linux/prctl.h
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 23, 24, 38

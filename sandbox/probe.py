@@ -55,10 +55,11 @@ _REMEDIES = {
     "ipc namespace": "Use a kernel with CONFIG_IPC_NS.",
     "uts namespace": "Use a kernel with CONFIG_UTS_NS.",
     "cgroup namespace": "Use a kernel with CONFIG_CGROUPS.",
+    "time namespace": "Use a kernel with CONFIG_TIME_NS.",
     "mount namespace": "Let the container that this runs in mount: give it CAP_SYS_ADMIN or user namespaces.",
     "pivot_root": "Let the container that this runs in call pivot_root(2): its filter refuses it.",
 }
-NOT_NEEDED = frozenset({"id-mapped mounts", "landlock scopes", "other groups", "apparmor", "yama"})
+NOT_NEEDED = frozenset({"id-mapped mounts", "landlock scopes", "other groups", "apparmor", "time namespace", "yama"})
 """What a sandbox can do without, whoever makes it."""
 _CONDITIONS = frozenset({"libseccomp", "pidfd", "close_range"})
 _HERE = str(Path(__file__).parent.parent)

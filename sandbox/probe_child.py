@@ -243,6 +243,7 @@ TRIALS: dict[str, Trial] = {
     "ipc namespace": other_namespace("ipc", linux.CLONE_NEWIPC),
     "uts namespace": other_namespace("uts", linux.CLONE_NEWUTS),
     "cgroup namespace": other_namespace("cgroup", linux.CLONE_NEWCGROUP),
+    "time namespace": other_namespace("time_for_children", linux.CLONE_NEWTIME),
     "pivot_root": pivot_root,
     "id-mapped mounts": idmapped_mounts,
     "no_new_privs": no_new_privs,

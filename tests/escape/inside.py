@@ -42,7 +42,7 @@ SYSCALLS = {
 }  # fmt: skip
 CLONE = {
     "mnt": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000, "pid": 0x20000000,
-    "net": 0x40000000,
+    "net": 0x40000000, "time": 0x80,
 }  # fmt: skip
 words: dict = {}
 MOUNTING = {"mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "mount_setattr", "setns"}

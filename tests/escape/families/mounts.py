@@ -91,9 +91,9 @@ in_child("unshare", call, "unshare", CLONE["user"])
 """,
         ),
         "other_namespaces": (
-            "Makes network, IPC, UTS, PID and cgroup namespaces",
+            "Makes network, IPC, UTS, PID, cgroup and time namespaces",
             """
-for name in ("net", "ipc", "uts", "pid", "cgroup"):
+for name in ("net", "ipc", "uts", "pid", "cgroup", "time"):
     in_child(name, call, "unshare", CLONE[name])
 """,
         ),

@@ -12,7 +12,8 @@ from sandbox.spec import HOME, SandboxSpec
 from tests.support.sandbox import Maker
 
 DEFAULT_UID = SandboxSpec(argv=("true",)).uid
-NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
+KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", *(("time",) if KERNEL >= (6, 3) else ()))
 
 
 def test_the_root_has_nothing_of_the_host_but_its_system(seen: dict[str, Any]) -> None:
