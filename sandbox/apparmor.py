@@ -26,7 +26,7 @@ SWITCH = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 _LAUNCHER = """#!{python} -IS
 import sys
 sys.path.insert(0, {packages!r})
-from sandbox.server import main
+from sandbox.keeper import main
 sys.exit(main(sys.argv[1:]))
 """
 _TEXT = """# The fork server of agent-sandbox may make user namespaces. Written by: agentctl install apparmor

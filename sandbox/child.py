@@ -92,6 +92,22 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    def exited(self, ended: os.waitid_result) -> protocol.Exited:
+        """How it ended, for whoever waits for that."""
+        died = ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+        events = self.group.events() if self.group else None
+        return protocol.Exited(
+            id=self.id,
+            code=-1 if died else ended.si_status,
+            signal=ended.si_status if died else 0,
+            oom_killed=bool(events and events.oom_kills),
+            pids_limit_hit=bool(events and events.pids_limit_hits),
+            memory_peak_bytes=events.memory_peak_bytes if events else 0,
+            cpu_s=events.cpu_s if events else 0.0,
+            timed_out=self.timed_out,
+            stalled_s=events.stalled_s if events else {},
+        )
+
     def forget_descriptors(self) -> None:
         """Close what a client may want of it."""
         for descriptor in (*self.kept, *self.listeners):

@@ -393,7 +393,7 @@ def _server_argv() -> list[str]:
 _SERVE = """
 import sys
 sys.path[:0] = sys.argv.pop(1).split(":")
-from sandbox.server import main
+from sandbox.keeper import main
 sys.exit(main(sys.argv[1:]))
 """
 """-I and -S keep the environment, the working directory and other packages out of the import path, and the process small.

@@ -29,9 +29,9 @@ threading.Event().wait()
 """A thread has no parent-death signal, and after its exec the process has none (prctl(2))."""
 NO_CGROUPS = """
 import sys; sys.path[:0] = sys.argv.pop(1).split(":")
-from sandbox import server
+from sandbox import keeper, server
 server.Cgroups.detect = classmethod(lambda cls, name: cls(None, "there are none in this test."))
-sys.exit(server.main(sys.argv[1:]))
+sys.exit(keeper.main(sys.argv[1:]))
 """
 
 
