@@ -13,11 +13,12 @@ Range = tuple[int, int]
 """The first id, and how many."""
 
 
-def namespace(owner: tuple[int, int], worker: tuple[int, int]) -> int:
+def namespace(owner: tuple[int, int], worker: tuple[int, int], *, root: bool = False) -> int:
     """A descriptor of a user namespace in which what `owner` (uid, gid) has on disk belongs to `worker`. Needs root.
 
     Files of others keep their owners, so that the worker may do with them what `owner` may, or less. Files of root are the
-    exception: root's uid has no place in the map, so they can be read by their mode and never written.
+    exception: root's uid has no place in the map, so they can be read by their mode and never written. With `root` it has
+    one, for what the kernel itself makes there as root.
     """
     pid, pidfd = linux.clone(linux.CLONE_NEWUSER)
     if pid == 0:
@@ -25,8 +26,12 @@ def namespace(owner: tuple[int, int], worker: tuple[int, int]) -> int:
             signal.pause()
     try:
         process = f"/proc/{linux.pid_in_proc(pidfd)}"
-        _write(f"{process}/uid_map", lines(owner[0], worker[0], known("uid_map"), without=0))
-        _write(f"{process}/gid_map", lines(owner[1], worker[1], known("gid_map")))
+        if root:
+            _write(f"{process}/uid_map", with_root(owner[0], worker[0], known("uid_map")))
+            _write(f"{process}/gid_map", with_root(owner[1], worker[1], known("gid_map")))
+        else:
+            _write(f"{process}/uid_map", lines(owner[0], worker[0], known("uid_map"), without=0))
+            _write(f"{process}/gid_map", lines(owner[1], worker[1], known("gid_map")))
         return os.open(f"{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SandboxError(f"{error.filename}: {error.strerror}.", step="idmap", errno=error.errno or 0) from error
@@ -71,6 +76,12 @@ def lines(owner: int, worker: int, exist: list[Range], without: int = -1) -> str
     for first, count in _gaps(exist, sorted({owner, worker, without})):
         rows.append(f"{first} {first} {count}")
     return "\n".join(rows)
+
+
+def with_root(owner: int, worker: int, exist: list[Range]) -> str:
+    """As `lines`, with a place for id 0: its own, or that of `worker`, if 0 is the owner."""
+    rows = lines(owner, worker, exist)
+    return rows if owner else f"{rows}\n{worker} 0 1"
 
 
 def _gaps(ranges: list[Range], taken: list[int]) -> Iterator[Range]:

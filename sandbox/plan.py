@@ -77,6 +77,10 @@ class Tree(NamedTuple):
     writable: bool = False
     device: bool = False
     owner: tuple[int, int] | None = None
+    layers: str = ""
+    """Seen copy-on-write: the directory of the host that takes what is written."""
+    reviewed: bool = False
+    """Nothing in it is protected."""
 
 
 class Plan(NamedTuple):
@@ -99,7 +103,8 @@ class Plan(NamedTuple):
         lines |= dict.fromkeys(self.files, "written for the sandbox")
         for tree in self.trees:
             of_host = "the host's" if tree.source == tree.place else f"the host's {tree.source}"
-            lines[tree.place] = "device" if tree.device else f"{of_host}, {'WRITABLE' if tree.writable else 'read-only'}"
+            how = "copy-on-write" if tree.layers else "WRITABLE" if tree.writable else "read-only"
+            lines[tree.place] = "device" if tree.device else f"{of_host}, {how}"
         lines |= dict.fromkeys(self.masked, "hidden, if it is there")
         width = max(map(len, lines))
         return "\n".join(f"{path:{width}}  {lines[path]}" for path in sorted(lines))
@@ -148,7 +153,7 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
     trees = _of_the_host(host.system, host.devices)
     granted = dict.fromkeys(path for pattern in spec.devices for path in sorted(glob.glob(pattern)))
     trees += tuple(Tree(path, path, device=True) for path in granted if path not in host.devices)
-    binds = tuple(Tree(bind.source, bind.place, bind.writable, owner=bind.owner) for bind in _seen(spec.binds, host))
+    binds = tuple(_tree(bind) for bind in _seen(spec.binds, host))
     trees += binds
     places = {tree.place for tree in trees}
     covered = tuple(path for path in spec.tmpfs if _within(path, tuple(places)))
@@ -176,6 +181,10 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
 @cache
 def _of_the_host(system: tuple[str, ...], devices: tuple[str, ...]) -> tuple[Tree, ...]:
     return (*(Tree(path, path) for path in system), *(Tree(path, path, device=True) for path in devices))
+
+
+def _tree(bind: Bind) -> Tree:
+    return Tree(bind.source, bind.place, bind.writable, owner=bind.owner, layers=bind.layers, reviewed=bind.reviewed)
 
 
 def _seen(binds: tuple[Bind, ...], host: Host) -> list[Bind]:

@@ -33,6 +33,8 @@ IN_MEMORY = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESO
 GO = b"go"
 Owner = tuple[int, int]
 """uid and gid."""
+Shift = tuple[int, int, bool]
+"""uid and gid whose files are to be the worker's, and whether root keeps a place beside them (idmap.namespace)."""
 Opened = list[tuple[int, Tree]]
 """Trees, each with a descriptor."""
 
@@ -40,7 +42,7 @@ Opened = list[tuple[int, Tree]]
 class Owners(msgspec.Struct, frozen=True, array_like=True, tag="owners"):
     """A child asks the fork server for user namespaces that shift what these have on disk to the worker, one each."""
 
-    owners: tuple[Owner, ...]
+    owners: tuple[Shift, ...]
 
 
 class Worker(NamedTuple):
@@ -100,12 +102,14 @@ class Root:
         return [(self._open(tree), tree) for tree in plan.trees if tree not in made]
 
     def _trees(self, sources: Opened, worker: Worker, status: socket.socket) -> Opened:
+        layers = {tree: self._open_layers(tree) for _, tree in sources if tree.layers}
         owners = {tree: _owner(source, tree, worker) for source, tree in sources if tree.writable or tree.owner is not None}
         users = _users(owners, worker, status)
         trees = [(self._copy(source, tree, users.get(tree, -1)), tree) for source, tree in sources]
+        uppers = {tree: self._copy_layers(source, users.get(tree, -1)) for tree, source in layers.items()}
         for descriptor in set(users.values()):
             os.close(descriptor)
-        return trees
+        return [(self._view(made, tree, uppers[tree]) if tree.layers else made, tree) for made, tree in trees]
 
     def _open(self, tree: Tree) -> int:
         try:
@@ -125,6 +129,29 @@ class Root:
             raise
         finally:
             os.close(source)
+
+    def _open_layers(self, tree: Tree) -> int:
+        try:
+            return linux.open_path(tree.layers, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS, self._host)
+        except OSError as error:
+            raise SandboxError(f"{tree.layers}: {error.strerror}.", step="overlay", errno=error.errno or 0) from error
+
+    def _copy_layers(self, source: int, users: int) -> int:
+        try:
+            return self._mounts.tree(source, attributes=NOSUID | NODEV, users=users)
+        finally:
+            os.close(source)
+
+    def _view(self, lower: int, tree: Tree, layers: int) -> int:
+        try:
+            return self._mounts.overlay(lower, layers)
+        except SandboxError as error:
+            error.message = f"no copy-on-write view of {tree.source}: {error.message}"
+            error.hint = "What this host lacks for one: agentctl doctor. A copy needs nothing."
+            raise
+        finally:
+            os.close(lower)
+            os.close(layers)
 
     def _attach_system(self, trees: Opened) -> None:
         """Attach what is the same in all sandboxes, to places that were made here and now."""
@@ -179,7 +206,7 @@ class Root:
         """What is read-only or hidden within what was attached."""
         shield = Shield(self._mounts, worker.owner if worker.change_ids else None)
         writable = [tree.place for tree in plan.trees if tree.writable]
-        for place in writable:
+        for place in (tree.place for tree in plan.trees if tree.writable and not tree.reviewed):
             names = [name for name in spec.protected if f"{place}/{name}" not in writable]
             if os.path.isdir(_inside(place)):
                 shield.protect(_inside(place), names, missing=spec.protect_missing)
@@ -253,8 +280,10 @@ def _owner(source: int, tree: Tree, worker: Worker) -> Owner:
 
 
 def _users(owners: dict[Tree, Owner], worker: Worker, status: socket.socket) -> dict[Tree, int]:
-    """A user namespace for each writable bind whose owner is not the worker itself, made by the fork server, one an owner."""
-    shifted = {tree: owner for tree, owner in owners.items() if tree.writable and owner != worker.owner}
+    """A user namespace for each writable bind whose owner is not the worker itself, made by the fork server, one a shift."""
+    shifted: dict[Tree, Shift] = {
+        tree: (*owner, bool(tree.layers)) for tree, owner in owners.items() if tree.writable and owner != worker.owner
+    }
     if not shifted or not worker.change_ids:
         return {}
     others = tuple(dict.fromkeys(shifted.values()))
@@ -262,8 +291,8 @@ def _users(owners: dict[Tree, Owner], worker: Worker, status: socket.socket) -> 
     packet, users = protocol.receive_packet(status, 16)
     if packet != GO or len(users) != len(others):
         raise SandboxError("the fork server has ended.", step="idmap")
-    of_owner = dict(zip(others, users, strict=True))
-    return {tree: of_owner[owner] for tree, owner in shifted.items()}
+    made = dict(zip(others, users, strict=True))
+    return {tree: made[shift] for tree, shift in shifted.items()}
 
 
 def _skeleton(plan: Plan, trees: Opened) -> None:

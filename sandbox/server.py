@@ -33,7 +33,7 @@ from sandbox.child import SETUP_TIMEOUT_S, Child
 from sandbox.enter import PARKED, READY, Beginning, Entry, Failure, enter, order
 from sandbox.errors import SandboxError
 from sandbox.parking import Parking
-from sandbox.root import GO, Owner, Owners
+from sandbox.root import GO, Owners, Shift
 from sandbox.spec import SandboxSpec, check, ids
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
@@ -379,11 +379,11 @@ class Server:
         else:
             self._on_status_closed(child)
 
-    def _shift(self, child: Child, owners: tuple[Owner, ...]) -> None:
+    def _shift(self, child: Child, owners: tuple[Shift, ...]) -> None:
         """Give a child the user namespaces that it asks for. It has looked at the owners itself: a dead disk hangs it alone."""
         users: list[int] = []
         try:
-            users.extend(idmap.namespace(owner, child.worker) for owner in owners)
+            users.extend(idmap.namespace((uid, gid), child.worker, root=root) for uid, gid, root in owners)
             socket.send_fds(child.status, [GO], users)
         except SandboxError as error:
             child.failure = Failure(error.message, error.step, error.errno, error.hint)

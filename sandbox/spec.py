@@ -54,13 +54,18 @@ class Bind(NamedTuple):
 
     `target` is where; empty: at the same path. A writable bind is used with the rights of the source's owner: files made in it
     belong to that owner, and it must not be reached through a symbolic link. `owner` is the (uid, gid) that the source must have
-    when it is bound; None: any. Give it where somebody else could put another directory in its place.
+    when it is bound; None: any. Give it where somebody else could put another directory in its place. `layers` makes a
+    copy-on-write view (overlayfs) of a writable bind: the source stays as it is, and what is written goes into the empty
+    directories `upper` and `work` of that directory of the host, which belong to the source's owner. Nothing inside sees them.
+    `reviewed` says that somebody looks at what was changed in it before anything outside uses it: nothing in it is protected.
     """
 
     source: str
     target: str = ""
     writable: bool = False
     owner: tuple[int, int] | None = None
+    layers: str = ""
+    reviewed: bool = False
 
     @property
     def place(self) -> str:
@@ -110,8 +115,8 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Paths inside, below a bind, that are empty and closed to everybody, whatever the host has there. What is not there is
     passed over."""
     protected: tuple[str, ...] = PROTECTED
-    """What cannot be changed in a writable bind, relative to its root, unless it is bound writable itself; `protected.py` tells
-    what holds."""
+    """What cannot be changed in a writable bind, relative to its root, unless it is bound writable itself or the bind is
+    `reviewed`; `protected.py` tells what holds."""
     protect_missing: Missing = "all"
     """What of it is not there cannot be made either: the caller must be `protected.holding` the directories meanwhile."""
     devices: tuple[str, ...] = ()
@@ -173,6 +178,7 @@ def _check_program(spec: SandboxSpec) -> None:
 
 def _check_paths(spec: SandboxSpec) -> None:
     given = [("cwd", spec.cwd), *(("binds", path) for bind in spec.binds for path in (bind.source, bind.place))]
+    given += [("binds", bind.layers) for bind in spec.binds if bind.layers]
     given += [("tmpfs", path) for path in spec.tmpfs] + [("masked", path) for path in spec.masked]
     for field, path in given:
         # Of two slashes at the beginning, normpath keeps both.
@@ -184,6 +190,8 @@ def _check_paths(spec: SandboxSpec) -> None:
     for path in spec.protected:
         if os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path or path.split("/")[0] in (".", ".."):
             raise _refused("protected", f"{path!r} is no path below a bind: write it without a / at its beginning or end.")
+    if any(bind.layers and not bind.writable for bind in spec.binds):
+        raise _refused("binds", "only a writable one can be a copy-on-write view.")
     if any(bind.place == "/" for bind in spec.binds):
         raise _refused("binds", "the root itself cannot be bound.")
     if any(not 0 <= id < ANY_ID for bind in spec.binds for id in bind.owner or ()):

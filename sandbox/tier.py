@@ -91,6 +91,8 @@ def check(spec: SandboxSpec, plan: Plan, why: SandboxError) -> None:
         )
     if listeners_of(spec):
         raise _impossible("loopback_listen", "a port would be the host's, open to every program of it")
+    if view := next((tree for tree in plan.trees if tree.layers), None):
+        raise _impossible("binds", f"no copy-on-write view of {view.source} can be had")
     if moved := next((tree for tree in plan.trees if tree.source != tree.place), None):
         raise _impossible("binds", f"{moved.source} cannot be seen at {moved.place}")
 

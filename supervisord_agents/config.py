@@ -103,6 +103,14 @@ MOVED_HINT = (
 )
 
 
+class Workspaces(Table, frozen=True):
+    mode: Literal["dir", "copy", "overlay", "git-worktree"] = "dir"
+    copy_limit_bytes: Annotated[int, Meta(ge=0)] = 2048 * MIB
+    limit_files: Count = 200_000
+    overlay_fallback: Literal["", "copy"] = ""
+    diff_limit_bytes: Annotated[int, Meta(ge=0, le=4 * MIB)] = MIB
+
+
 class Provider(Table, frozen=True):
     base_url: Annotated[str, Meta(pattern="^https?://[^/]+")]
     dialect: Literal["openai", "anthropic", "gemini"] = "openai"
@@ -130,6 +138,7 @@ class Agent(Table, frozen=True):
     model: str = ""
     pool: str = ""
     profile: str = ""
+    workspace_mode: Literal["", "dir", "copy", "overlay", "git-worktree"] = ""
     read_only_paths: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     environment: dict[str, str] = {}
@@ -152,6 +161,7 @@ class Config(Table, frozen=True):
     sandbox: Sandbox = Sandbox()
     profiles: dict[str, dict[str, Any]] = {}
     """Profiles of the sandbox beside the built-in ones; sandbox/profile.py has their keys."""
+    workspaces: Workspaces = Workspaces()
     gateway: Gateway = Gateway()
     agents: dict[str, Agent] = {}
 

@@ -21,7 +21,7 @@ class Exit(IntEnum):
     TIMED_OUT = 5
     """The time to wait was over first; the task goes on."""
     REFUSED = 6
-    """The disk is full, or something is not allowed."""
+    """The disk is full, something is not allowed, or what was changed meanwhile stands against it."""
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     """The reader of standard output went away."""
@@ -38,6 +38,7 @@ _BY_CODE = {
     ErrorCode.SANDBOX_DENIED: Exit.REFUSED,
     ErrorCode.BUDGET_EXCEEDED: Exit.REFUSED,
     ErrorCode.BREAKER_OPEN: Exit.REFUSED,
+    ErrorCode.CONFLICT: Exit.REFUSED,
 }
 
 

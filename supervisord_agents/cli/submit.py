@@ -16,7 +16,7 @@ from supervisord_agents.cli.results import print_result
 from supervisord_agents.cli.session import Session
 from supervisord_agents.cli.tasks import task_table
 from supervisord_agents.cli.waiting import judge, wait_for
-from supervisord_agents.core.model import TaskSpec
+from supervisord_agents.core.model import TaskSpec, WorkspaceMode
 from supervisord_agents.errors import InvalidInput
 from supervisord_agents.wire.messages import SubmitReply, WaitReply
 
@@ -29,6 +29,7 @@ _TASK_OPTIONS = (
     "deadline",
     "retries",
     "workspace",
+    "workspace_mode",
     "pool",
     "profile",
     "depends_on",
@@ -65,6 +66,12 @@ def _add_task_options(parser: Parser) -> None:
     task.add_argument("--deadline", type=seconds, metavar="DURATION", help="over all attempts, from now")
     task.add_argument("--retries", type=count, metavar="N", help="attempts after a failed one (default: 3)")
     task.add_argument("--workspace", type=Path, metavar="DIR", help="a directory it may write (default: a private one)")
+    task.add_argument(
+        "--workspace-mode",
+        choices=[str(mode) for mode in WorkspaceMode],
+        metavar="MODE",
+        help="how it sees the workspace: dir, copy, overlay or git-worktree (default: as configured)",
+    )
     task.add_argument("--pool", metavar="NAME", help="pool of workers (default: the agent's own)")
     task.add_argument("--profile", metavar="NAME", help="what its sandbox grants (default: the agent's own)")
     task.add_argument("--depends-on", metavar="ID", action="append", help="an earlier task to wait for; may be repeated")
@@ -144,6 +151,7 @@ def _task(arguments: argparse.Namespace) -> TaskSpec:
         "deadline_s": arguments.deadline,
         "max_retries": arguments.retries,
         "workspace": str(workspace.absolute()) if workspace else None,
+        "workspace_mode": WorkspaceMode(arguments.workspace_mode) if arguments.workspace_mode else None,
         "pool": arguments.pool,
         "profile": arguments.profile,
         "dependencies": tuple(arguments.depends_on) if arguments.depends_on else None,

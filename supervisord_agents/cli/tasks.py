@@ -13,7 +13,7 @@ from supervisord_agents.cli.parser import Commands, add, count
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
 from supervisord_agents.core.graph import edge_of
-from supervisord_agents.core.model import Failure, State, Usage
+from supervisord_agents.core.model import Failure, State, TaskSpec, Usage
 from supervisord_agents.wire.messages import ShowReply, TaskView
 
 DEFAULT_PAGE = 50
@@ -138,7 +138,7 @@ def _facts(reply: ShowReply) -> list[list[Cell]]:
         "type": task.type,
         "priority": f"{task.priority} (0 is the highest)",
         "pool": task.pool,
-        "workspace": spec.workspace or "private",
+        "workspace": _workspace(spec),
         "attempt": f"{task.attempt} of {task.max_retries + 1} at most",
         "timeout": f"{render.duration(spec.timeout_s)} an attempt",
         "deadline": f"{render.duration(spec.deadline_s)} from submission" if spec.deadline_s else "",
@@ -157,6 +157,12 @@ def _facts(reply: ShowReply) -> list[list[Cell]]:
     rows += [["needed by", name] for name in reply.dependents]
     rows += [["result", reply.result_path], ["log", reply.log_path]]
     return [[Span(str(name), Style.FAINT), value] for name, value in rows]
+
+
+def _workspace(spec: TaskSpec) -> str:
+    if not spec.workspace:
+        return "private"
+    return spec.workspace if spec.workspace_mode is None else f"{spec.workspace} ({spec.workspace_mode})"
 
 
 def _moment(entry: dict[str, Any]) -> list[Cell]:

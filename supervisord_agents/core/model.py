@@ -73,6 +73,21 @@ class Dependency(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
     when: When = When.ON_SUCCESS
 
 
+class WorkspaceMode(StrEnum):
+    """How an attempt sees its workspace."""
+
+    __hash__ = str.__hash__
+
+    DIR = "dir"
+    """The directory itself."""
+    COPY = "copy"
+    """A private copy."""
+    OVERLAY = "overlay"
+    """A copy-on-write view."""
+    GIT_WORKTREE = "git-worktree"
+    """A checkout of its last commit, on a branch of its own."""
+
+
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Resource limits of one attempt; 0 means the profile's own limit."""
 
@@ -106,6 +121,9 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """Before the first retry, doubled for each further one, give or take a quarter; 0: the configured default."""
     workspace: str = ""
     """An absolute directory that the worker may write; empty: a private empty one."""
+    workspace_mode: WorkspaceMode | None = None
+    """How the worker sees it; None: as configured, and once accepted, the directory itself. What is changed in another view is
+    kept, to be applied or discarded."""
     pool: str = ""
     """Empty: the agent's own."""
     profile: str = ""

@@ -9,7 +9,7 @@ import msgspec
 
 from supervisord_agents.config import Config
 from supervisord_agents.core.graph import normalise
-from supervisord_agents.core.model import TaskSpec
+from supervisord_agents.core.model import TaskSpec, WorkspaceMode
 from supervisord_agents.daemon.workspaces import Workspaces
 from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.workers.agents.registry import AgentRegistry
@@ -70,6 +70,7 @@ class Admission:
             workspace = self._real(spec.workspace, seen) if spec.workspace else ""
             config = self._config.tasks
             timeout_s = self._profiles.timeout_s(spec, config.timeouts_s.get(spec.type) or config.timeout_s)
+            mode = self._mode_of(spec)
             _check_size(spec)
         except SupervisorError as error:
             error.field = f"tasks[{index}].{error.field}" if error.field else f"tasks[{index}]"
@@ -78,6 +79,7 @@ class Admission:
             spec,
             pool=pool,
             workspace=workspace,
+            workspace_mode=mode,
             timeout_s=timeout_s,
             backoff_s=spec.backoff_s or config.backoff_s,
         )
@@ -99,6 +101,21 @@ class Admission:
         if table is not None and table.pool:
             return table.pool
         return DEFAULT_POOL if DEFAULT_POOL in self._config.pools else next(iter(self._config.pools))
+
+    def _mode_of(self, spec: TaskSpec) -> WorkspaceMode | None:
+        """The mode, which is said only where it is another than that of every version before: dir."""
+        if not spec.workspace:
+            if spec.workspace_mode in (None, WorkspaceMode.DIR):
+                return None
+            raise InvalidInput(
+                f"`{spec.workspace_mode}` needs a workspace to begin with.",
+                field="workspace_mode",
+                hint="Name one in `workspace`; without, the task has a private empty directory.",
+            )
+        table = self._config.agents.get(spec.agent)
+        configured = (table.workspace_mode if table is not None else "") or self._config.workspaces.mode
+        mode = spec.workspace_mode or WorkspaceMode(configured)
+        return None if mode is WorkspaceMode.DIR else mode
 
     def _unknown_pool(self, pool: str) -> InvalidInput:
         known = ", ".join(sorted(self._config.pools))

@@ -212,6 +212,7 @@ async def _start(parts: Parts, config: Config, replayed: recovery.Replayed, spaw
     parts.facts.recovery = await _recover(
         parts.engine, parts.attempts, parts.ends, replayed, spawner, parts.facts.state_dir, watch
     )
+    await parts.keeper.recover(parts.pools.views_in_use)
     await parts.archivist.open()
     gc.freeze()
     parts.facts.stalls.start()
@@ -231,6 +232,7 @@ async def _finish(parts: Parts, stop: _Stop, *, in_order: bool) -> None:
     await parts.server.aclose()
     await (parts.pools.leave() if stop.leaving else parts.pools.aclose())
     await parts.ends.recorded()
+    await parts.keeper.aclose()
     await parts.gateway.aclose()
     await parts.upkeep.finish(in_order=in_order)
     parts.facts.stalls.stop()

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -60,14 +60,25 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Kept)
 
 
+class Changes(Protocol):
+    """What is kept of workspaces, by task."""
+
+    def size(self, task: str) -> int: ...
+
+    def remove(self, task: str) -> None: ...
+
+
 class Archivist:
     """Owns the archive. Everything that touches the disk is done by one thread of its own, in order."""
 
-    def __init__(self, config: Config, engine: Engine, results: ResultStore, logs: LogStore, path: Path) -> None:
+    def __init__(
+        self, config: Config, engine: Engine, results: ResultStore, logs: LogStore, path: Path, changes: Changes
+    ) -> None:
         self._tasks = config.tasks
         self._engine = engine
         self._results = results
         self._logs = logs
+        self._changes = changes
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
         self._archive: Archive
@@ -175,6 +186,7 @@ class Archivist:
         sizes = dict.fromkeys((graph.id for graph in graphs), 0)
         for row in rows:
             sizes[row.graph] += len(row.record) + self._results.size(row.id) + self._logs.size(row.id)
+            sizes[row.graph] += self._changes.size(row.id)
         self._archive.put([GraphRow(graph.id, graph.key, graph.ended_at, sizes[graph.id]) for graph in graphs], rows)
         return sizes
 
@@ -210,6 +222,7 @@ class Archivist:
         for name in names:
             self._results.remove(name)
             self._logs.remove(name)
+            self._changes.remove(name)
         self._results.sync_names()
         self._logs.sync_names()
         return self._archive.remove(graphs)

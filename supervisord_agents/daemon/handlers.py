@@ -28,6 +28,7 @@ from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.graph_ids import GraphIds
+from supervisord_agents.daemon.outcomes import Outcomes
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import InvalidInput, NotFound, QueueFull, Unavailable
 from supervisord_agents.journal.journal import SYSTEM_RANDOM
@@ -37,6 +38,7 @@ from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import messages as m
 from supervisord_agents.workers.pool import Pools
+from supervisord_agents.workspaces.keeper import Keeper
 
 MAX_WAIT_S = 24 * 3600.0
 MAX_LOG_CHUNK_BYTES = 1024 * 1024
@@ -81,7 +83,10 @@ class Handlers:
         facts: Facts,
         max_pending: int,
         dice: random.Random = SYSTEM_RANDOM,
+        *,
+        keeper: Keeper,
     ) -> None:
+        outcomes = Outcomes(keeper, self._resolve_one)
         self._engine = engine
         self._scheduler = engine.scheduler
         self._admission = admission
@@ -106,6 +111,9 @@ class Handlers:
             m.Cancel: self._cancel,
             m.Retry: self._retry,
             m.GetLogs: self._get_logs,
+            m.Changes: outcomes.changes,
+            m.Apply: outcomes.apply,
+            m.Discard: outcomes.discard,
             m.Status: self._status,
         }
 

@@ -34,6 +34,7 @@ from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire.messages import Recovery
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.pool import Pools
+from supervisord_agents.workspaces.keeper import Keeper
 
 KEPT_DESCRIPTORS = 1_000
 """For workers and files: clients must not take the last one."""
@@ -64,7 +65,8 @@ class Parts:
         self.gateway = Gateway(
             config.gateway, lambda *used: self.attempts.used(*used), lambda *refused: self.attempts.refused(*refused)
         )
-        self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch)
+        self.keeper = Keeper(state_dir, config.workspaces, spawner)
+        self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch, self.keeper)
         accounts = Accounts(Meters(state_dir / "meters"))
         self.ends = Ends(results, accounts)
         self.attempts = Attempts(
@@ -83,7 +85,7 @@ class Parts:
             notes=[],
             stalls=StallWatch(config.daemon.stall_s),
         )
-        self.archivist = Archivist(config, self.engine, results, self.logs, state_dir / "archive.db")
+        self.archivist = Archivist(config, self.engine, results, self.logs, state_dir / "archive.db", self.keeper)
         self.upkeep = Upkeep(
             config, self.engine, self.committer, journal, results, self.facts, on_space=self.attempts.slots_changed
         )
@@ -100,6 +102,7 @@ class Parts:
             self.archivist,
             self.facts,
             config.daemon.max_pending_tasks,
+            keeper=self.keeper,
         )
         self.server = Server(
             handlers,

@@ -67,6 +67,7 @@ def server_of(tools: Tools) -> MCPServer[Any]:
             _tool(tools.status, READ_ONLY, {}),
             _tool(tools.result, READ_ONLY, {"task": "id"}),
             _tool(tools.cancel, ENDING, {"task": "id"}),
+            _tool(tools.changes, ENDING, {"task": "id"}),
         ],
         subscriptions=False,
         middleware=[_announce_only_tools],

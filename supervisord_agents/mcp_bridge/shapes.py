@@ -16,6 +16,7 @@ DEFAULT_WAIT_S = 50.0
 """Several clients give up on a call after 60 s."""
 
 Mode = Literal["all", "any"]
+Action = Literal["show", "apply", "discard"]
 WaitSeconds = Annotated[float, Field(ge=0, le=MAX_WAIT_S)]
 
 
@@ -35,6 +36,10 @@ class Task(BaseModel):
     workspace: Annotated[
         str, Field(description="Directory the worker may change; default: the current project; 'none': private and empty")
     ] = "."
+    workspace_mode: Annotated[
+        Literal["", "dir", "copy", "overlay", "git-worktree"],
+        Field(description="dir: changed in place; others: changes are kept for `changes`; default: as configured"),
+    ] = ""
     timeout_s: Annotated[float, Field(ge=0, description="Of one attempt; 0: default")] = 0.0
     max_retries: Annotated[int, Field(ge=0)] = 3
 
@@ -86,6 +91,18 @@ class TaskResult(BaseModel):
     cost_usd: float = 0.0
     path: str
     """The file that holds the whole result."""
+
+
+class Changed(BaseModel):
+    id: str
+    state: str
+    """`kept`, `applied`, `discarded`."""
+    count: int
+    changes: list[str] = []
+    """Such as `modified src/a.py`."""
+    conflicts: list[str] = []
+    diff: str = ""
+    note: str = ""
 
 
 class Cancelled(BaseModel):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from supervisord_agents.core.model import TaskSpec
+from supervisord_agents.core.model import TaskSpec, WorkspaceMode
 from supervisord_agents.errors import InvalidInput, NotFound, SupervisorError
 from supervisord_agents.mcp_bridge.shapes import Task
 
@@ -60,6 +60,7 @@ def _spec_of(task: Task, project: Path | None) -> TaskSpec:
         dependencies=tuple(task.depends_on),
         priority=task.priority,
         workspace=_workspace_of(task, project),
+        workspace_mode=WorkspaceMode(task.workspace_mode) if task.workspace_mode else None,
         timeout_s=task.timeout_s,
         max_retries=task.max_retries,
     )

@@ -18,7 +18,9 @@ from supervisord_agents.mcp_bridge.link import Link
 from supervisord_agents.mcp_bridge.progress import Progress
 from supervisord_agents.mcp_bridge.shapes import (
     DEFAULT_WAIT_S,
+    Action,
     Cancelled,
+    Changed,
     Delegated,
     Mode,
     StatusNow,
@@ -124,6 +126,20 @@ class Tools:
         async def ask(client: Client) -> Cancelled:
             reply = await client.cancel(id, reason=reason)
             return answers.cancelled(reply.cancelled, reply.count)
+
+        return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
+
+    async def changes(self, id: str, context: AnyContext, action: Action = "show") -> Changed:
+        """What a task changed in its copy of the workspace (workspace_mode); apply (all or nothing) or discard it."""
+
+        async def ask(client: Client) -> Changed:
+            if action == "show":
+                return answers.changed(await client.changes(id))
+            if action == "apply":
+                applied = await client.apply(id)
+                return Changed(id=applied.task, state="applied", count=applied.count)
+            discarded = await client.discard(id)
+            return Changed(id=discarded.task, state="discarded", count=discarded.count)
 
         return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
 

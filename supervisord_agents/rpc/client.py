@@ -114,6 +114,21 @@ class Client:
         reply: m.LogsReply = await self.call(m.GetLogs(task=task, offset=offset, limit_bytes=limit_bytes))
         return reply
 
+    async def changes(self, task: str, *, diff: bool = True) -> m.ChangesReply:
+        """What a task that has ended has changed in its view of the workspace."""
+        reply: m.ChangesReply = await self.call(m.Changes(task=task, diff=diff))
+        return reply
+
+    async def apply(self, task: str, *, protected: bool = False) -> m.ApplyReply:
+        """Carry the changes of a task over into its workspace, all or none."""
+        reply: m.ApplyReply = await self.call(m.Apply(task=task, protected=protected))
+        return reply
+
+    async def discard(self, task: str) -> m.DiscardReply:
+        """Throw the changes of a task away."""
+        reply: m.DiscardReply = await self.call(m.Discard(task=task))
+        return reply
+
     async def status(self) -> m.StatusReply:
         """The daemon's state in numbers."""
         reply: m.StatusReply = await self.call(m.Status())

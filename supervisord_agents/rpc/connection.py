@@ -23,6 +23,7 @@ from supervisord_agents.wire.messages import (
     PROTOCOL_VERSION,
     Call,
     Cancel,
+    Changes,
     GetLogs,
     GetResult,
     Hello,
@@ -54,7 +55,7 @@ CONNECTION_ID = -1
 LINGER_S = 2.0
 """How long a refused client may take to read why and to close. Closed at once, its next write could fail before it has read."""
 
-_LOOKS = (GetLogs, GetResult, ListTasks, Show)
+_LOOKS = (Changes, GetLogs, GetResult, ListTasks, Show)
 log = structlog.get_logger()
 
 

@@ -11,7 +11,9 @@ import asyncio
 import time
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
+import msgspec
 import structlog
 
 from sandbox.spawner import Exit, Sandbox, Spawner
@@ -43,6 +45,19 @@ CLOSE_S = 10.0
 log = structlog.get_logger()
 
 
+class Views(Protocol):
+    """What the pools need of views of workspaces."""
+
+    def place(self, spec: TaskSpec, task: str, attempt: int) -> str:
+        """The directory of the host for the view of an attempt; empty: it needs none."""
+
+    async def prepare(self, shape: Shape) -> None:
+        """Make the view of a worker that is about to start. Raises SupervisorError or OSError."""
+
+    async def over(self, shape: Shape) -> None:
+        """Nobody works in it any more."""
+
+
 class Pools:
     """All workers of the daemon."""
 
@@ -54,7 +69,9 @@ class Pools:
         gateway: Gateway,
         directory: Path,
         epoch: str,
+        views: Views | None = None,
     ) -> None:
+        self._views = views
         self._config = config
         self._agents = agents
         self._shaper = Shaper(config, agents, namespaces=not spawner.without)
@@ -95,11 +112,17 @@ class Pools:
             worker.adopted, worker.sandbox = True, sandbox
             if label.worker in running:
                 worker.task, worker.attempt, worker.reusable = running[label.worker]
+                worker.reusable = worker.reusable and not worker.shape.view
                 tasks.add(worker.task)
             self._workers[worker.id] = worker
             self._jobs.spawn(self._live(worker, None))
         await asyncio.gather(*unfit)
         return tasks
+
+    @property
+    def views_in_use(self) -> set[str]:
+        """The directories of the views that workers have."""
+        return {worker.shape.view for worker in self._workers.values() if worker.shape.view}
 
     @property
     def workers(self) -> Container[str]:
@@ -128,7 +151,11 @@ class Pools:
             raise SupervisorError(f"the agent `{spec.agent}` is broken: {type(error).__qualname__}: {error}") from error
         # Without namespaces nothing in a sandbox can end all that a task has left in it.
         reusable = self._agents.get(spec.agent).reusable and not self._spawner.without
-        self._recent[pool] = shape
+        if self._views is not None and (view := self._views.place(spec, task, attempt)):
+            # A worker of an attempt's own: nobody else ever sees its view.
+            shape, reusable = msgspec.structs.replace(shape, view=view, mode=str(spec.workspace_mode)), False
+        else:
+            self._recent[pool] = shape
         worker = self._unclaimed(pool, shape) or self._new_worker(pool, shape, self._evict_for(pool))
         if worker.phase is Phase.IDLE:
             worker.phase = Phase.BUSY
@@ -161,6 +188,8 @@ class Pools:
                 asyncio.get_running_loop().call_later(STOP_ANSWER_S, self._kill_if_busy, worker, task, attempt)
             else:
                 worker.forget_attempt()
+                if worker.shape.view:
+                    worker.kill()
                 self._rest(worker)
                 self._listener.slots_changed()
 
@@ -267,6 +296,7 @@ class Pools:
         try:
             if after is not None:
                 await after.gone.wait()
+            await self._prepare_view(worker)
             if worker.phase is not Phase.DYING:
                 nest = Nest.left(self._directory / worker.id) if worker.adopted else Nest(self._directory / worker.id)
                 exit = await self._launcher.live(worker, nest, self._channel(worker))
@@ -280,6 +310,12 @@ class Pools:
         # What lies in its outbox is all that tells of its work until that is in the journal.
         if nest is not None and await self._listener.settled():
             nest.remove()
+        if worker.shape.view and self._views is not None and not self._closing:
+            await self._views.over(worker.shape)
+
+    async def _prepare_view(self, worker: Worker) -> None:
+        if worker.shape.view and self._views is not None and not worker.adopted and worker.phase is not Phase.DYING:
+            await self._views.prepare(worker.shape)
 
     def _channel(self, worker: Worker) -> Channel:
         return Channel(

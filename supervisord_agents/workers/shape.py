@@ -17,12 +17,14 @@ from sandbox.profile import Profile
 from sandbox.protected import Missing
 from sandbox.spec import DNS_PORT, Bind, SandboxSpec
 from supervisord_agents.config import Agent, Config
-from supervisord_agents.core.model import TaskSpec
+from supervisord_agents.core.model import TaskSpec, WorkspaceMode
 from supervisord_agents.errors import InvalidInput, SandboxRefused
 from supervisord_agents.hosts import AllowedHosts
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.profiles import TaskProfiles
 
+TREE, LAYERS = "tree", "layers"
+"""What a view consists of: a tree of its own, or the layers of an overlay."""
 RUNTIME_MODULE = "supervisord_agents.workers.runtime"
 
 
@@ -56,6 +58,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     pids: int
     cpu_percent: int
+    view: str = ""
+    """The directory of the host that holds a view of the workspace for one attempt; empty: the workspace itself is used."""
+    mode: str = ""
+    """Of the view."""
 
 
 class Shaper:
@@ -77,6 +83,11 @@ class Shaper:
             raise SandboxRefused(
                 f"the agent `{spec.agent}` calls its model at a port of its sandbox, and sandboxes have no network here.",
                 hint="Workers need namespaces for that: agentctl doctor tells how this host can give them.",
+            )
+        if not self._namespaces and spec.workspace_mode not in (None, WorkspaceMode.DIR):
+            raise SandboxRefused(
+                f"the workspace mode `{spec.workspace_mode}` shows the workspace at its own path, which only namespaces can.",
+                hint="Submit with the mode dir; agentctl doctor tells how this host can give namespaces.",
             )
         needs = self._agents.get(spec.agent).requirements(self._agents.settings(spec.agent))
         shape = self._shape(spec, needs.read_only_paths)
@@ -126,7 +137,7 @@ class Shaper:
             granted = self._profiles.get(shape.profile or self._config.sandbox.profile)
         except SandboxError:  # of an earlier daemon, whose configuration had it
             return ()
-        writable = shape.workspace and granted.here == "write"
+        writable = shape.workspace and not shape.view and granted.here == "write"
         return granted.protected if writable and self._missing(granted) != "none" else ()
 
     def _missing(self, granted: Profile) -> Missing:
@@ -144,9 +155,7 @@ class Shaper:
         variables = self._profiles.variables(granted)
         binds = [*granted.binds(""), *map(Bind, (*self._runtime_paths, *shape.read_only_paths))]
         if shape.workspace:
-            # The sandbox refuses a directory that has changed hands since it was looked at.
-            owner = (shape.workspace_id.uid, shape.workspace_id.gid)
-            binds.append(Bind(shape.workspace, writable=granted.here == "write", owner=owner))
+            binds.append(workspace_bind(shape, writable=granted.here == "write"))
         # What the runtime empties between tasks: never anything of the host.
         # Without namespaces a worker is used once.
         rooms = (*PRIVATE, "/var/tmp") if self._namespaces else ()
@@ -172,6 +181,18 @@ class Shaper:
             init=False,
             **fields,
         )
+
+
+def workspace_bind(shape: Shape, *, writable: bool = True) -> Bind:
+    """How the workspace is seen. The sandbox refuses a directory that has changed hands since it was looked at.
+
+    In a view nothing is protected: that is looked at when its changes are applied.
+    """
+    owner = (shape.workspace_id.uid, shape.workspace_id.gid)
+    if shape.view and os.path.isdir(f"{shape.view}/{TREE}"):
+        return Bind(f"{shape.view}/{TREE}", shape.workspace, writable=writable, owner=owner, reviewed=True)
+    layers = f"{shape.view}/{LAYERS}" if shape.view and writable else ""
+    return Bind(shape.workspace, writable=writable, owner=owner, layers=layers, reviewed=bool(layers))
 
 
 def identity(workspace: str) -> Identity:

@@ -16,7 +16,7 @@ import msgspec
 from sandbox.errors import SandboxError
 from sandbox.spawner import Exit, Sandbox
 from supervisord_agents.core.model import Failure
-from supervisord_agents.errors import ErrorCode, ProtocolError
+from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError
 from supervisord_agents.journal.files import NO_SPACE
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import FrameReader, frame
@@ -208,6 +208,9 @@ def death_of(exit: Exit) -> Failure:
 
 def refusal_of(error: Exception) -> Failure:
     """What an attempt fails of when there is no sandbox for it: retried, unless the sandbox was really refused."""
+    if isinstance(error, SupervisorError):
+        lasting = error.code in (ErrorCode.INVALID, ErrorCode.SANDBOX_DENIED)
+        return Failure(code=error.code, message=str(error), hint=error.hint, retriable=not lasting)
     number = getattr(error, "errno", None) or 0
     message = f"no sandbox for it: {error}"
     if number in NO_SPACE:

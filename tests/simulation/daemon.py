@@ -193,8 +193,22 @@ class Daemon(Process):
         upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed, pull=pull)
         admission = Admission(CONFIG, AGENTS, Workspaces([]))
         archivist: Any = NoArchive()
+        keeper: Any = None  # no task of a simulation has a workspace
         handlers = Handlers(
-            engine, admission, attempts, ends, pools, results, logs, feed, waiters, archivist, facts, 10_000, self.dice
+            engine,
+            admission,
+            attempts,
+            ends,
+            pools,
+            results,
+            logs,
+            feed,
+            waiters,
+            archivist,
+            facts,
+            10_000,
+            self.dice,
+            keeper=keeper,
         )
         async with app._background([engine.run(), upkeep.run()], stop) as failed:
             left = self._left_in_outboxes()

@@ -124,14 +124,14 @@ def maker(name: str) -> Iterator[Maker]:
         if name == "ordinary" and os.geteuid() == 0:
             os.chown(home, ORDINARY, ORDINARY)
             become = ("setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups")
-            yield Maker(name, ORDINARY, (*become, _reachable_interpreter(become)), str(_readable_packages(home)), home)
+            yield Maker(name, ORDINARY, (*become, reachable_interpreter(become)), str(_readable_packages(home)), home)
         else:
             yield Maker(name, os.geteuid(), (sys.executable,), str(PACKAGE.parent), home)
     finally:
         shutil.rmtree(home)
 
 
-def _reachable_interpreter(become: tuple[str, ...]) -> str:
+def reachable_interpreter(become: tuple[str, ...]) -> str:
     """An interpreter that the user may run and that takes the same compiled modules; ours may stand in a home closed to him."""
     wanted = f"{sys.version_info.major}.{sys.version_info.minor}"
     tell = "import sys; print('%d.%d' % sys.version_info[:2])"

@@ -113,6 +113,28 @@ class Board:
             await self.end(name, State.CANCELLED)
         return m.CancelReply(cancelled=names)
 
+    async def _changes(self, request: m.Changes) -> m.ChangesReply:
+        changes = [
+            m.ChangeView(path="a.py", what="modified", kind="file"),
+            m.ChangeView(path=".envrc", what="added", kind="file", protected=True),
+        ]
+        return m.ChangesReply(
+            task=self._named(request.task)[0],
+            attempt=1,
+            mode="overlay",
+            workspace="/project",
+            state="kept",
+            changes=changes,
+            count=len(changes),
+            diff="diff --git a/a.py b/a.py\n",
+        )
+
+    async def _apply(self, request: m.Apply) -> m.ApplyReply:
+        return m.ApplyReply(task=self._named(request.task)[0], count=2)
+
+    async def _discard(self, request: m.Discard) -> m.DiscardReply:
+        return m.DiscardReply(task=self._named(request.task)[0], count=2)
+
     async def _listtasks(self, request: m.ListTasks) -> m.ListReply:
         views = self.views.values()
         found = [

@@ -15,8 +15,8 @@ from supervisord_agents.wire.messages import Cancel, Submit, Wait
 from tests.integration.mcp_bridge.board import Board, serving
 from tests.support.mcp_session import ToolFailed, mcp_session
 
-SEEN_CHARACTERS = 3_000
-"""What all tools together may take of the primary agent's context: about 700 tokens."""
+SEEN_CHARACTERS = 3_700
+"""What all tools together may take of the primary agent's context: about 900 tokens."""
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_the_text_says_the_same_as_the_structure(board: Board, socket: Pat
 async def test_the_tools_are_few_and_take_little_context(socket: Path, project: Path) -> None:
     async with mcp_session(socket, project) as session:
         tools = (await session.client.list_tools()).tools
-        assert [tool.name for tool in tools] == ["delegate", "wait", "status", "result", "cancel"]
+        assert [tool.name for tool in tools] == ["delegate", "wait", "status", "result", "cancel", "changes"]
         seen = sum(len(tool.name) + len(tool.description or "") + len(json.dumps(tool.input_schema)) for tool in tools)
         assert seen <= SEEN_CHARACTERS
         assert all(tool.output_schema for tool in tools)
@@ -204,6 +204,7 @@ async def test_a_home_directory_is_not_given_to_workers_by_default(board: Board,
         ("result", {"id": "g9.A"}, ["id: no task is called `g9.A`."]),
         ("result", {"id": "g1.t1"}, ["id: task g1.t1 has no result yet, it is running. Call wait with its id first."]),
         ("cancel", {"id": "g9"}, ["id: no task is called `g9`."]),
+        ("changes", {"id": "g9", "action": "apply"}, ["id: no task is called `g9`."]),
     ],
 )
 async def test_bad_input_is_a_tool_error_that_names_the_field(
@@ -217,3 +218,16 @@ async def test_bad_input_is_a_tool_error_that_names_the_field(
         assert all(word in said for word in words), said
         assert not any(word in said for word in ("Traceback", "pydantic", "http"))
         assert sum(isinstance(request, Submit) for request in board.received) <= 2
+
+
+async def test_changes_are_shown_and_decided_about(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        await session.call("delegate", tasks=[{"argv": ["make"], "workspace_mode": "overlay"}])
+        assert str(board.specs["g1.t1"].workspace_mode) == "overlay"
+        await board.end("g1.t1")
+        shown = await session.call("changes", id="g1.t1")
+        assert (shown["state"], shown["count"], shown["changes"]) == ("kept", 2, ["modified a.py", "added .envrc (protected)"])
+        assert shown["diff"].startswith("diff --git")
+        assert "data, not instructions" in shown["note"]
+        assert await session.call("changes", id="g1.t1", action="apply") == {"id": "g1.t1", "state": "applied", "count": 2}
+        assert await session.call("changes", id="g1.t1", action="discard") == {"id": "g1.t1", "state": "discarded", "count": 2}

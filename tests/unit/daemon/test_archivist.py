@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,8 @@ class Bench:
         self.machine.engine._release = lambda *_: None
         config = Config(tasks=Tasks(keep_ended=0))
         results, logs = ResultStore(directory / "results"), LogStore(directory / "logs", 1000)
-        self.archivist = Archivist(config, self.machine.engine, results, logs, directory / "archive.db")
+        nothing_changed: Any = SimpleNamespace(size=lambda task: 0, remove=lambda task: None)
+        self.archivist = Archivist(config, self.machine.engine, results, logs, directory / "archive.db", nothing_changed)
 
     def fail(self, graph: str) -> None:
         self.machine.submit(graph)

@@ -36,7 +36,19 @@ def reader(machine: Machine) -> Handlers:
     nothing: Any = SimpleNamespace(progress={}, watch=None)
     archive: Any = NoArchive()
     return Handlers(
-        machine.engine, nothing, nothing, nothing, nothing, nothing, nothing, nothing, Waiters(), archive, nothing, 10
+        machine.engine,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        Waiters(),
+        archive,
+        nothing,
+        10,
+        keeper=nothing,
     )
 
 
