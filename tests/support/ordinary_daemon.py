@@ -15,13 +15,19 @@ from tests.support.sandbox import Maker
 MAIN = "import sys; from supervisord_agents.{0} import main; sys.exit(main())"
 
 
+def showing(*paths: object) -> str:
+    """The profile `here`, for the configuration of a daemon whose workers are to see these paths."""
+    sources = ", ".join(f"{{ source = '{path}' }}" for path in paths)
+    return f"[profiles.here]\nextends = 'agent'\npaths = [{sources}]\n"
+
+
 class OrdinaryDaemon(DaemonProcess):
     """It runs from an environment of its own, with an interpreter that the user can reach, and our installed packages."""
 
     def __init__(self, by: Maker, config: str, *, lacking: str) -> None:
         directory = by.directory("daemon")
         packages = sysconfig.get_path("purelib")
-        super().__init__(directory, f"[sandbox]\nread_only_paths = ['{packages}', '{by.home}/source']\n{config}")
+        super().__init__(directory, f"[sandbox]\nprofile = 'here'\n{config}{showing(packages, f'{by.home}/source')}")
         subprocess.run([by.interpreter[-1], "-m", "venv", "--without-pip", directory / "venv"], check=True, timeout=60)
         source = by.home / "source"
         if not source.exists():
