@@ -79,6 +79,8 @@ class Tree(NamedTuple):
     owner: tuple[int, int] | None = None
     layers: str = ""
     """Seen copy-on-write: the directory of the host that takes what is written."""
+    reviewed: bool = False
+    """Nothing in it is protected."""
 
 
 class Plan(NamedTuple):
@@ -151,9 +153,7 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
     trees = _of_the_host(host.system, host.devices)
     granted = dict.fromkeys(path for pattern in spec.devices for path in sorted(glob.glob(pattern)))
     trees += tuple(Tree(path, path, device=True) for path in granted if path not in host.devices)
-    binds = tuple(
-        Tree(bind.source, bind.place, bind.writable, owner=bind.owner, layers=bind.layers) for bind in _seen(spec.binds, host)
-    )
+    binds = tuple(_tree(bind) for bind in _seen(spec.binds, host))
     trees += binds
     places = {tree.place for tree in trees}
     covered = tuple(path for path in spec.tmpfs if _within(path, tuple(places)))
@@ -181,6 +181,10 @@ def make(spec: SandboxSpec, host: Host, uid: int, gid: int) -> Plan:
 @cache
 def _of_the_host(system: tuple[str, ...], devices: tuple[str, ...]) -> tuple[Tree, ...]:
     return (*(Tree(path, path) for path in system), *(Tree(path, path, device=True) for path in devices))
+
+
+def _tree(bind: Bind) -> Tree:
+    return Tree(bind.source, bind.place, bind.writable, owner=bind.owner, layers=bind.layers, reviewed=bind.reviewed)
 
 
 def _seen(binds: tuple[Bind, ...], host: Host) -> list[Bind]:

@@ -25,6 +25,8 @@ from sandbox.linux import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
 GIT = ("hooks", "config", "config.worktree")
 """In the directory of a repository: commands that git runs."""
+DETOURS = ("commondir", "gitdir", "info", "objects/info/alternates")
+"""There too: they lead git elsewhere. Git writes some of them itself: only who looks at changes afterwards can mind them."""
 _SHELLS = (".bash_login", ".bash_logout", ".bash_profile", ".bashrc", ".profile", ".zlogin", ".zprofile", ".zshenv", ".zshrc")
 _IF_THERE = (*_SHELLS, ".gitconfig", ".husky", ".pre-commit-config.yaml", ".devcontainer", ".circleci")
 """Without effect where they are made anew: shells and git read those of a home, and the others are named by files that are

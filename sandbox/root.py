@@ -102,38 +102,14 @@ class Root:
         return [(self._open(tree), tree) for tree in plan.trees if tree not in made]
 
     def _trees(self, sources: Opened, worker: Worker, status: socket.socket) -> Opened:
+        layers = {tree: self._open_layers(tree) for _, tree in sources if tree.layers}
         owners = {tree: _owner(source, tree, worker) for source, tree in sources if tree.writable or tree.owner is not None}
         users = _users(owners, worker, status)
-        trees = [(self._seen(source, tree, users.get(tree, -1)), tree) for source, tree in sources]
+        trees = [(self._copy(source, tree, users.get(tree, -1)), tree) for source, tree in sources]
+        uppers = {tree: self._copy_layers(source, users.get(tree, -1)) for tree, source in layers.items()}
         for descriptor in set(users.values()):
             os.close(descriptor)
-        return trees
-
-    def _seen(self, source: int, tree: Tree, users: int) -> int:
-        """What is attached for a tree: a copy of its mount, or a copy-on-write view of that."""
-        layers = self._open_layers(tree) if tree.layers else -1
-        seen = self._copy(source, tree, users)
-        return self._overlay(seen, tree, layers, users) if tree.layers else seen
-
-    def _open_layers(self, tree: Tree) -> int:
-        try:
-            return linux.open_path(tree.layers, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS, self._host)
-        except OSError as error:
-            raise SandboxError(f"{tree.layers}: {error.strerror}.", step="overlay", errno=error.errno or 0) from error
-
-    def _overlay(self, lower: int, tree: Tree, source: int, users: int) -> int:
-        layers = -1
-        try:
-            layers = self._mounts.tree(source, attributes=NOSUID | NODEV, users=users)
-            return self._mounts.overlay(lower, layers)
-        except SandboxError as error:
-            error.message = f"no copy-on-write view of {tree.source}: {error.message}"
-            error.hint = "What this host lacks for one: agentctl doctor. A copy needs nothing."
-            raise
-        finally:
-            for descriptor in (source, lower, layers):
-                if descriptor >= 0:
-                    os.close(descriptor)
+        return [(self._view(made, tree, uppers[tree]) if tree.layers else made, tree) for made, tree in trees]
 
     def _open(self, tree: Tree) -> int:
         try:
@@ -153,6 +129,29 @@ class Root:
             raise
         finally:
             os.close(source)
+
+    def _open_layers(self, tree: Tree) -> int:
+        try:
+            return linux.open_path(tree.layers, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS, self._host)
+        except OSError as error:
+            raise SandboxError(f"{tree.layers}: {error.strerror}.", step="overlay", errno=error.errno or 0) from error
+
+    def _copy_layers(self, source: int, users: int) -> int:
+        try:
+            return self._mounts.tree(source, attributes=NOSUID | NODEV, users=users)
+        finally:
+            os.close(source)
+
+    def _view(self, lower: int, tree: Tree, layers: int) -> int:
+        try:
+            return self._mounts.overlay(lower, layers)
+        except SandboxError as error:
+            error.message = f"no copy-on-write view of {tree.source}: {error.message}"
+            error.hint = "What this host lacks for one: agentctl doctor. A copy needs nothing."
+            raise
+        finally:
+            os.close(lower)
+            os.close(layers)
 
     def _attach_system(self, trees: Opened) -> None:
         """Attach what is the same in all sandboxes, to places that were made here and now."""
@@ -207,7 +206,7 @@ class Root:
         """What is read-only or hidden within what was attached."""
         shield = Shield(self._mounts, worker.owner if worker.change_ids else None)
         writable = [tree.place for tree in plan.trees if tree.writable]
-        for place in writable:
+        for place in (tree.place for tree in plan.trees if tree.writable and not tree.reviewed):
             names = [name for name in spec.protected if f"{place}/{name}" not in writable]
             if os.path.isdir(_inside(place)):
                 shield.protect(_inside(place), names, missing=spec.protect_missing)
@@ -281,9 +280,10 @@ def _owner(source: int, tree: Tree, worker: Worker) -> Owner:
 
 
 def _users(owners: dict[Tree, Owner], worker: Worker, status: socket.socket) -> dict[Tree, int]:
-    """A user namespace for each writable bind whose owner is not the worker itself, made by the fork server, one an owner."""
-    foreign = {tree: owner for tree, owner in owners.items() if tree.writable and owner != worker.owner}
-    shifted = {tree: (uid, gid, bool(tree.layers)) for tree, (uid, gid) in foreign.items()}
+    """A user namespace for each writable bind whose owner is not the worker itself, made by the fork server, one a shift."""
+    shifted: dict[Tree, Shift] = {
+        tree: (*owner, bool(tree.layers)) for tree, owner in owners.items() if tree.writable and owner != worker.owner
+    }
     if not shifted or not worker.change_ids:
         return {}
     others = tuple(dict.fromkeys(shifted.values()))
@@ -291,8 +291,8 @@ def _users(owners: dict[Tree, Owner], worker: Worker, status: socket.socket) -> 
     packet, users = protocol.receive_packet(status, 16)
     if packet != GO or len(users) != len(others):
         raise SandboxError("the fork server has ended.", step="idmap")
-    of_owner = dict(zip(others, users, strict=True))
-    return {tree: of_owner[owner] for tree, owner in shifted.items()}
+    made = dict(zip(others, users, strict=True))
+    return {tree: made[shift] for tree, shift in shifted.items()}
 
 
 def _skeleton(plan: Plan, trees: Opened) -> None:

@@ -58,6 +58,7 @@ class Bind(NamedTuple):
     when it is bound; None: any. Give it where somebody else could put another directory in its place. `layers` makes a
     copy-on-write view (overlayfs) of a writable bind: the source stays as it is, and what is written goes into the empty
     directories `upper` and `work` of that directory of the host, which belong to the source's owner. Nothing inside sees them.
+    `reviewed` says that somebody looks at what was changed in it before anything outside uses it: nothing in it is protected.
     """
 
     source: str
@@ -65,6 +66,7 @@ class Bind(NamedTuple):
     writable: bool = False
     owner: tuple[int, int] | None = None
     layers: str = ""
+    reviewed: bool = False
 
     @property
     def place(self) -> str:
@@ -114,8 +116,8 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Paths inside, below a bind, that are empty and closed to everybody, whatever the host has there. What is not there is
     passed over."""
     protected: tuple[str, ...] = PROTECTED
-    """What cannot be changed in a writable bind, relative to its root, unless it is bound writable itself; `protected.py` tells
-    what holds."""
+    """What cannot be changed in a writable bind, relative to its root, unless it is bound writable itself or the bind is
+    `reviewed`; `protected.py` tells what holds."""
     protect_missing: Missing = "all"
     """What of it is not there cannot be made either: the caller must be `protected.holding` the directories meanwhile."""
     devices: tuple[str, ...] = ()
@@ -180,8 +182,8 @@ def _check_program(spec: SandboxSpec) -> None:
 
 
 def _check_paths(spec: SandboxSpec) -> None:
-    given = [("cwd", spec.cwd)]
-    given += [("binds", path) for bind in spec.binds for path in (bind.source, bind.place, *filter(None, [bind.layers]))]
+    given = [("cwd", spec.cwd), *(("binds", path) for bind in spec.binds for path in (bind.source, bind.place))]
+    given += [("binds", bind.layers) for bind in spec.binds if bind.layers]
     given += [("tmpfs", path) for path in spec.tmpfs] + [("masked", path) for path in spec.masked]
     for field, path in given:
         # Of two slashes at the beginning, normpath keeps both.

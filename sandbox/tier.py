@@ -97,7 +97,7 @@ def check(spec: SandboxSpec, plan: Plan, why: SandboxError) -> None:
     if spec.masked:
         raise _impossible("masked", "no path of the host can be hidden")
     if view := next((tree for tree in plan.trees if tree.layers), None):
-        raise _impossible("binds", f"{view.source} cannot be seen copy-on-write")
+        raise _impossible("binds", f"no copy-on-write view of {view.source} can be had")
     if moved := next((tree for tree in plan.trees if tree.source != tree.place), None):
         raise _impossible("binds", f"{moved.source} cannot be seen at {moved.place}")
 

@@ -36,21 +36,11 @@ TRACEBACK_ENV = "AGENTCTL_TRACEBACK"
 def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
-    for module in (
-        status,
-        submit,
-        tasks,
-        waiting,
-        results,
-        changes,
-        logs,
-        events,
-        doctor,
-        install,
-        configuration,
-        journal,
-        bridge,
-    ):
+    modules = (
+        *(status, submit, tasks, waiting, results, changes, logs, events),
+        *(doctor, install, configuration, journal, bridge),
+    )
+    for module in modules:
         module.register(commands)
     return parser
 

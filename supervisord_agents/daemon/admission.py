@@ -68,9 +68,9 @@ class Admission:
             if pool not in self._config.pools:
                 raise self._unknown_pool(pool)
             workspace = self._real(spec.workspace, seen) if spec.workspace else ""
-            mode = self._mode_of(spec)
             config = self._config.tasks
             timeout_s = self._profiles.timeout_s(spec, config.timeouts_s.get(spec.type) or config.timeout_s)
+            mode = self._mode_of(spec)
             _check_size(spec)
         except SupervisorError as error:
             error.field = f"tasks[{index}].{error.field}" if error.field else f"tasks[{index}]"

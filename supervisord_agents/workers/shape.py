@@ -17,7 +17,7 @@ from sandbox.profile import Profile
 from sandbox.protected import Missing
 from sandbox.spec import DNS_PORT, Bind, SandboxSpec
 from supervisord_agents.config import Agent, Config
-from supervisord_agents.core.model import TaskSpec
+from supervisord_agents.core.model import TaskSpec, WorkspaceMode
 from supervisord_agents.errors import InvalidInput, SandboxRefused
 from supervisord_agents.hosts import AllowedHosts
 from supervisord_agents.workers.agents.registry import AgentRegistry
@@ -84,6 +84,11 @@ class Shaper:
                 f"the agent `{spec.agent}` calls its model at a port of its sandbox, and sandboxes have no network here.",
                 hint="Workers need namespaces for that: agentctl doctor tells how this host can give them.",
             )
+        if not self._namespaces and spec.workspace_mode not in (None, WorkspaceMode.DIR):
+            raise SandboxRefused(
+                f"the workspace mode `{spec.workspace_mode}` shows the workspace at its own path, which only namespaces can.",
+                hint="Submit with the mode dir; agentctl doctor tells how this host can give namespaces.",
+            )
         needs = self._agents.get(spec.agent).requirements(self._agents.settings(spec.agent))
         shape = self._shape(spec, needs.read_only_paths)
         if shape.workspace_id != NOWHERE and client and not owns(int(client), shape.workspace_id.uid):
@@ -132,7 +137,7 @@ class Shaper:
             granted = self._profiles.get(shape.profile or self._config.sandbox.profile)
         except SandboxError:  # of an earlier daemon, whose configuration had it
             return ()
-        writable = shape.workspace and granted.here == "write" and not shape.view
+        writable = shape.workspace and not shape.view and granted.here == "write"
         return granted.protected if writable and self._missing(granted) != "none" else ()
 
     def _missing(self, granted: Profile) -> Missing:
@@ -163,8 +168,6 @@ class Shaper:
             "wall_s": 0.0,  # of an attempt, not of a worker that does many
             "optional_layers": tuple({*granted.optional_layers, *self._config.sandbox.optional_layers}),
         }
-        if shape.view:  # what is protected is looked at when changes are applied
-            fields["protected"] = ()
         return SandboxSpec(
             argv=(sys.executable, "-I", "-m", RUNTIME_MODULE, *private, *granted.tmpfs),
             # Functions see the worker's own variables, programs those of their launch.
@@ -180,13 +183,16 @@ class Shaper:
         )
 
 
-def workspace_bind(shape: Shape, *, writable: bool) -> Bind:
-    """How the workspace is seen. The sandbox refuses a directory that has changed hands since it was looked at."""
+def workspace_bind(shape: Shape, *, writable: bool = True) -> Bind:
+    """How the workspace is seen. The sandbox refuses a directory that has changed hands since it was looked at.
+
+    In a view nothing is protected: that is looked at when its changes are applied.
+    """
     owner = (shape.workspace_id.uid, shape.workspace_id.gid)
     if shape.view and os.path.isdir(f"{shape.view}/{TREE}"):
-        return Bind(f"{shape.view}/{TREE}", shape.workspace, writable=writable, owner=owner)
+        return Bind(f"{shape.view}/{TREE}", shape.workspace, writable=writable, owner=owner, reviewed=True)
     layers = f"{shape.view}/{LAYERS}" if shape.view and writable else ""
-    return Bind(shape.workspace, writable=writable, owner=owner, layers=layers)
+    return Bind(shape.workspace, writable=writable, owner=owner, layers=layers, reviewed=bool(layers))
 
 
 def identity(workspace: str) -> Identity:

@@ -87,9 +87,9 @@ class Keeper:
 
     async def _can_overlay(self, shape: Shape) -> bool:
         """Whether this host can make it, for this workspace: by making it, for a program that does nothing."""
+        spec = SandboxSpec(argv=("/bin/true",), binds=(workspace_bind(shape),), optional_layers=("landlock",))
         try:
-            bind = workspace_bind(shape, writable=True)
-            sandbox = await self._spawner.spawn(SandboxSpec(argv=("/bin/true",), binds=(bind,), protected=()), {})
+            sandbox = await self._spawner.spawn(spec, {})
         except SandboxError as error:
             log.warning("no_overlay", workspace=shape.workspace, error=str(error), instead=self._config.overlay_fallback)
             return False

@@ -1,20 +1,26 @@
-"""Paths whose content is run, or decides what is run, outside of any sandbox: nothing is put there unless somebody says so."""
+"""Changes to what is run, or says what is run, outside of any sandbox: they are not applied unless somebody says so."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from sandbox.protected import PROTECTED
+from sandbox.protected import DETOURS, GIT, PROTECTED
 
-MORE = (
-    rb"\.git/(info|modules/(.*/)?hooks)",
-    rb"\.git/(commondir|gitdir|objects/info/alternates|modules/(.*/)?config)",
-    rb"\.(gitmodules|inputrc|github|travis\.yml)",
-)
-"""What is not kept from a sandbox that has the directory itself: parts of a repository that git needs to change, and files that
-are read on request."""
-_NAMES = (*(re.escape(name.encode()) for name in PROTECTED), *MORE)
-_PATTERN = re.compile(b"(.*/)?(?:" + b"|".join(_NAMES) + b")(/.*)?", re.DOTALL | re.IGNORECASE)
+
+def _patterns() -> Iterator[str]:
+    """In every directory, with those on the way to them, which could be exchanged for a link."""
+    for name in (name for name in PROTECTED if not name.startswith(".git/")):
+        *above, last = map(re.escape, name.split("/"))
+        pattern = f"{last}(/.*)?"
+        for part in reversed(above):
+            pattern = f"{part}(/{pattern})?"
+        yield pattern
+    in_repositories = "|".join(map(re.escape, (*GIT, *DETOURS)))
+    yield rf"\.git(/(modules/(.*/)?)?({in_repositories})(/.*)?)?"
+
+
+_PATTERN = re.compile(f"(.*/)?({'|'.join(_patterns())})".encode(), re.DOTALL | re.IGNORECASE)
 
 
 def is_protected(path: bytes) -> bool:

@@ -15,10 +15,10 @@ from tests.support.sandbox import Maker
 MAIN = "import sys; from supervisord_agents.{0} import main; sys.exit(main())"
 
 
-def seeing(*paths: object) -> str:
-    """A configuration, open for more of [sandbox], in which every worker sees these."""
-    granted = ", ".join(f"{{ source = '{path}' }}" for path in paths)
-    return f"[profiles.seeing]\nextends = 'agent'\npaths = [{granted}]\n[sandbox]\nprofile = 'seeing'\n"
+def showing(*paths: object) -> str:
+    """The profile `here`, for the configuration of a daemon whose workers are to see these paths."""
+    sources = ", ".join(f"{{ source = '{path}' }}" for path in paths)
+    return f"[profiles.here]\nextends = 'agent'\npaths = [{sources}]\n"
 
 
 class OrdinaryDaemon(DaemonProcess):
@@ -27,7 +27,7 @@ class OrdinaryDaemon(DaemonProcess):
     def __init__(self, by: Maker, config: str, *, lacking: str) -> None:
         directory = by.directory("daemon")
         packages = sysconfig.get_path("purelib")
-        super().__init__(directory, f"{seeing(packages, f'{by.home}/source')}{config}")
+        super().__init__(directory, f"[sandbox]\nprofile = 'here'\n{config}{showing(packages, f'{by.home}/source')}")
         subprocess.run([by.interpreter[-1], "-m", "venv", "--without-pip", directory / "venv"], check=True, timeout=60)
         source = by.home / "source"
         if not source.exists():

@@ -87,3 +87,22 @@ async def test_a_view_that_cannot_be_made_is_refused_with_a_hint(spawner: Spawne
         await said(spawner, "true", bind)
     assert refused.value.step == "overlay"
     assert "copy" in refused.value.hint
+
+
+@by_root
+@pytest.mark.parametrize("reviewed", [False, True])
+async def test_what_is_protected_can_be_changed_in_a_view_that_is_reviewed(
+    spawner: Spawner, tmp_path: Path, *, reviewed: bool
+) -> None:
+    bind = view(tmp_path, OWNERS[0])._replace(reviewed=reviewed)
+    work, upper = Path(bind.source), Path(bind.layers) / "upper"
+    (work / ".envrc").write_text("mine\n")
+    os.chown(work / ".envrc", *OWNERS[0])
+    script = f"cd '{bind.source}' && ls -A; echo theirs > .envrc; mkdir .vscode/ && echo made; cat .envrc"
+    printed = await said(spawner, script, bind)
+    assert (".vscode" in printed.split()) is not reviewed
+    assert ("made" in printed.split()) is reviewed
+    assert printed.endswith("theirs" if reviewed else "mine")
+    assert (work / ".envrc").read_text() == "mine\n"
+    assert sorted(os.listdir(work)) == [".envrc", "gone", "inner", "old"]
+    assert (upper / ".envrc").exists() is reviewed

@@ -14,7 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from sandbox import landlock
+from sandbox import landlock, tier
+from sandbox.errors import SandboxError
+from sandbox.plan import Host, make
+from sandbox.spec import Bind, SandboxSpec
 from tests.support import forbidding
 from tests.support.sandbox import TIMEOUT_S, Maker, maker, without_notice
 
@@ -159,6 +162,12 @@ def test_what_cannot_be_had_is_refused(by: Maker) -> None:
     done = by.run("true", options=(*ALLOWED, "--profile", profile))
     assert done.returncode == 125
     assert f"binds: {source} cannot be seen at /elsewhere without namespaces." in done.stderr
+
+
+def test_there_is_no_copy_on_write_view() -> None:
+    spec = SandboxSpec(argv=("true",), binds=(Bind("/srv", writable=True, layers="/layers"),), optional_layers=("namespaces",))
+    with pytest.raises(SandboxError, match=r"binds: no copy-on-write view of /srv can be had without namespaces\."):
+        tier.check(spec, make(spec, Host.look(), 1000, 1000), SandboxError("forbidden."))
 
 
 def left(mark: str) -> list[int]:

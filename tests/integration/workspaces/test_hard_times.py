@@ -19,7 +19,7 @@ from supervisord_agents.core.model import State, TaskSpec, WorkspaceMode
 from supervisord_agents.errors import ErrorCode, SupervisorError
 from supervisord_agents.rpc.client import Client
 from tests.support.daemon import ROOT, DaemonProcess
-from tests.support.ordinary_daemon import seeing
+from tests.support.ordinary_daemon import showing
 from tests.support.sandbox import ORDINARY, reachable_interpreter
 
 FILES = 400
@@ -125,7 +125,8 @@ def ordinary() -> Iterator[DaemonProcess]:
     subprocess.run([interpreter, "-m", "venv", "--without-pip", str(home / "venv")], check=True)
     own = next((home / "venv" / "lib").glob("python*/site-packages"))
     (own / "packages.pth").write_text(f"{packages}\n{ROOT}\n")
-    process = DaemonProcess(home, seeing(packages, ROOT / "sandbox", ROOT / "supervisord_agents"))
+    shown = showing(packages, ROOT / "sandbox", ROOT / "supervisord_agents")
+    process = DaemonProcess(home, f"[sandbox]\nprofile = 'here'\n{shown}")
     os.chown(home, ORDINARY, ORDINARY)
     start = "from supervisord_agents.daemon.app import main; raise SystemExit(main())"
     process.argv = [*become, str(home / "venv" / "bin" / "python"), "-I", "-c", start]
@@ -233,6 +234,9 @@ async def test_too_much_for_a_copy_is_refused_with_a_hint(daemon: DaemonProcess,
         assert error is not None
         assert error.code == "INVALID"
         assert "copy_limit_bytes" in error.hint
+        with pytest.raises(SupervisorError) as refused:  # once it is known that there is nothing
+            await client.changes(task)
+        assert refused.value.code == ErrorCode.NOT_FOUND
     assert os.listdir(daemon.state / "views") == []
 
 

@@ -49,6 +49,14 @@ def test_nothing_is_writable_but_what_was_asked_for() -> None:
     assert {tree.place for tree in plan.trees if tree.device} == set(MERGED.devices)
 
 
+def test_a_copy_on_write_view_is_told_as_one_and_made_out_of_the_common_part() -> None:
+    plan = plan_of(Bind("/srv/work", writable=True, layers="/layers", reviewed=True))
+    assert Tree("/srv/work", "/srv/work", writable=True, layers="/layers", reviewed=True) in plan.trees
+    assert "/srv/work" in str(plan)
+    assert "the host's, copy-on-write" in str(plan)
+    assert has(plan, common(MERGED))
+
+
 def test_outer_binds_are_attached_before_those_below_them() -> None:
     plan = plan_of(Bind("/a", "/srv/x/y/z"), Bind("/b", "/srv"), Bind("/c", "/srv/x"), host=SPLIT)
     places = [tree.place for tree in plan.trees if tree.place.startswith("/srv")]

@@ -24,6 +24,7 @@ def refusal(**fields: Any) -> SandboxError:
         {"argv": ("/usr/bin/env", "", "ümlaut", "-")},
         {"env": {"EMPTY": "", "EQUALS": "a=b"}, "cwd": "/tmp"},
         {"binds": (Bind("/srv"), Bind("/srv/a b", "/workspace", writable=True))},
+        {"binds": (Bind("/srv", writable=True, layers="/layers", reviewed=True),)},
         {"uid": 1},
         {"uid": MAX_UID},
         {"optional_layers": ("cgroup",)},
@@ -68,6 +69,15 @@ def test_the_source_of_a_bind(path: str) -> None:
 @pytest.mark.parametrize("path", NO_PATHS[1:])
 def test_the_target_of_a_bind(path: str) -> None:
     assert refusal(binds=(Bind("/ok", path),)).message.startswith("binds: ")
+
+
+@pytest.mark.parametrize("path", NO_PATHS[1:])
+def test_the_layers_of_a_view(path: str) -> None:
+    assert refusal(binds=(Bind("/ok", writable=True, layers=path),)).message.startswith("binds: ")
+
+
+def test_only_what_can_be_written_is_a_copy_on_write_view() -> None:
+    assert "writable" in refusal(binds=(Bind("/ok", layers="/layers"),)).message
 
 
 @pytest.mark.parametrize("bind", [Bind("/"), Bind("/srv", "/"), Bind("/srv", "//"), Bind("/", writable=True)])
