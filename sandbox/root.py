@@ -147,7 +147,7 @@ class Root:
             return self._mounts.overlay(lower, layers)
         except SandboxError as error:
             error.message = f"no copy-on-write view of {tree.source}: {error.message}"
-            error.hint = "What this host lacks for one: agentctl doctor. A copy needs nothing."
+            error.hint = "It needs Linux 5.19, id-mapped mounts, and user.* attributes where it writes. A copy needs nothing."
             raise
         finally:
             os.close(lower)
