@@ -169,7 +169,12 @@ def _listener(listener: Listener) -> socket.socket:
     sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
     if not listener.udp:  # of a UDP socket it would share the port with whoever binds it next (socket(7))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((listener.address, listener.port))
+    try:
+        sock.bind((listener.address, listener.port))
+    except OSError as error:
+        hint = "Below 1024 that takes CAP_NET_BIND_SERVICE." if error.errno == errno.EACCES else ""
+        what = f"port {listener.port} of its loopback: {os.strerror(error.errno or 0)}."
+        raise SandboxError(what, step="listen", errno=error.errno or 0, hint=hint) from error
     if not listener.udp:
         sock.listen(128)
     return sock

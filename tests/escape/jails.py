@@ -115,7 +115,8 @@ class Ours(Jail):
         limits = {"open_files": BOUNDS.open_files, "tmp_bytes": BOUNDS.tmp_bytes, "file_size_bytes": BOUNDS.file_bytes}
         if held is Held.BY_GROUPS:
             limits |= {"memory_bytes": BOUNDS.memory_bytes, "pids": BOUNDS.pids}
-        return by.profile("".join(f"{name} = {value}\n" for name, value in limits.items()))
+        extends = "strict" if held is Held.BY_GROUPS else ""  # which has limits that an ordinary user's login may not hold
+        return by.profile(f'extends = "{extends}"\n' + "".join(f"{name} = {value}\n" for name, value in limits.items()))
 
 
 class Nothing(Jail):

@@ -24,23 +24,7 @@ FAMILIES = tuple(
 )
 ATTEMPTS: tuple[Attempt, ...] = tuple(attempt for family in FAMILIES for attempt in family.attempts)
 
-_PROTECTED = "protected paths of a workspace are not there yet"
 OPEN: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            "git-hooks",
-            "git-configuration",
-            "git-directory-replaced",
-            "git-hooks-behind-a-link",
-            "shell-start-files",
-            "directory-environment",
-            "editor-settings",
-            "agent-settings",
-            "agent-tools",
-            "continuous-integration",
-        ),
-        _PROTECTED,
-    ),
     "workspace-bomb": "there is no quota for a workspace's disk yet",
     "lock-a-file-of-the-system": "a lock needs no more than a file that may be read; nothing can refuse it by path",
 }

@@ -40,6 +40,17 @@ REPLIES: dict[type[m.Request], m.Reply] = {
     m.Cancel: m.CancelReply(cancelled=["g1.a"]),
     m.Retry: m.RetryReply(tasks=["g1.a"]),
     m.GetLogs: m.LogsReply(data=b"\x00\xff", offset=2, ended=False),
+    m.Changes: m.ChangesReply(
+        task="g1.a",
+        attempt=1,
+        mode="copy",
+        workspace="/w",
+        state="kept",
+        changes=[m.ChangeView(path="a", what="added", kind="file")],
+        count=1,
+    ),
+    m.Apply: m.ApplyReply(task="g1.a", count=1),
+    m.Discard: m.DiscardReply(task="g1.a", count=1),
     m.Status: m.StatusReply(
         version="1",
         pid=1,

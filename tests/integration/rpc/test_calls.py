@@ -45,6 +45,9 @@ METHOD_CALLS: list[tuple[Callable[[Client], Coroutine[Any, Any, m.Reply]], m.Req
     (lambda client: client.cancel("g1.a", subtree=False, reason="r"), m.Cancel(task="g1.a", subtree=False, reason="r")),
     (lambda client: client.retry("g1.a"), m.Retry(task="g1.a")),
     (lambda client: client.logs("g1.a", offset=5, limit_bytes=6), m.GetLogs(task="g1.a", offset=5, limit_bytes=6)),
+    (lambda client: client.changes("g1.a", diff=False), m.Changes(task="g1.a", diff=False)),
+    (lambda client: client.apply("g1.a", protected=True), m.Apply(task="g1.a", protected=True)),
+    (lambda client: client.discard("g1.a"), m.Discard(task="g1.a")),
     (lambda client: client.status(), m.Status()),
 ]
 
