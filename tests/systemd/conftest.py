@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,13 +12,19 @@ from tests.support.service import Service
 
 GIVEN = ("systemd", "build/wheels", "config.toml", "constraints.txt")
 """What systemd/install takes from a clone."""
+SUITE = ("tests/escape", "tests/support")
+SITE = ("_pytest", "iniconfig", "packaging", "pluggy", "pygments", "pytest")
+"""What the escape suite needs beside the program."""
 USER = "dev"
 
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """A booted machine with what can be installed in /given; nothing is installed yet."""
-    guest = Guest(tmp_path_factory.mktemp("guest"), {name: ROOT / name for name in GIVEN})
+    packages = Path(pytest.__file__).parents[1]
+    given = {name: ROOT / name for name in (*GIVEN, *SUITE)}
+    given |= {f"site/{name}": packages / name for name in SITE}
+    guest = Guest(tmp_path_factory.mktemp("guest"), given)
     try:
         guest.boot()
         yield guest
