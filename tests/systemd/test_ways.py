@@ -27,6 +27,7 @@ MEMORY_HOG = "b=[]\nwhile True: b.append(bytearray(1<<20))"
 def host(installed: Service) -> Iterator[Guest]:
     """It keeps user namespaces from ordinary users, of whom there is one."""
     machine = installed.machine
+    machine.check("/given/systemd/install", timeout_s=900)  # tests before may have taken it away
     machine.check(f"useradd --create-home --shell /bin/sh {USER} && loginctl enable-linger {USER}")
     machine.wait_for(f"systemctl -q is-active user@$(id -u {USER}).service")
     machine.check("sysctl -qw kernel.unprivileged_userns_clone=0")
