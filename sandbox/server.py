@@ -252,6 +252,7 @@ class Server:
         check(spec)
         uid, gid = ids(spec)
         planned = plan.make(spec, self._host, uid, gid)
+        filtered = notify.program_for(self._filter(spec), spec.supervise)
         private = ""
         if self.tier:
             tier.check(spec, planned, self.tier.why)
@@ -263,7 +264,7 @@ class Server:
             uid=uid,
             gid=gid,
             change_ids=self._root,
-            filter=notify.program_for(self._filter(spec), spec.supervise),
+            filter=filtered,
             numbers=request.numbers,
             # Only where the user is the sandbox's own: a person's other processes would count too.
             rlimit_pids=spec.pids if self._root and "pids" in self._not_held else 0,

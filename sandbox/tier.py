@@ -33,7 +33,7 @@ LACKS = (
     "it has no terminals to open, no shared memory, no /proc of what it starts; it sees the names of the host and its accounts",
     "what is not granted is there and closed, which some programs take worse than if it were not there",
     "no path can be shown to it at another place",
-    "it can change what is protected in a writable directory elsewhere, such as git's hooks",
+    "what would be protected in a writable directory, such as git's hooks, it can change",
 )
 """For people: what a sandbox with namespaces would hold, or have."""
 MINIMUM_LANDLOCK = landlock.MINIMUM
@@ -91,7 +91,10 @@ def check(spec: SandboxSpec, plan: Plan, why: SandboxError) -> None:
             hint=landlock.WITHOUT_HINT,
         )
     if listeners_of(spec):
-        raise _impossible("loopback_listen", "a port would be the host's, open to every program of it")
+        field = "dns" if spec.dns else "loopback_any" if spec.loopback_any else "loopback_listen"
+        raise _impossible(field, "a port would be the host's, open to every program of it")
+    if any(path not in STAND_INS or path in plan.covered for path in spec.tmpfs):
+        raise _impossible("tmpfs", f"no directory but {', '.join(STAND_INS)} can be private")
     if spec.supervise != "off":
         raise _impossible("supervise", "what is tried in vain cannot be told")
     if spec.masked:

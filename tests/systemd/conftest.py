@@ -13,7 +13,7 @@ from tests.support.service import Service
 GIVEN = ("systemd", "build/wheels", "config.toml", "constraints.txt")
 """What systemd/install takes from a clone."""
 SUITE = ("tests/escape", "tests/support")
-SITE = ("_pytest", "iniconfig", "packaging", "pluggy", "pygments", "pytest")
+SITE = ("_pytest", "iniconfig", "packaging", "pluggy", "py.py", "pygments", "pytest")
 """What the escape suite needs beside the program."""
 USER = "dev"
 

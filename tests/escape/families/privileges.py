@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -35,6 +36,8 @@ def setuid_program(host: Host) -> Course:
     """Runs a setuid program of root that lies in its workspace."""
     if os.geteuid() != 0:
         raise NotApplicableError("needs root to make one")
+    if shutil.which("cc") is None:
+        raise NotApplicableError("needs a C compiler to make one")
     program = host.workspace / "setuid"
     subprocess.run(["cc", "-x", "c", "-static", "-o", program, "-"], input=SETUID, text=True, check=True)
     program.chmod(0o4755)

@@ -164,10 +164,34 @@ def test_what_cannot_be_had_is_refused(by: Maker) -> None:
     assert f"binds: {source} cannot be seen at /elsewhere without namespaces." in done.stderr
 
 
-def test_there_is_no_copy_on_write_view() -> None:
-    spec = SandboxSpec(argv=("true",), binds=(Bind("/srv", writable=True, layers="/layers"),), optional_layers=("namespaces",))
-    with pytest.raises(SandboxError, match=r"binds: no copy-on-write view of /srv can be had without namespaces\."):
+SRV = (Bind("/srv", writable=True),)
+
+
+@pytest.mark.parametrize(
+    ("fields", "refusal"),
+    [
+        ({"binds": (Bind("/srv", writable=True, layers="/layers"),)}, "binds: no copy-on-write view of /srv can be had"),
+        ({"binds": (Bind("/srv", "/data"),)}, "binds: /srv cannot be seen at /data"),
+        ({"masked": ("/srv/secret",)}, "masked: no path of the host can be hidden"),
+        ({"tmpfs": ("/data",)}, "tmpfs: no directory but "),
+        ({"tmpfs": ("/srv/cache",), "binds": SRV}, "tmpfs: no directory but "),
+        ({"tmpfs": ("/tmp/x",), "binds": (Bind("/tmp", writable=True),)}, "tmpfs: no directory but "),
+        ({"loopback_listen": (80,)}, "loopback_listen: a port would be the host's"),
+        ({"loopback_any": (443,)}, "loopback_any: a port would be the host's"),
+        ({"dns": True}, "dns: a port would be the host's"),
+        ({"supervise": "refused"}, "supervise: what is tried in vain cannot be told"),
+    ],
+)
+def test_what_it_cannot_hold_is_refused_by_its_field(fields: dict[str, Any], refusal: str) -> None:
+    spec = SandboxSpec(argv=("true",), optional_layers=("namespaces",), **fields)
+    with pytest.raises(SandboxError) as refused:
         tier.check(spec, make(spec, Host.look(), 1000, 1000), SandboxError("forbidden."))
+    assert refused.value.message.startswith(refusal)
+
+
+def test_its_own_private_directories_may_be_named() -> None:
+    spec = SandboxSpec(argv=("true",), optional_layers=("namespaces",), tmpfs=("/tmp", "/dev/shm"))
+    tier.check(spec, make(spec, Host.look(), 1000, 1000), SandboxError("forbidden."))
 
 
 def left(mark: str) -> list[int]:
