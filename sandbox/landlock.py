@@ -108,7 +108,11 @@ def ruleset(
         os.close(beneath)
     for descriptor in descriptors:
         if rights := _rights_of(descriptor) & files:
-            _allow(rules, descriptor, rights)
+            try:
+                _allow(rules, descriptor, rights)
+            except SandboxError as error:
+                if error.errno != errno.EBADFD:  # that of memory (memfd_create(2)), which needs no rule
+                    raise
     return rules
 
 

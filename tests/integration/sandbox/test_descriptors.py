@@ -129,3 +129,13 @@ def test_a_deleted_directory_is_told(by: Maker) -> None:
     shell = ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *argv]
     done = subprocess.run(shell, cwd=here, env=by.environment(), capture_output=True, text=True, timeout=60)
     assert (done.returncode, without_notice(done.stderr)) == (125, "sandbox: cwd: the current directory is gone.\n")
+
+
+async def test_memory_may_be_handed_over(spawner: Spawner) -> None:
+    """It lies on no path, and so no rule of Landlock can be on it."""
+    memory = os.memfd_create("given")
+    os.write(memory, b"given\n")
+    spec = SandboxSpec(argv=("sh", "-c", "cat /proc/self/fd/5 && echo more >&5"), env=ENV)
+    assert (await (await spawner.spawn(spec, {5: memory, 2: 2})).wait()).code == 0
+    assert os.pread(memory, 100, 0) == b"given\nmore\n"
+    os.close(memory)
