@@ -11,7 +11,7 @@ from supervisord_agents.wire import messages as m
 from supervisord_agents.workers.shape import owns
 from supervisord_agents.workspaces.changes import Change
 from supervisord_agents.workspaces.keeper import Keeper
-from supervisord_agents.workspaces.protected import is_protected
+from supervisord_agents.workspaces.protected import protected_of
 from supervisord_agents.workspaces.records import Kept
 
 MAX_LIST_BYTES = 1024 * 1024
@@ -31,7 +31,7 @@ class Outcomes:
         task = await self._task(request.task, peer)
         kept, diff = await self._keeper.kept(task)
         conflicts = await self._keeper.conflicts(task)
-        views = [view(change) for change in kept.changes]
+        views = [view(change, kept.view.protected) for change in kept.changes]
         return m.ChangesReply(
             task=task,
             attempt=kept.view.attempt,
@@ -84,7 +84,7 @@ def _refuse_stranger(kept: Kept, peer: Peer) -> None:
         )
 
 
-def view(change: Change) -> m.ChangeView:
+def view(change: Change, protected: tuple[str, ...]) -> m.ChangeView:
     return m.ChangeView(
         path=text(change.path),
         what=str(change.what),
@@ -94,7 +94,7 @@ def view(change: Change) -> m.ChangeView:
         origin=text(change.origin),
         target=text(change.target),
         binary=change.binary,
-        protected=any(map(is_protected, filter(None, (change.path, change.origin)))),
+        protected=bool(protected_of(change, protected)),
     )
 
 

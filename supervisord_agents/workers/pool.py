@@ -51,8 +51,11 @@ class Views(Protocol):
     def place(self, spec: TaskSpec, task: str, attempt: int) -> str:
         """The directory of the host for the view of an attempt; empty: it needs none."""
 
-    async def prepare(self, shape: Shape) -> None:
-        """Make the view of a worker that is about to start. Raises SupervisorError or OSError."""
+    async def prepare(self, shape: Shape, protected: tuple[str, ...]) -> None:
+        """Make the view of a worker that is about to start; `protected` are names that count as such in it (sandbox.protected).
+
+        Raises SupervisorError or OSError.
+        """
 
     async def over(self, shape: Shape) -> None:
         """Nobody works in it any more."""
@@ -316,7 +319,7 @@ class Pools:
 
     async def _prepare_view(self, worker: Worker) -> None:
         if worker.shape.view and self._views is not None and not worker.adopted and worker.phase is not Phase.DYING:
-            await self._views.prepare(worker.shape)
+            await self._views.prepare(worker.shape, self._shaper.protected(worker.shape))
 
     def _channel(self, worker: Worker) -> Channel:
         return Channel(

@@ -140,6 +140,10 @@ class Shaper:
         writable = shape.workspace and not shape.view and granted.here == "write"
         return granted.protected if writable and self._missing(granted) != "none" else ()
 
+    def protected(self, shape: Shape) -> tuple[str, ...]:
+        """What is not to be carried over from a view of its workspace unless a person says so."""
+        return self._profiles.get(shape.profile).protected
+
     def _missing(self, granted: Profile) -> Missing:
         """Workers are kept for more tasks of their workspace: in a person's sight, nothing is to stand there for so long."""
         narrowed = granted.protect_missing == "all" and not self._config.sandbox.placeholders

@@ -35,7 +35,7 @@ from supervisord_agents.workspaces.diffs import quoted
 from supervisord_agents.workspaces.git import branch_of
 from supervisord_agents.workspaces.hand import Applied, Apply, Collect, Collected, Commit, Prepare, Prepared, Resume
 from supervisord_agents.workspaces.hands import done, lending
-from supervisord_agents.workspaces.protected import is_protected
+from supervisord_agents.workspaces.protected import protected_of
 from supervisord_agents.workspaces.records import Kept, View
 from supervisord_agents.workspaces.views import Limits
 
@@ -68,10 +68,21 @@ class Keeper:
             return ""
         return str(self._views / f"{task}.{attempt}")
 
-    async def prepare(self, shape: Shape) -> None:
+    async def prepare(self, shape: Shape, protected: tuple[str, ...]) -> None:
+        if self._spawner.without:
+            raise SandboxRefused(
+                f"`{shape.mode}` is no way to see a workspace without namespaces: {self._spawner.without}", field="workspace_mode"
+            )
         directory = Path(shape.view)
         task, _, attempt = directory.name.rpartition(".")
-        view = View(task=task, attempt=int(attempt), mode=shape.mode, workspace=shape.workspace, workspace_id=shape.workspace_id)
+        view = View(
+            task=task,
+            attempt=int(attempt),
+            mode=shape.mode,
+            workspace=shape.workspace,
+            workspace_id=shape.workspace_id,
+            protected=protected,
+        )
         self._open[shape.view] = asyncio.Event()
         try:
             await asyncio.to_thread(self._make, directory, view)
@@ -415,7 +426,7 @@ def _refuse_settled(kept: Kept) -> None:
 
 
 def _refuse_protected(kept: Kept) -> None:
-    paths = [path for change in kept.changes for path in (change.path, change.origin) if path and is_protected(path)]
+    paths = [path for change in kept.changes for path in protected_of(change, kept.view.protected)]
     if paths:
         raise SandboxRefused(
             f"{len(paths)} of the changes are to files that are run, or say what is run, outside the sandbox: {_listed(paths)}.",

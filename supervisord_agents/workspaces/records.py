@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from sandbox.protected import PROTECTED
 from supervisord_agents.errors import SupervisorError
 from supervisord_agents.journal.files import REAL_FILES
 from supervisord_agents.workers.shape import Identity
@@ -32,6 +33,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """What of the workspace the view does not have."""
     commit: str = ""
     """That it is a checkout of."""
+    protected: tuple[str, ...] = PROTECTED
+    """What of its changes is not carried over unless a person says so (protected.py)."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):

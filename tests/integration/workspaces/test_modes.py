@@ -154,3 +154,22 @@ async def test_agentctl_shows_applies_and_discards(daemon: DaemonProcess, worksp
     again = daemon.agentctl("discard", task)
     assert again.returncode == 2
     assert "were applied already" in again.stderr
+
+
+@pytest.mark.parametrize("mode", VIEWS)
+async def test_what_the_profile_protects_is_changed_in_a_view_and_asked_about(
+    daemon: DaemonProcess, workspace: Path, mode: WorkspaceMode
+) -> None:
+    own = '[profiles.mine]\nextends = "agent"\nprotect = ["script"]\nunprotect = [".envrc"]\n'
+    daemon.config.write_text(f'[sandbox]\nprofile = "mine"\n{own}')
+    await daemon.start()
+    async with daemon.client() as client:
+        task = await ended(client, shell(workspace, "echo new > script && echo new > .envrc", mode))
+        reply = await client.changes(task)
+        assert {change.path: change.protected for change in reply.changes} == {"script": True, ".envrc": False}
+        with pytest.raises(SupervisorError, match="script") as refused:
+            await client.apply(task)
+        assert refused.value.code == ErrorCode.SANDBOX_DENIED
+        assert (workspace / "script").read_text() == "script\n"
+        await client.apply(task, protected=True)
+        assert (workspace / "script").read_text() == "new\n"

@@ -94,6 +94,9 @@ def test_a_quoted_path_is_one_printable_line(path: bytes) -> None:
         (b".git/commondir", True),
         (b".git/modules/a/b/hooks/post-checkout", True),
         (b".git/modules/a/config", True),
+        (b".git/worktrees/one/config.worktree", True),
+        (b".git/worktrees/one/commondir", True),
+        (b".git/refs/heads/config", False),
         (b".github/CODEOWNERS", False),
         (b".vscodes", False),
         (b".git/modules/a/index", False),
@@ -105,3 +108,10 @@ def test_a_quoted_path_is_one_printable_line(path: bytes) -> None:
 )
 def test_what_is_protected(path: bytes, protected: bool) -> None:
     assert is_protected(path) is protected
+
+
+def test_a_profile_says_what_is_protected_for_its_tasks() -> None:
+    assert is_protected(b"sub/deploy.sh", ("deploy.sh",))
+    assert not is_protected(b".git/commondir", ("deploy.sh",))
+    assert not is_protected(b".envrc", ())
+    assert is_protected("bau/dämon".encode(), ("bau/dämon",))

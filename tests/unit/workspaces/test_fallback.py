@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sandbox.errors import SandboxError
+from sandbox.protected import PROTECTED
 from supervisord_agents.config import Workspaces
 from supervisord_agents.workers.shape import Shape, identity
 from supervisord_agents.workspaces import records
@@ -17,6 +18,8 @@ from supervisord_agents.workspaces.keeper import Keeper
 
 class NoOverlays:
     """A fork server of a host without them."""
+
+    without = ""
 
     async def spawn(self, *_: Any) -> None:
         raise SandboxError("fsopen of overlay: No such device.", step="overlay")
@@ -41,7 +44,7 @@ async def test_what_is_made_of_an_overlay(tmp_path: Path, fallback: Any, made: s
         view=str(view),
         mode="overlay",
     )
-    await keeper.prepare(shape)
+    await keeper.prepare(shape, PROTECTED)
     assert (view / made).is_dir()
     found = records.read_view(view)
     assert found is not None
