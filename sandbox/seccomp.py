@@ -16,7 +16,7 @@ import os
 import struct
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from sandbox.errors import SandboxError
 
@@ -67,13 +67,7 @@ def elsewhere(asked: Callable[[], T]) -> T:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        try:
-            said: tuple[Any, tuple[str, int, str]] = (asked(), ("", 0, ""))
-        except SandboxError as error:
-            said = (None, (error.message, error.errno, error.hint))
-        with open(writer, "wb") as file:
-            marshal.dump(said, file)
-        os._exit(0)
+        _answer(asked, writer)
     os.close(writer)
     with open(reader, "rb") as file:
         packed = file.read()
@@ -84,6 +78,18 @@ def elsewhere(asked: Callable[[], T]) -> T:
     if answer is not None:
         return cast(T, answer)
     raise SandboxError(message, step="seccomp", errno=number, hint=hint)
+
+
+def _answer(asked: Callable[[], object], writer: int) -> NoReturn:
+    try:
+        try:
+            said: tuple[Any, tuple[str, int, str]] = (asked(), ("", 0, ""))
+        except SandboxError as error:
+            said = (None, (error.message, error.errno, error.hint))
+        with open(writer, "wb") as file:
+            marshal.dump(said, file)
+    finally:  # whatever happens, there must not be a second one of the process that asks
+        os._exit(0)
 
 
 def compile_tier_filter(abi: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 import pyseccomp
 import pytest
@@ -11,6 +12,7 @@ from sandbox.notify import program_for
 from sandbox.notify_calls import FILES, LOOKS
 from sandbox.notify_filter import CALL, NOTIFY, Machine, Watched, supervised
 from sandbox.seccomp import compile_filter
+from sandbox.syscalls import DENIABLE, OPTIONAL
 from tests.support.seccomp_machine import X86, X86_64, known_calls, number_of, policy, run
 
 KILL = 0x80000000
@@ -71,6 +73,25 @@ def test_a_child_can_still_give_its_listener_away(program: bytes) -> None:
     for group in ("refused", "files", "record"):
         for name in ("sendmsg", "close", "prctl", "rt_sigprocmask", "clone", "wait4"):
             assert run(program_for(program, group), number_of(name), ARGUMENTS[0]) == pyseccomp.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "name", "error"),
+    [
+        (OPTIONAL, (), "ptrace", 0),
+        ((), OPTIONAL, "ptrace", errno.EPERM),
+        ((), DENIABLE, "listen", errno.EPERM),
+    ],
+)
+def test_groups_that_a_profile_grants_or_denies(allow: Iterable[str], deny: Iterable[str], name: str, error: int) -> None:
+    program = compile_filter(frozenset(allow), frozenset(deny))
+    machine = Machine(program)
+    assert machine.errno(call(number_of(name), ARGUMENTS[0])) == error
+    for number in known_calls().values():
+        for arguments in ARGUMENTS:
+            assert machine.action(call(number, arguments)) == run(program, number, arguments)
+    shown = run(program_for(program, "refused"), number_of(name), ARGUMENTS[0])
+    assert shown == (NOTIFY if error else pyseccomp.ALLOW)
 
 
 def test_off_is_the_filter_itself(program: bytes) -> None:
