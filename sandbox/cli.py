@@ -192,12 +192,26 @@ def _record(options: argparse.Namespace) -> int:
     exit = _run(spec, needs)
     writable = tuple(bind.source for bind in given.binds if bind.writable)
     setting = record_profile.Setting(
-        given.argv, base, here, tuple(bind.source for bind in spec.binds), writable, plan.Host.look()
+        command=given.argv,
+        base=base,
+        extends=_named_from(os.path.dirname(output), options.profile),
+        here=here,
+        shown=tuple(bind.source for bind in spec.binds),
+        writable=writable,
+        host=plan.Host.look(),
     )
     with open(output, "x", encoding="utf-8", errors="backslashreplace") as file:
         file.write(record_profile.text(needs, setting, exit))
     print(f"sandbox: written: {output}. Read it, then: python -m sandbox run --profile {options.output} -- …", file=sys.stderr)
     return _code(exit)
+
+
+def _named_from(directory: str, name: str) -> str:
+    """What a profile is called by one in this directory, in which files are named as they lie there."""
+    if not name.endswith(".toml"):
+        return name
+    path = os.path.abspath(name)
+    return os.path.relpath(path, directory) if path.startswith(f"{directory}/") else path
 
 
 def _seen_of_path(seen: Sequence[Bind]) -> list[str]:

@@ -23,7 +23,8 @@ MOST_NAMED = 20
 USUAL_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 OWN = ("/proc", "/dev", "/sys", *PRIVATE, VAR_TMP)
 """The sandbox's own: of the host nothing is needed there."""
-LIMITS = ("memory_bytes", "pids", "cpu_percent", "tmp_bytes", "open_files", "file_size_bytes")
+REPLACED = ("hosts", "loopback_ports", "pass_env", "paths")
+"""Of what the profile that a command was recorded with grants, only what was seen to be needed."""
 
 
 class Setting(NamedTuple):
@@ -31,6 +32,8 @@ class Setting(NamedTuple):
 
     command: Sequence[str]
     base: Profile
+    extends: str
+    """What the base is called in the profile that is written."""
     here: str
     """The directory that it was started in."""
     shown: tuple[str, ...]
@@ -48,10 +51,12 @@ def text(needs: Needs, setting: Setting, exit: Exit) -> str:
     grants = collapsed(beyond)
     writable = _written_directories(kept, setting.here)
     here = "write" if any(_within(path, setting.here) for path in kept) else "read" if within else ""
+    if places.refusal(setting.here, (), writable=here == "write"):
+        here = ""
     lines = _head(setting, exit)
-    lines += [f"{name} = {value}" for name, value in _limits(setting.base, exit).items() if value]
-    lines += [f'here = "{here}"'] if here and not places.refusal(setting.here, (), writable=here == "write") else []
-    lines += [f"pass_env = {_list(setting.base.pass_env)}"]
+    lines += [f"extends = {_string(setting.extends)}", f"replace = {_list(REPLACED)}"]
+    lines += [f"memory_bytes = {_memory(exit)}"] if exit.memory_peak_bytes else []
+    lines += [f"here = {_string(here)}", f"pass_env = {_list(setting.base.pass_env)}"]
     if hosts := sorted(needs.hosts):
         lines += [f"hosts = {_list(hosts)}"]
     lines += _doubts(needs, setting, sorted(set(wrote) - kept), grants)
@@ -147,20 +152,16 @@ def _head(setting: Setting, exit: Exit) -> list[str]:
     ]
 
 
-def _limits(base: Profile, exit: Exit) -> dict[str, int]:
-    limits = {name: int(getattr(base, name)) for name in LIMITS}
-    if exit.memory_peak_bytes:
-        wanted = int(exit.memory_peak_bytes * HEADROOM)
-        limits["memory_bytes"] = max(MEMORY_STEP, -(-wanted // MEMORY_STEP) * MEMORY_STEP)
-    return limits
+def _memory(exit: Exit) -> int:
+    wanted = int(exit.memory_peak_bytes * HEADROOM)
+    return -(-wanted // MEMORY_STEP) * MEMORY_STEP
 
 
 def _environment(needs: Needs, setting: Setting) -> dict[str, str]:
-    """The base's, and a PATH that finds what was run from elsewhere. What a program reads of its environment cannot be seen."""
+    """A PATH that finds what was run from elsewhere. What a program reads of its environment cannot be seen."""
     run = (os.path.dirname(path) for path in sorted(needs.executed) if os.access(path, os.X_OK) and not os.path.isdir(path))
     more = dict.fromkeys(path for path in run if path not in (*USUAL_PATH, "/sbin", "/usr/sbin") and not _granted(path, setting))
-    env = dict(setting.base.env)
-    return env | ({"PATH": ":".join((*more, *USUAL_PATH))} if more and "PATH" not in env else {})
+    return {"PATH": ":".join((*more, *USUAL_PATH))} if more and "PATH" not in setting.base.env else {}
 
 
 def _doubts(needs: Needs, setting: Setting, unwritten: list[str], grants: list[str]) -> list[str]:

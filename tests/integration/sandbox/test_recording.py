@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.profile import load
 from tests.support.sandbox import Maker
 
 
@@ -110,12 +111,32 @@ def test_the_home_is_shown_without_its_secrets_and_this_is_said(by: Maker) -> No
     assert "It can write to nothing of the host, and reaches no network." in told
 
 
+def test_what_the_profile_takes_away_stays_away_and_only_what_was_used_of_its_grants_is_granted(by: Maker) -> None:
+    here, used, unused = (by.directory(name) for name in ("here", "used", "unused"))
+    (used / "seen").write_text("seen")
+    (used / "masked").write_text("secret")
+    paths = "".join(f'[[paths]]\nsource = "{path}"\n' for path in (used, unused))
+    base = by.profile(
+        f'extends = "agent"\npids = 77\nhosts = ["unused.example.org"]\nloopback_ports = [8000]\nmasked = ["{used}/masked"]\n'
+        f'deny_syscalls = ["network"]\n{paths}'
+    )
+    command = ("sh", "-c", f"cat {used}/seen {used}/masked; true")
+    profile, printed, _ = recorded(by, *command, options=("--profile", base), cwd=here)
+    assert os.path.join(profile.parent, tomllib.loads(profile.read_text())["extends"]) == base
+    written = load(str(profile))
+    assert (written.pids, written.masked, written.deny_syscalls) == (77, (f"{used}/masked",), ("network",))
+    assert (written.here, written.hosts, written.loopback_ports) == ("", (), ())
+    assert str(unused) not in [path.source for path in written.paths]
+    done = by.run(*command, options=("--profile", str(profile)), cwd=here)
+    assert (done.stdout, printed) == ("seen", "seen")
+
+
 def test_what_could_not_be_written_is_told_and_not_granted(by: Maker) -> None:
     here = by.directory("here")
     profile, _, _ = recorded(by, "sh", "-c", "echo x >made; true", cwd=here)
     text = profile.read_text()
     assert f"record with --write to see more:\n#   {here}/made\n" in text
-    assert "here" not in tomllib.loads(text)
+    assert tomllib.loads(text)["here"] == ""
     other = by.directory("other")
     profile, _, _ = recorded(by, "sh", "-c", f"echo x >{other}/made", options=("--write", str(other)), cwd=here)
     assert tomllib.loads(profile.read_text())["paths"] == [{"source": str(other), "writable": True}]
