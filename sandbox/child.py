@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import math
 import os
@@ -11,12 +12,13 @@ import signal
 import socket
 import time
 
-from sandbox import linux, protocol
+from sandbox import linux, notify, protocol
 from sandbox.cgroup import Group
 from sandbox.enter import Failure
-from sandbox.notify import Watch
+from sandbox.errors import SandboxError
 from sandbox.plan import Plan
 from sandbox.root import Owner
+from sandbox.shield import Shielded
 
 SETUP_TIMEOUT_S = 30.0
 """For a sandbox to be built: a bind source on a dead network file system must not hold a place for ever."""
@@ -42,7 +44,8 @@ class Child:
         """Descriptors for a successor of the client."""
         self.listeners: list[int] = []
         """And last, if it is supervised, the socket of its events."""
-        self.watch: Watch | None = None
+        self.watch: notify.Watch | None = None
+        """What its supervisor is to know; None: it has none."""
         self.supervisor = -1
         """The pidfd of the process that answers for its filter."""
         self.ended = False
@@ -62,9 +65,10 @@ class Child:
         self.running = True
         self.deadline = time.monotonic() + self.wall_s if self.wall_s else math.inf
 
-    def order(self, request: protocol.Spawn, worker: Owner, kept: list[int]) -> None:
+    def order(self, request: protocol.Spawn, worker: Owner, kept: list[int], watch: notify.Watch | None) -> None:
         """It is for this request from now on."""
         self.id, self.label, self.worker, self.kept = request.id, request.label, worker, kept
+        self.watch = watch
         self.oom = self.group.oom_descriptor() if self.group else -1
         self.wall_s = request.spec.wall_s
         self.ordered = True
@@ -91,6 +95,31 @@ class Child:
         """End PID 1, and with it the whole namespace."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def fail(self, error: SandboxError) -> None:
+        """It is not to become what it is for, and this is why."""
+        self.failure = self.failure or Failure.of(error)
+        self.kill()
+
+    def supervise(self, shielded: tuple[Shielded, ...], descriptors: list[int], *, born_in_group: bool) -> None:
+        """Start the process that answers for its filter. Raises SandboxError; what it asks is then answered ENOSYS."""
+        assert self.watch is not None
+        if not descriptors:
+            raise SandboxError(
+                "what its filter shows got lost: too many files are open here.", step="supervise", errno=errno.EMFILE
+            )
+        (filtered,) = descriptors
+        try:
+            reader, writer = protocol.pair()
+            with reader, writer:
+                self.supervisor = notify.start(
+                    self.watch.with_shielded(shielded), filtered, writer, self.group, born_in_it=born_in_group
+                )
+                self.listeners.append(reader.detach())
+        except OSError as error:
+            raise SandboxError(f"{error.strerror}.", step="supervise", errno=error.errno or 0) from error
+        finally:
+            os.close(filtered)
 
     def exited(self, ended: os.waitid_result) -> protocol.Exited:
         """How it ended, for whoever waits for that."""

@@ -16,7 +16,7 @@ import resource
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -26,11 +26,14 @@ from sandbox.cgroup import Group
 from sandbox.errors import SandboxError
 from sandbox.plan import COMMON, Plan
 from sandbox.root import Root, Worker
+from sandbox.shield import Shielded
 from sandbox.spec import Listener, SandboxSpec, listeners_of
 
 FIRST_FREE_FD = 64
 CANNOT_START = 127
-PARKED, READY, SUPERVISE = b"parked", b"ready", b"supervise"
+PARKED, READY = b"parked", b"ready"
+MOST_SHIELDED_BYTES = 32 * 1024
+"""Of paths that a supervisor is told; of what is tried with more nothing is told."""
 SECOND_ADDRESS = "127.0.0.2"
 """With 127.0.0.1 alone, programs that ask for what can be reached (AI_ADDRCONFIG, getaddrinfo(3)) get no IPv4 address."""
 TIME_NAMESPACES = os.path.exists("/proc/self/ns/time_for_children")
@@ -66,6 +69,16 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
     errno: int
     hint: str = ""
 
+    @classmethod
+    def of(cls, error: SandboxError) -> Failure:
+        return cls(error.message, error.step, error.errno, error.hint)
+
+
+class Supervise(msgspec.Struct, frozen=True, array_like=True, tag="supervise"):
+    """A child asks for its supervisor. Beside it comes the descriptor of what its filter shows."""
+
+    shielded: tuple[Shielded, ...]
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Entry)
@@ -77,8 +90,8 @@ class Beginning(NamedTuple):
     plan: Plan
     """The part of the root that it makes before it is ordered."""
     status: socket.socket
-    """To the fork server: PARKED, then the order from it; READY with the listeners; SUPERVISE with what the filter shows; a
-    failure; its end when the program runs."""
+    """To the fork server: PARKED, then the order from it; READY with the listeners; Supervise; a failure; its end when the
+    program runs."""
     group: Group | None
     """The cgroup that it is to move into; None: it was born in it, or there is none."""
     way: Callable[[Beginning], NoReturn] | None = None
@@ -104,7 +117,7 @@ def enter(beginning: Beginning) -> NoReturn:
     try:
         (beginning.way or _enter)(beginning)
     except SandboxError as error:
-        failure = Failure(error.message, error.step, error.errno, error.hint)
+        failure = Failure.of(error)
     except OSError as error:
         failure = Failure(
             f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", "build", error.errno or 0
@@ -131,7 +144,8 @@ def _enter(beginning: Beginning) -> NoReturn:
     _inherit(descriptors)
     _limit(entry)
     _change_directory(entry.spec.cwd)
-    _lock_down(entry, groups, status)
+    _lock_down(entry, groups)
+    _filter(entry, built.shielded, status)
     _die_with_parent(status)
     if entry.spec.init:
         init.fork_program(terminal=entry.spec.terminal)
@@ -218,7 +232,7 @@ def _change_directory(path: str) -> None:
         raise SandboxError(f"{path}: {error.strerror} inside the sandbox.", step="cwd", errno=error.errno or 0) from error
 
 
-def _lock_down(entry: Entry, groups: list[int], status: socket.socket) -> None:
+def _lock_down(entry: Entry, groups: list[int]) -> None:
     """From here on there is no way back to any privilege."""
     rules = _landlock_rules(entry)
     if entry.change_ids:
@@ -230,17 +244,26 @@ def _lock_down(entry: Entry, groups: list[int], status: socket.socket) -> None:
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     if rules is not None:
         landlock.restrict(rules)
-    _filter(entry, status)
 
 
-def _filter(entry: Entry, status: socket.socket) -> None:
+def _filter(entry: Entry, shielded: tuple[Shielded, ...], status: socket.socket) -> None:
     if entry.spec.supervise == "off":
         seccomp.load_filter(entry.filter)
         return
+    asked = _encoder.encode(Supervise(tuple(_first(shielded))))
     listener = notify_kernel.load(entry.filter)
-    socket.send_fds(status, [SUPERVISE], [listener])
+    socket.send_fds(status, [asked], [listener])
     # Whoever holds it answers for the filter.
     os.close(listener)
+
+
+def _first(shielded: tuple[Shielded, ...]) -> Iterator[Shielded]:
+    room = MOST_SHIELDED_BYTES
+    for one in shielded:
+        room -= len(one.path.encode())
+        if room < 0:
+            return
+        yield one
 
 
 def _landlock_rules(entry: Entry) -> int | None:

@@ -17,6 +17,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple, NoReturn
 
@@ -27,6 +28,8 @@ from sandbox.notify_events import ABSENT, ALLOWED, NO_NETWORK, READ_ONLY, Attemp
 from sandbox.notify_filter import CALL, Machine, Watched, supervised
 from sandbox.notify_kernel import Notification
 from sandbox.plan import Plan
+from sandbox.shield import Shielded
+from sandbox.spec import SandboxSpec
 from sandbox.syscalls import ALLOWED as ALLOWED_CALLS
 from sandbox.syscalls import ALLOWED_WHEN, REFUSED
 
@@ -39,8 +42,6 @@ MOST_PATHS, MOST_RECORDED = 10_000, 200_000
 CAP_SYS_PTRACE = 19
 HARMLESS = frozenset({"/run/nscd/socket", "/var/run/nscd/socket", "/dev/log", "/run/systemd/journal/socket"})
 """What the C library looks for by itself."""
-
-
 COMPILED = "/__pycache__"
 """Where Python tries to keep compiled modules, and goes on without."""
 
@@ -48,25 +49,30 @@ COMPILED = "/__pycache__"
 class Sight(NamedTuple):
     """What a sandbox shows, to judge a path by its name."""
 
-    places: tuple[tuple[str, bool], ...]
-    """Each with all below it, and whether it is writable; inner ones first."""
+    places: tuple[tuple[str, str], ...]
+    """Each with all below it, and why not all can be done there: READ_ONLY, ABSENT, or empty. Inner ones first."""
     directories: frozenset[str]
     """Bare directories that lead to them."""
     links: dict[str, str]
 
     @classmethod
     def of(cls, plan: Plan) -> Sight:
-        shown = {tree.place: tree.writable or tree.device for tree in plan.trees}
-        shown |= dict.fromkeys((*plan.private, "/proc", "/dev"), True) | dict.fromkeys(plan.files, False)
-        places = tuple((path, shown[path]) for path in sorted(shown, key=len, reverse=True))
-        return cls(places, frozenset(plan.directories) | frozenset(map(os.path.dirname, plan.links)), plan.links)
+        shown = {tree.place: "" if tree.writable or tree.device else READ_ONLY for tree in plan.trees}
+        shown |= dict.fromkeys((*plan.private, *plan.covered, "/proc", "/dev"), "") | dict.fromkeys(plan.files, READ_ONLY)
+        directories = frozenset(plan.directories) | frozenset(map(os.path.dirname, plan.links))
+        return cls(_inner_first(shown), directories, plan.links)
+
+    def with_shielded(self, shielded: Iterable[Shielded]) -> Sight:
+        """The same where this has been protected and hidden in it."""
+        more = {one.path: ABSENT if one.hidden else READ_ONLY for one in shielded}
+        return self._replace(places=_inner_first(dict(self.places) | more))
 
     def judge(self, path: str, *, written: bool) -> str:
         """Why a call on an absolute path cannot come far: ABSENT or READ_ONLY; empty: it may."""
         path = self._followed(path)
-        for place, writable in self.places:
+        for place, why in self.places:
             if path == place or path.startswith(f"{place}/"):
-                return READ_ONLY if written and not writable else ""
+                return why if written or why == ABSENT else ""
         leads_to_one = path in self.directories or any(place.startswith(f"{path.rstrip('/')}/") for place, _ in self.places)
         if leads_to_one or path in self.links:
             return READ_ONLY if written else ""
@@ -79,6 +85,10 @@ class Sight(NamedTuple):
         return path
 
 
+def _inner_first(places: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((path, places[path]) for path in sorted(places, key=len, reverse=True))
+
+
 class Watch(NamedTuple):
     """What a supervisor must know of its sandbox."""
 
@@ -86,6 +96,15 @@ class Watch(NamedTuple):
     program: bytes
     """The filter as it would be without a supervisor."""
     sight: Sight
+
+    @classmethod
+    def of(cls, spec: SandboxSpec, plan: Plan, program: bytes) -> Watch | None:
+        """None: it has no supervisor."""
+        return None if spec.supervise == "off" else cls(spec.supervise, program, Sight.of(plan))
+
+    def with_shielded(self, shielded: Iterable[Shielded]) -> Watch:
+        """The same where this has been protected and hidden in the sandbox."""
+        return self._replace(sight=self.sight.with_shielded(shielded))
 
 
 @functools.cache

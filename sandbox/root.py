@@ -21,7 +21,7 @@ from sandbox.errors import SandboxError
 from sandbox.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV
 from sandbox.mounts import NODEV, NOSUID, RDONLY, PrivateMounts
 from sandbox.plan import COMMON, Plan, Tree
-from sandbox.shield import Shield
+from sandbox.shield import Shield, Shielded
 from sandbox.spec import HOME, SandboxSpec
 
 BUILD_AT = "/tmp"
@@ -60,6 +60,9 @@ class Worker(NamedTuple):
 
 class Root:
     """The root of this process, which is in a mount namespace of its own."""
+
+    shielded: tuple[Shielded, ...] = ()
+    """Known when it is complete."""
 
     def __init__(self, common: Plan) -> None:
         """Make this part of it, and become it. Raises SandboxError and OSError."""
@@ -214,6 +217,7 @@ class Root:
             shield.overlay(_inside(path), _inside(cover))
         for path in plan.masked:
             shield.hide(_inside(path))
+        self.shielded = shield.done
 
     def _write_files(self, plan: Plan) -> None:
         for path, text in plan.files.items():

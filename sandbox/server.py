@@ -23,15 +23,16 @@ import msgspec
 from sandbox import idmap, linux, notify, plan, protocol, seccomp, tier, tier_enter
 from sandbox.cgroup import FIELDS, Cgroups, Group
 from sandbox.child import SETUP_TIMEOUT_S, Child
-from sandbox.enter import PARKED, READY, SUPERVISE, Beginning, Entry, Failure, enter, order
+from sandbox.enter import PARKED, READY, Beginning, Entry, Failure, Supervise, enter, order
 from sandbox.errors import SandboxError
 from sandbox.parking import Parking
 from sandbox.root import GO, Owners, Shift
+from sandbox.shield import Shielded
 from sandbox.spec import SandboxSpec, check, ids
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 WITHOUT_HINT = 'Put "cgroup" into optional_layers (python -m sandbox run: --optional cgroup) to run without. See: agentctl doctor'
-_decoder = msgspec.msgpack.Decoder(Failure | Owners)
+_decoder = msgspec.msgpack.Decoder(Failure | Owners | Supervise)
 
 
 class Settings(NamedTuple):
@@ -206,7 +207,7 @@ class Server:
         try:
             self._spawn(request, descriptors)
         except SandboxError as error:
-            self._refuse(request.id, Failure(error.message, error.step, error.errno, error.hint))
+            self._refuse(request.id, Failure.of(error))
         except OSError as error:
             self._refuse(
                 request.id, Failure(f"{error.filename or 'the fork server'}: {error.strerror}.", "spawn", error.errno or 0)
@@ -228,6 +229,7 @@ class Server:
         kept: list[int] = []
         try:
             entry, limits = self._entry(request), self._limits(request.spec)
+            watch = notify.Watch.of(request.spec, entry.plan, self._filter(request.spec))
             child = self._fitting(entry.plan, child)
             if self.tier:
                 self.tier.began(child.pid, entry.private)
@@ -241,9 +243,7 @@ class Server:
             for descriptor in kept:
                 os.close(descriptor)
             raise
-        child.order(request, (entry.uid, entry.gid), kept)
-        if request.spec.supervise != "off":
-            child.watch = notify.Watch(request.spec.supervise, self._filter(request.spec), notify.Sight.of(entry.plan))
+        child.order(request, (entry.uid, entry.gid), kept, watch)
         if child.oom >= 0:
             self._selector.register(child.oom, selectors.EVENT_READ, lambda: self._on_oom(child))
 
@@ -370,16 +370,19 @@ class Server:
             child.number  # noqa: B018
         elif packet == READY:
             child.ready, child.listeners = True, descriptors
-        elif packet == SUPERVISE:
-            self._supervise(child, descriptors)
         elif packet:
-            said = _decoder.decode(packet)
-            if isinstance(said, Owners):
-                self._shift(child, said.owners)
-            else:
-                child.failure = child.failure or said
+            self._on_said(child, _decoder.decode(packet), descriptors)
         else:
             self._on_status_closed(child)
+
+    def _on_said(self, child: Child, said: Failure | Owners | Supervise, descriptors: list[int]) -> None:
+        match said:
+            case Owners():
+                self._shift(child, said.owners)
+            case Supervise():
+                self._supervise(child, said.shielded, descriptors)
+            case Failure():
+                child.failure = child.failure or said
 
     def _shift(self, child: Child, owners: tuple[Shift, ...]) -> None:
         """Give a child the user namespaces that it asks for. It has looked at the owners itself: a dead disk hangs it alone."""
@@ -388,31 +391,21 @@ class Server:
             users.extend(idmap.namespace((uid, gid), child.worker, root=root) for uid, gid, root in owners)
             socket.send_fds(child.status, [GO], users)
         except SandboxError as error:
-            child.failure = Failure(error.message, error.step, error.errno, error.hint)
-            child.kill()
+            child.fail(error)
         except OSError:
             child.kill()
         finally:
             for descriptor in users:
                 os.close(descriptor)
 
-    def _supervise(self, child: Child, descriptors: list[int]) -> None:
-        """Start the process that answers for a child's filter. Where there is none, the kernel answers ENOSYS."""
-        assert child.watch is not None
-        (listener,) = descriptors
-        reader, writer = protocol.pair()
+    def _supervise(self, child: Child, shielded: tuple[Shielded, ...], descriptors: list[int]) -> None:
         try:
-            with writer:
-                child.supervisor = notify.start(child.watch, listener, writer, child.group, born_in_it=self._born_in_group)
-            child.listeners.append(reader.detach())
-            self._supervised.add(child)
-            self._selector.register(child.supervisor, selectors.EVENT_READ, lambda: self._on_supervisor_end(child))
+            child.supervise(shielded, descriptors, born_in_group=self._born_in_group)
         except SandboxError as error:
-            child.failure = Failure(error.message, error.step, error.errno, error.hint)
-            child.kill()
-        finally:
-            reader.close()
-            os.close(listener)
+            child.fail(error)
+            return
+        self._supervised.add(child)
+        self._selector.register(child.supervisor, selectors.EVENT_READ, lambda: self._on_supervisor_end(child))
 
     def _on_supervisor_end(self, child: Child) -> None:
         os.waitid(os.P_PIDFD, child.supervisor, os.WEXITED)

@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sandbox import linux
 from sandbox.errors import SandboxError
@@ -28,6 +29,13 @@ _TRIES = 10
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 
 
+class Shielded(NamedTuple):
+    """A path inside, to be told to people, that with all below it is read-only or hidden."""
+
+    path: str
+    hidden: bool
+
+
 class Shield:
     """Protects and hides paths of one root, as a worker with these ids would find them."""
 
@@ -38,6 +46,14 @@ class Shield:
         self._worker_uid = worker[0] if worker else os.geteuid()
         self._pinned: set[str] = set()
         self._sealed: set[str] = set()
+        self._hidden: set[str] = set()
+
+    @property
+    def done(self) -> tuple[Shielded, ...]:
+        """What has been protected and hidden, outer ones first."""
+        found = [(path, False) for path in self._sealed] + [(path, True) for path in self._hidden]
+        readable = [Shielded(os.fsencode(f"/{path}").decode(errors="backslashreplace"), hidden) for path, hidden in found]
+        return tuple(sorted(readable, key=lambda one: (len(one.path), one)))
 
     def protect(self, place: str, names: Sequence[str], *, missing: Missing) -> None:
         """Make these paths below a writable directory read-only, and keep of those that are `missing` these from being made.
@@ -72,6 +88,7 @@ class Shield:
             cover = _empty(directory=stat.S_ISDIR(os.fstat(hidden).st_mode))
             try:
                 if self._put(cover, hidden, RDONLY):
+                    self._hidden.add(path)
                     return
             finally:
                 os.close(cover)

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sandbox.notify_events import Attempt, Event, Follower
 from sandbox.spawner import Spawner
 from sandbox.spec import Bind, SandboxSpec
 from tests.support.sandbox import PACKAGE, cgroup_directories, pipe
@@ -108,6 +109,20 @@ async def test_requests_use_what_is_parked_and_it_is_replaced(spawner: Spawner) 
         sandbox.kill()
         await sandbox.wait()
     assert len(await parked_in(server)) == WANTED
+
+
+async def test_they_are_supervised_when_they_are_to_be(spawner: Spawner) -> None:
+    parked = await parked_in(server_of(spawner))
+    argv = ("unshare", "--user", "true")
+    for supervise in ("refused", "off"):
+        sandbox = await spawner.spawn(SandboxSpec(argv=argv, env=ENV, supervise=supervise), {})  # type: ignore[arg-type]
+        assert sandbox.pid in parked
+        assert (sandbox.events is not None) == (supervise == "refused")
+        assert (await sandbox.wait()).code == 1
+        if sandbox.events is not None:
+            events: list[Event] = []
+            await Follower(sandbox.events, events.append).drained(30.0)
+            assert [(event.syscall, event.decision) for event in events if isinstance(event, Attempt)] == [("unshare", "EPERM")]
 
 
 async def test_one_that_does_not_fit_leaves_the_sandbox_as_it_should_be(spawner: Spawner, tmp_path: Path) -> None:

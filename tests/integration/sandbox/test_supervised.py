@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,24 @@ def test_a_profile_can_ask_for_it(by: Maker) -> None:
     assert "sandbox: the sandbox refused unshare(flags 0x10000000) by pid 2 (unshare): EPERM" in done.stderr
     done = by.run("true", options=("--profile", by.profile('supervise = "record"\n')))
     assert (done.returncode, "supervise" in done.stderr) == (125, True)
+
+
+def test_what_is_protected_and_hidden_is_told_and_what_is_private_is_not(by: Maker) -> None:
+    here = by.directory("here")
+    subprocess.run(["git", "init", "-q", here / "part"], check=True)
+    (here / ".env").write_text("secret")
+    (here / "cache").mkdir()
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", f"{by.uid}:{by.uid}", here], check=True)
+    profile = by.profile(f'extends = "agent"\nsupervise = "files"\nmasked = ["{here}/.env"]\ntmpfs = ["{here}/cache"]\n')
+    script = "cat .env; echo x >part/.git/hooks/new; echo x >.envrc; echo x >cache/new; echo x >new"
+    done = by.run("sh", "-c", script, options=("--profile", profile), cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert sorted(line for line in told(done.stderr) if line.startswith(("hid", "kept")) and str(here) in line) == [
+        f'hid "{here}/.env": openat by pid 3 (cat)',
+        f'kept "{here}/.envrc" read-only: openat by pid 2 (sh)',
+        f'kept "{here}/part/.git/hooks/new" read-only: openat by pid 2 (sh)',
+    ]
 
 
 def test_names_cannot_write_into_a_terminal(by: Maker) -> None:

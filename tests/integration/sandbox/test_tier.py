@@ -162,6 +162,12 @@ def test_what_cannot_be_had_is_refused(by: Maker) -> None:
     done = by.run("true", options=(*ALLOWED, "--profile", profile))
     assert done.returncode == 125
     assert f"binds: {source} cannot be seen at /elsewhere without namespaces." in done.stderr
+    for text, why in (
+        ('supervise = "refused"\n', "supervise: what is tried in vain cannot be told without namespaces."),
+        (f'masked = ["{source}"]\n', "masked: no path of the host can be hidden without namespaces."),
+    ):
+        done = by.run("true", options=(*ALLOWED, "--profile", by.profile(text)))
+        assert (done.returncode, why in done.stderr) == (125, True), done.stderr
 
 
 SRV = (Bind("/srv", writable=True),)

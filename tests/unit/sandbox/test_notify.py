@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import struct
 
+import msgspec
 import pytest
 
 from sandbox import notify_calls
 from sandbox.notify import Sight
 from sandbox.notify_events import Attempt, Missed, line
 from sandbox.plan import Host, make
+from sandbox.shield import Shielded
 from sandbox.spec import Bind, SandboxSpec
 
 HOST = Host({"/bin": "usr/bin", "/lib": "usr/lib"}, ("/usr", "/etc/ssl/certs"), ("/dev/null",))
@@ -48,6 +50,28 @@ SIGHT = Sight.of(make(SPEC, HOST, 1000, 1000))
 def test_a_path_is_judged_by_what_the_plan_shows(path: str, reading: str, writing: str) -> None:
     assert SIGHT.judge(path, written=False) == reading
     assert SIGHT.judge(path, written=True) == writing
+
+
+@pytest.mark.parametrize(
+    ("path", "reading", "writing"),
+    [
+        ("/srv/work/.git/config", "", "read-only"),
+        ("/srv/work/.git/hooks/x", "", "read-only"),
+        ("/srv/work/.git/configs", "", ""),
+        ("/srv/work/.env", "absent", "absent"),
+        ("/opt/tool/keys/a", "absent", "absent"),
+        ("/opt/tool/cache/a", "", ""),
+        ("/opt/tool/x", "", "read-only"),
+        ("/srv/own/a", "", ""),
+    ],
+)
+def test_what_is_private_protected_or_hidden_within_what_is_shown(path: str, reading: str, writing: str) -> None:
+    spec = msgspec.structs.replace(SPEC, tmpfs=("/opt/tool/cache", "/srv/own"), masked=("/opt/tool/keys", "/srv/work/.env"))
+    shielded = [Shielded("/srv/work/.git/config", hidden=False)]
+    shielded += [Shielded(path, hidden=True) for path in ("/opt/tool/keys", "/srv/work/.env")]
+    sight = Sight.of(make(spec, HOST, 1000, 1000)).with_shielded(shielded)
+    assert sight.judge(path, written=False) == reading
+    assert sight.judge(path, written=True) == writing
 
 
 def inet(host: str, port: int) -> bytes:
