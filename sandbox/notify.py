@@ -21,8 +21,9 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple, NoReturn
 
-from sandbox import linux, notify_calls, notify_kernel, seccomp
+from sandbox import linux, notify_calls, notify_kernel
 from sandbox.cgroup import Group as Cgroup
+from sandbox.elsewhere import elsewhere
 from sandbox.notify_calls import ADDRESSES, FILES, LOOKS, PATHS, Group
 from sandbox.notify_events import ABSENT, ALLOWED, NO_NETWORK, READ_ONLY, Attempt, Event, Missed, encode
 from sandbox.notify_filter import CALL, Machine, Watched, supervised
@@ -125,7 +126,7 @@ def _watched(group: Group) -> list[Watched]:
 @functools.cache
 def _numbers() -> dict[str, int]:
     """Of this machine's architecture; libseccomp knows them."""
-    return seccomp.elsewhere(_resolved)
+    return elsewhere(_resolved)
 
 
 def _resolved() -> dict[str, int]:

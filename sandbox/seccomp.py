@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import marshal
 import os
 import struct
-from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, NoReturn, TypeVar, cast
 
+from sandbox.elsewhere import elsewhere
 from sandbox.errors import SandboxError
 
 INSTRUCTION_BYTES = 8
 """The size of struct sock_filter."""
 
-T = TypeVar("T")
-"""Of what marshal can write."""
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 
@@ -56,40 +52,8 @@ def compile_filter(allow: frozenset[str] = frozenset(), deny: frozenset[str] = f
 
 @lru_cache(maxsize=64)
 def compile_elsewhere(allow: frozenset[str] = frozenset(), deny: frozenset[str] = frozenset()) -> bytes:
-    """The same from a child process, once for each policy."""
+    """The same, once for each policy, and without what libseccomp and its import leave behind, which every fork would copy."""
     return elsewhere(partial(compile_filter, allow, deny))
-
-
-def elsewhere(asked: Callable[[], T]) -> T:
-    """An answer from a child process, such as a filter: what libseccomp and its import leave behind would be copied by every fork
-    of this one. Raises the child's SandboxError.
-    """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _answer(asked, writer)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        packed = file.read()
-    os.waitpid(child, 0)
-    answer, (message, number, hint) = (
-        marshal.loads(packed) if packed else (None, ("the child that asked libseccomp died.", 0, ""))
-    )
-    if answer is not None:
-        return cast(T, answer)
-    raise SandboxError(message, step="seccomp", errno=number, hint=hint)
-
-
-def _answer(asked: Callable[[], object], writer: int) -> NoReturn:
-    try:
-        try:
-            said: tuple[Any, tuple[str, int, str]] = (asked(), ("", 0, ""))
-        except SandboxError as error:
-            said = (None, (error.message, error.errno, error.hint))
-        with open(writer, "wb") as file:
-            marshal.dump(said, file)
-    finally:  # whatever happens, there must not be a second one of the process that asks
-        os._exit(0)
 
 
 def compile_tier_filter(abi: int) -> bytes:

@@ -21,6 +21,7 @@ from functools import partial
 import msgspec
 
 from sandbox import idmap, landlock, linux, seccomp
+from sandbox.elsewhere import elsewhere
 from sandbox.errors import SandboxError
 from sandbox.plan import VAR_TMP, Plan, Tree
 from sandbox.spec import HOME, WORKSPACE, SandboxSpec, listeners_of
@@ -47,33 +48,22 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def why_no_namespaces() -> SandboxError | None:
     """None: this user, not root, can make the namespaces of a sandbox. Tried in a child: a failure half way would spoil us."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        text = "it died."
-        try:
-            idmap.own_namespace()
-            # Where AppArmor takes the rights away in it, the user namespace itself is made.
-            linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWNET)
-            text = ""
-        except SandboxError as error:
-            text = f"{error.errno} {error.message}"
-        finally:
-            os.write(writer, text.encode())
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as pipe:
-        answer = pipe.read()
-    os.waitpid(child, 0)
-    if not answer:
-        return None
-    number, _, message = answer.partition(" ")
-    return SandboxError(
-        f"this host does not let user {os.geteuid()} use user namespaces ({message.removesuffix('.')}).",
-        step="user namespace",
-        errno=int(number) if number.isdigit() else errno.EPERM,
-        hint="See: agentctl doctor, or python -m sandbox doctor",
-    )
+    try:
+        elsewhere(_make_namespaces)
+    except SandboxError as error:
+        return SandboxError(
+            f"this host does not let user {os.geteuid()} use user namespaces ({error.message.removesuffix('.')}).",
+            step="user namespace",
+            errno=error.errno or errno.EPERM,
+            hint="See: agentctl doctor, or python -m sandbox doctor",
+        )
+    return None
+
+
+def _make_namespaces() -> None:
+    idmap.own_namespace()
+    # Where AppArmor takes the rights away in it, the user namespace itself is made.
+    linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWNET)
 
 
 def check(spec: SandboxSpec, plan: Plan, why: SandboxError) -> None:
@@ -187,7 +177,7 @@ class Tier:
     def __init__(self, why: SandboxError) -> None:
         """Raises SandboxError where the filter cannot be made."""
         self.why = why
-        self.filter = seccomp.elsewhere(partial(seccomp.compile_tier_filter, landlock.version()))
+        self.filter = elsewhere(partial(seccomp.compile_tier_filter, landlock.version()))
         self._directory = ""
         self._private: dict[int, str] = {}
         """By the number of a sandbox's first process."""
