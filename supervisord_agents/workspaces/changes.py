@@ -11,8 +11,8 @@ from enum import StrEnum
 
 import msgspec
 
-from supervisord_agents.workspaces.paths import FILE, Found, LeftOut, directory_of, walk
-from supervisord_agents.workspaces.stamps import CHUNK_BYTES, Base, Kind, Stamp, digest, stamp, untouched
+from supervisord_agents.workspaces.paths import FILE, Found, LeftOut, opened, walk
+from supervisord_agents.workspaces.stamps import CHUNK_BYTES, Base, Kind, Stamp, digest, digest_and_close, stamp, untouched
 
 OPAQUE = "user.overlay.opaque"
 RENAME_BYTES = 256 * 1024 * 1024
@@ -259,14 +259,7 @@ class Compared:
 
     def _digest_in_workspace(self, path: bytes, before: Stamp) -> bytes:
         descriptor = as_it_was(self._workspace, path, before)
-        if descriptor < 0:
-            return b""
-        try:
-            return digest(descriptor)
-        except OSError:
-            return b""
-        finally:
-            os.close(descriptor)
+        return digest_and_close(descriptor) if descriptor >= 0 else b""
 
     def _with_renames(self, changes: list[Change]) -> list[Change]:
         """Where a file is gone and the same content has come up elsewhere, that is a rename."""
@@ -312,15 +305,9 @@ class Compared:
 def as_it_was(workspace: int, path: bytes, before: Stamp) -> int:
     """A descriptor of a file of the workspace that nobody has touched since; -1 if it is not that any more."""
     try:
-        parent, name = directory_of(workspace, path)
+        descriptor = opened(workspace, path, FILE)
     except OSError:
         return -1
-    try:
-        descriptor = os.open(name, FILE, dir_fd=parent)
-    except OSError:
-        return -1
-    finally:
-        os.close(parent)
     if untouched(before, stamp(os.fstat(descriptor))):
         return descriptor
     os.close(descriptor)

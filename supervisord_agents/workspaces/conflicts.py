@@ -10,7 +10,7 @@ import msgspec
 
 from supervisord_agents.workspaces import paths
 from supervisord_agents.workspaces.changes import Change, Store, What
-from supervisord_agents.workspaces.stamps import Stamp, digest, stamp, untouched
+from supervisord_agents.workspaces.stamps import Stamp, digest_and_close, stamp, untouched
 
 _WAYS = {errno.ELOOP: "a symbolic link is in the way", errno.EXDEV: "it lies on another file system"}
 
@@ -139,30 +139,18 @@ class Workspace:
             return change.what is What.ADDED or found.mode & 0o777 == change.mode
         if found.mode & 0o777 != change.mode or found.size != change.size:
             return False
-        return change.what is What.MODE or self._digest(step.path) == self._digest_stored(change.stored)
+        return change.what is What.MODE or self._digest(step.path) == digest_and_close(self._store.open(change.stored))
 
     def _digest(self, path: bytes) -> bytes:
         try:
-            parent, name = paths.directory_of(self._directory, path)
-            try:
-                descriptor = os.open(name, paths.FILE, dir_fd=parent)
-            finally:
-                os.close(parent)
+            return digest_and_close(paths.opened(self._directory, path, paths.FILE))
         except OSError:
             return b""
-        return _digest_of(descriptor)
-
-    def _digest_stored(self, number: int) -> bytes:
-        return _digest_of(self._store.open(number))
 
     def _more_than(self, path: bytes, dropped: set[bytes]) -> str:
         """What a directory holds beside what is to go."""
         try:
-            parent, name = paths.directory_of(self._directory, path)
-            try:
-                descriptor = os.open(name, paths.DIRECTORY, dir_fd=parent)
-            finally:
-                os.close(parent)
+            descriptor = paths.opened(self._directory, path, paths.DIRECTORY)
         except OSError as error:
             return os.strerror(error.errno or 0)
         try:
@@ -171,15 +159,6 @@ class Workspace:
         finally:
             os.close(descriptor)
         return f"it holds {os.path.basename(os.fsdecode(more))!r}, which the task did not delete" if more else ""
-
-
-def _digest_of(descriptor: int) -> bytes:
-    try:
-        return digest(descriptor)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
 
 
 def _steps(change: Change) -> list[Step]:

@@ -107,6 +107,15 @@ def directory_of(root: int, path: bytes) -> tuple[int, str]:
     return linux.open_path(os.fsdecode(above) or ".", _BENEATH, root), os.fsdecode(name)
 
 
+def opened(root: int, path: bytes, flags: int) -> int:
+    """A descriptor of what lies at a path, not through a link. Raises OSError as `directory_of` does."""
+    parent, name = directory_of(root, path)
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
 def exchange(first: tuple[int, str], second: tuple[int, str]) -> None:
     """Let two names in directories change places, at once (renameat2(2)). Raises OSError."""
     _rename(first, second, _RENAME_EXCHANGE)

@@ -78,6 +78,16 @@ def digest(descriptor: int) -> bytes:
     return found.digest()
 
 
+def digest_and_close(descriptor: int) -> bytes:
+    """The same, of a descriptor that nobody needs any more; empty if the file cannot be read."""
+    try:
+        return digest(descriptor)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
 def encode(base: Base) -> bytes:
     return msgspec.msgpack.encode(list(base.items()))
 

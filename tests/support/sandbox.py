@@ -22,6 +22,8 @@ import pytest
 
 import sandbox
 from sandbox.cgroup_paths import parse_cgroup, parse_mountinfo
+from sandbox.spawner import Spawner
+from sandbox.spec import Bind, SandboxSpec
 
 PACKAGE = Path(sandbox.__file__).parent
 ORDINARY = 12345
@@ -153,6 +155,18 @@ def _readable_packages(home: Path) -> Path:
     shutil.copytree(Path(msgspec.__file__).parent, packages / "msgspec", ignore=ignore)
     shutil.copy(pyseccomp.__file__, packages)
     return packages
+
+
+async def said(spawner: Spawner, script: str, *binds: Bind) -> str:
+    """What a script prints in a sandbox."""
+    with pipe() as (reader, writer):
+        spec = SandboxSpec(
+            argv=("sh", "-c", f"exec 2>&1; {script}"), env={"PATH": "/usr/local/bin:/usr/bin:/bin"}, binds=binds, cwd="/"
+        )
+        sandbox = await spawner.spawn(spec, {1: writer.fileno()})
+        writer.close()
+        await sandbox.wait()
+        return reader.read().strip()
 
 
 def without_notice(stderr: str) -> str:

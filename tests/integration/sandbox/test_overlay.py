@@ -10,22 +10,11 @@ import pytest
 
 from sandbox.errors import SandboxError
 from sandbox.spawner import Spawner
-from sandbox.spec import Bind, SandboxSpec
-from tests.support.sandbox import pipe
+from sandbox.spec import Bind
+from tests.support.sandbox import said
 
 OWNERS = [(23456, 34567), (0, 0), (23456, 0)]
-ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 by_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of other owners")
-
-
-async def said(spawner: Spawner, script: str, *binds: Bind) -> str:
-    """What a script prints in a sandbox."""
-    with pipe() as (reader, writer):
-        spec = SandboxSpec(argv=("sh", "-c", f"exec 2>&1; {script}"), env=ENV, binds=binds, cwd="/")
-        sandbox = await spawner.spawn(spec, {1: writer.fileno()})
-        writer.close()
-        await sandbox.wait()
-        return reader.read().strip()
 
 
 def view(tmp_path: Path, owner: tuple[int, int]) -> Bind:

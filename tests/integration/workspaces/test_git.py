@@ -11,8 +11,8 @@ import pytest
 
 from supervisord_agents.core.model import State, TaskSpec, WorkspaceMode
 from supervisord_agents.errors import SupervisorError
-from supervisord_agents.rpc.client import Client
 from tests.support.daemon import DaemonProcess
+from tests.support.views import ended, shell
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 OWNER = 23456 if os.geteuid() == 0 else os.geteuid()
@@ -54,20 +54,7 @@ def git(directory: Path, *words: str) -> str:
 
 
 def task(workspace: Path, script: str) -> TaskSpec:
-    return TaskSpec(
-        input={"argv": ["sh", "-ec", script]},
-        workspace=str(workspace),
-        workspace_mode=WorkspaceMode.GIT_WORKTREE,
-        max_retries=0,
-    )
-
-
-async def ended(client: Client, spec: TaskSpec, state: State = State.SUCCEEDED) -> str:
-    name = (await client.submit([spec])).tasks[0]
-    waited = await client.wait([name], timeout_s=60)
-    assert waited.done
-    assert waited.tasks[0].state is state, (await client.result(name)).result
-    return name
+    return shell(workspace, script, WorkspaceMode.GIT_WORKTREE)
 
 
 async def test_what_was_done_becomes_one_commit_on_a_branch(daemon: DaemonProcess, workspace: Path) -> None:

@@ -17,10 +17,10 @@ import pytest
 
 from supervisord_agents.core.model import State, TaskSpec, WorkspaceMode
 from supervisord_agents.errors import ErrorCode, SupervisorError
-from supervisord_agents.rpc.client import Client
 from tests.support.daemon import ROOT, DaemonProcess
 from tests.support.ordinary_daemon import showing
 from tests.support.sandbox import ORDINARY, reachable_interpreter
+from tests.support.views import ended, shell
 
 FILES = 400
 VIEWS = [WorkspaceMode.COPY, WorkspaceMode.OVERLAY]
@@ -32,19 +32,6 @@ def workspace(tmp_path: Path) -> Path:
     made.mkdir()
     (made / "old").write_text("one\n")
     return made
-
-
-def shell(workspace: Path, script: str, mode: WorkspaceMode, **fields: object) -> TaskSpec:
-    spec = {"workspace": str(workspace), "workspace_mode": mode, "max_retries": 0, **fields}
-    return TaskSpec(input={"argv": ["sh", "-ec", script]}, **spec)  # type: ignore[arg-type]
-
-
-async def ended(client: Client, spec: TaskSpec, state: State = State.SUCCEEDED) -> str:
-    task = (await client.submit([spec])).tasks[0]
-    waited = await client.wait([task], timeout_s=60)
-    assert waited.done
-    assert waited.tasks[0].state is state, (await client.result(task)).result
-    return task
 
 
 # Kills

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_agents.core.model import State, TaskSpec, WorkspaceMode
+from supervisord_agents.core.model import State, WorkspaceMode
 from supervisord_agents.errors import ErrorCode, SupervisorError
-from supervisord_agents.rpc.client import Client
 from supervisord_agents.wire.messages import ChangesReply
 from tests.support.daemon import DaemonProcess
+from tests.support.views import ended, shell
 
 OWNER = 23456
 VIEWS = [WorkspaceMode.COPY, WorkspaceMode.OVERLAY]
@@ -46,20 +46,6 @@ def workspace(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         for path in (made, *made.rglob("*")):
             os.chown(path, request.param, request.param)
     return made
-
-
-def shell(workspace: Path, script: str, mode: WorkspaceMode, **fields: object) -> TaskSpec:
-    spec = {"workspace": str(workspace), "workspace_mode": mode, "max_retries": 0, **fields}
-    return TaskSpec(input={"argv": ["sh", "-ec", script]}, **spec)  # type: ignore[arg-type]
-
-
-async def ended(client: Client, spec: TaskSpec, state: State = State.SUCCEEDED) -> str:
-    """The id of a task that has ended so."""
-    task = (await client.submit([spec])).tasks[0]
-    waited = await client.wait([task], timeout_s=60)
-    assert waited.done
-    assert waited.tasks[0].state is state, (await client.result(task)).result
-    return task
 
 
 def numbers(workspace: Path) -> dict[Path, tuple[int, ...]]:
