@@ -19,25 +19,24 @@ import structlog
 from sandbox.spawner import Exit, Sandbox, Spawner
 from supervisord_agents.config import Config
 from supervisord_agents.core.model import Failure, TaskSpec
-from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError
+from supervisord_agents.errors import ErrorCode, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.messages import PoolView
 from supervisord_agents.workers.agents.registry import AgentRegistry
+from supervisord_agents.workers.dialogue import Dialogue, End
 from supervisord_agents.workers.jobs import Jobs
 from supervisord_agents.workers.label import Label
 from supervisord_agents.workers.launcher import Gateway, Launcher, Violations
 from supervisord_agents.workers.listener import Listener, Running
 from supervisord_agents.workers.nest import Nest
 from supervisord_agents.workers.shape import Shape, Shaper, still_there
-from supervisord_agents.workers.worker import PROGRESS_S, Channel, Phase, Progress, Worker, death_of, refusal_of
+from supervisord_agents.workers.worker import Channel, Phase, Worker, death_of, refusal_of
 
 MISSED_HEARTBEATS = 3
 HELLO_S = 30.0
 """For a sandbox that runs to say hello; a busy machine needs a few seconds to start an interpreter."""
 STOP_ANSWER_S = 4.0
 """Between asking an attempt to stop and killing its sandbox: for the worker's own grace, and for what it has to clear up."""
-MAX_STRAYS = 100
-"""Frames of attempts that a worker does not have; one that sends more is ended."""
 WARM_RETRY_S = 30.0
 HOLD_S = 2.0
 """After a failure to make a sandbox that is not the task's fault."""
@@ -92,19 +91,24 @@ class Pools:
         self._watcher: asyncio.Task[None] | None = None
         self._closing = False
         self._listener: Listener
+        self._dialogue: Dialogue
 
     def start(self, listener: Listener) -> None:
         """Begin to warm workers and to watch them."""
-        self._listener = listener
+        self._listen(listener)
         self._watcher = self._jobs.spawn(self._watch())
         self._top_up()
+
+    def _listen(self, listener: Listener) -> None:
+        self._listener = listener
+        self._dialogue = Dialogue(listener, self._finished)
 
     async def adopt(self, listener: Listener, found: Iterable[Sandbox], running: Mapping[str, Running]) -> set[str]:
         """Take over the workers of an earlier daemon; gives the tasks whose attempts go on.
 
         `running` are the attempts that should be, by worker. What is not of use here is ended, and has ended on return.
         """
-        self._listener = listener
+        self._listen(listener)
         self._directory.mkdir(parents=True, exist_ok=True)
         tasks, unfit = set(), []
         for sandbox in found:
@@ -172,7 +176,7 @@ class Pools:
         if worker is not None and worker.busy_with(message.task, message.attempt):
             worker.message = message
             if worker.ready and worker.phase is Phase.BUSY:
-                self._deliver(worker, message)
+                self._dialogue.deliver(worker, message)
 
     def gateway_port(self, worker_id: str) -> int:
         worker = self._workers.get(worker_id)
@@ -194,7 +198,7 @@ class Pools:
                 worker.forget_attempt()
                 if worker.shape.view:
                     worker.kill()
-                self._rest(worker)
+                self._dialogue.rest(worker)
                 self._listener.slots_changed()
 
     def views(self, waiting: dict[str, int]) -> list[PoolView]:
@@ -323,7 +327,7 @@ class Pools:
 
     def _channel(self, worker: Worker) -> Channel:
         return Channel(
-            lambda frame: self._on_frame(worker, frame),
+            lambda frame: self._dialogue.heard(worker, frame),
             lambda error: self._give_up(worker, str(error)),
             worker.kill,
         )
@@ -338,7 +342,7 @@ class Pools:
             self._held_until[worker.pool] = time.monotonic() + HOLD_S
             asyncio.get_running_loop().call_later(HOLD_S, self._listener.slots_changed)
         if worker.task and not worker.stop_code:
-            self._tell_died(worker, failure)
+            self._dialogue.died(worker, failure)
 
     def _exited(self, worker: Worker, exit: Exit, nest: Nest) -> None:
         log.debug("worker_exited", worker=worker.id, code=exit.code, signal=exit.signal, tasks=worker.tasks_run)
@@ -351,18 +355,13 @@ class Pools:
         if end is not None:  # it was killed between writing and sending it
             self._listener.attempt_ended(worker.id, end)
         elif not self._closing and not self._spawner.ended:
-            self._tell_died(worker, death_of(exit))
+            self._dialogue.died(worker, death_of(exit))
 
     def _warm_later(self, worker: Worker) -> None:
         """Sandboxes of this shape do not come up: try another one, and not at once."""
         self._warm_not_before[worker.pool] = time.monotonic() + WARM_RETRY_S
         if self._recent.get(worker.pool) == worker.shape:
             del self._recent[worker.pool]
-
-    def _tell_died(self, worker: Worker, failure: Failure) -> None:
-        task, attempt = worker.task, worker.attempt
-        worker.forget_attempt()
-        self._listener.attempt_died(task, attempt, failure)
 
     def _bury(self, worker: Worker) -> None:
         worker.phase = Phase.DYING
@@ -373,98 +372,12 @@ class Pools:
             self._listener.slots_changed()
             self._top_up()
 
-    # What it is told, and what it says
-
-    def _deliver(self, worker: Worker, message: frames.RunTask) -> None:
-        assert worker.channel is not None
-        worker.message = None
-        if worker.gate is not None:
-            worker.gate.task = message.task
-        try:
-            worker.channel.send(message)
-            worker.told = True
-        except ProtocolError as error:
-            self._tell_died(worker, Failure(code=ErrorCode.INVALID, message=str(error), retriable=False))
-            self._rest(worker)
-
-    def _on_frame(self, worker: Worker, frame: frames.FromWorker) -> None:
-        """Handle a frame; whatever is raised ends the worker."""
-        worker.last_sign = time.monotonic()
-        if isinstance(frame, frames.WorkerHello):
-            self._arrived(worker, frame)
-        elif not worker.ready:
-            raise ProtocolError(f"the worker sent {type(frame).__name__} before its hello.")
-        elif isinstance(frame, frames.Heartbeat):
-            return
-        elif not worker.told or not worker.busy_with(frame.task, frame.attempt):
-            self._stray(worker, frame.task, frame.attempt)
-        elif isinstance(frame, frames.TaskResult | frames.TaskError):
-            self._finished(worker, frame)  # also of one that was killed meanwhile: the work is done
-        elif worker.phase is Phase.DYING:
-            return
-        elif isinstance(frame, frames.Progress):
-            self._progressed(worker, frame)
-        else:
-            self._listener.attempt_said(frame)
-
-    def _arrived(self, worker: Worker, hello: frames.WorkerHello) -> None:
-        if worker.ready:
-            raise ProtocolError("the worker said hello again.")
-        if hello.version != frames.WORKER_PROTOCOL_VERSION:
-            raise ProtocolError(f"the worker speaks version {hello.version} of the worker protocol.")
-        worker.ready = True
-        if worker.phase is Phase.DYING:
-            return
-        worker.phase = Phase.BUSY if worker.task else Phase.IDLE
-        worker.idle_since = time.monotonic()
-        if worker.adopted:
-            self._resume(worker, hello)
-        elif worker.message is not None:
-            self._deliver(worker, worker.message)
-
-    def _resume(self, worker: Worker, hello: frames.WorkerHello) -> None:
-        """Go on with the attempt that a worker of an earlier daemon has, or should have."""
-        if not worker.task:
-            if hello.task:
-                worker.kill()  # it has done work before, of which nothing more is known here
-            self._listener.slots_changed()
-            return
-        told = worker.busy_with(hello.task, hello.attempt)
-        log_bytes = self._listener.attempt_found(worker.task, worker.attempt, told=told)
-        if told and worker.channel is not None:
-            worker.told = True
-            if worker.gate is not None:
-                worker.gate.task = worker.task
-            worker.channel.send(frames.Resume(task=worker.task, attempt=worker.attempt, log_bytes=log_bytes))
-
-    def _stray(self, worker: Worker, task: str, attempt: int) -> None:
-        if worker.phase is Phase.DYING:
-            return
-        worker.strays += 1
-        if worker.strays == 1:
-            log.warning("frame_of_another_attempt", worker=worker.id, task=task[:100], attempt=attempt)
-        if worker.strays > MAX_STRAYS:
-            raise ProtocolError(f"the worker sent more than {MAX_STRAYS} frames of attempts that it does not have.")
-
-    def _progressed(self, worker: Worker, report: frames.Progress) -> None:
-        progress = worker.progress
-        waits = progress.held is not None
-        if progress.offer(report):
-            self._listener.attempt_said(report)
-        elif not waits:
-            asyncio.get_running_loop().call_later(PROGRESS_S, self._say_held, progress)
-
-    def _say_held(self, progress: Progress) -> None:
-        held = progress.take()
-        if held is not None:
-            self._listener.attempt_said(held)
-
-    def _finished(self, worker: Worker, end: frames.TaskResult | frames.TaskError) -> None:
+    def _finished(self, worker: Worker, end: End) -> None:
         recorded = True
         if worker.hearing is not None:
             worker.hearing.catch_up()
         if not worker.stop_code:
-            self._say_held(worker.progress)
+            self._dialogue.say_held(worker.progress)
             recorded = self._listener.attempt_ended(worker.id, end)
         worker.tasks_run += 1
         worker.forget_attempt()
@@ -475,20 +388,13 @@ class Pools:
         elif not recorded:  # its outbox is all that a crash would leave of it, and the next task would overwrite that
             self._jobs.spawn(self._rest_when_settled(worker))
         else:
-            self._rest(worker)
+            self._dialogue.rest(worker)
 
     async def _rest_when_settled(self, worker: Worker) -> None:
         if await self._listener.settled():
-            self._rest(worker)
+            self._dialogue.rest(worker)
         else:
             worker.kill()
-
-    def _rest(self, worker: Worker) -> None:
-        """Back to the idle ones."""
-        if worker.phase is Phase.BUSY:
-            worker.phase = Phase.IDLE
-            worker.idle_since = time.monotonic()
-            self._listener.slots_changed()
 
     # When to end it
 
@@ -502,7 +408,7 @@ class Pools:
             log.warning("worker_given_up", worker=worker.id, task=worker.task, reason=why)
         worker.kill()
         if worker.task and not worker.stop_code:
-            self._tell_died(worker, Failure(code=ErrorCode.WORKER_DIED, message=why))
+            self._dialogue.died(worker, Failure(code=ErrorCode.WORKER_DIED, message=why))
 
     async def _watch(self) -> None:
         """End the silent, retire the idle, replace the missing; once a heartbeat."""

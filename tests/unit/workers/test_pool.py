@@ -15,6 +15,7 @@ from sandbox.spawner import Exit
 from supervisord_agents.core.model import Limits, TaskSpec
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import frame
+from supervisord_agents.workers import dialogue
 from supervisord_agents.workers import pool as pool_module
 from supervisord_agents.workers.worker import Channel
 from tests.support.pools import COMMAND, FUNCTION, PoolBench, no_sandbox, result, until
@@ -108,7 +109,7 @@ async def test_whatever_a_frame_brings_about_is_the_fault_of_its_worker() -> Non
         (HELLO, HELLO),
         (frames.WorkerHello(version=1),),
         (b"\xff\xff\xff\xff",),
-        (HELLO, *[progress("g.other")] * (pool_module.MAX_STRAYS + 1)),
+        (HELLO, *[progress("g.other")] * (dialogue.MAX_STRAYS + 1)),
     ],
     ids=["beat first", "progress first", "result first", "second hello", "version", "garbage", "flood"],
 )
