@@ -38,6 +38,7 @@ class Cgroups:
         self.reason = reason
         self._name = name
         self._closed = False  # then the name may be another daemon's
+        self._busy: list[Group] = []
 
     @classmethod
     def detect(cls, name: str, parent: str | None = None) -> Cgroups:
@@ -130,6 +131,18 @@ class Cgroups:
                     abandoned.close()
                     swept.append(name)
         return swept
+
+    def bury(self, group: Group) -> list[SandboxError]:
+        """Remove a group whose processes have ended, and those that were still busy when they were buried; what fails of that."""
+        errors, left = [], [*self._busy, group]
+        self._busy = []
+        for one in left:
+            try:
+                one.remove()
+            except SandboxError as error:
+                errors.append(error)
+                self._busy.append(one)
+        return errors
 
     def close(self) -> None:
         """Remove our directory if no group is left in it, and let go of its name. Again is harmless."""

@@ -57,6 +57,7 @@ class Child:
         """Its client is gone, and it is not for another."""
         self.wall_s = 0.0
         self.timed_out = False
+        self.disk_limit_hit = False
         self.deadline = time.monotonic() + SETUP_TIMEOUT_S
         """When it is to be built; once it runs, when it is to have ended."""
 
@@ -135,6 +136,7 @@ class Child:
             cpu_s=events.cpu_s if events else 0.0,
             timed_out=self.timed_out,
             stalled_s=events.stalled_s if events else {},
+            disk_limit_hit=self.disk_limit_hit,
         )
 
     def forget_descriptors(self) -> None:

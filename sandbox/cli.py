@@ -247,6 +247,9 @@ def _run(spec: SandboxSpec, needs: record.Needs | None = None) -> Exit:
         print(f"sandbox: killed: it was not done within {spec.wall_s:g} s.", file=sys.stderr)
     if exit.oom_killed:
         print(f"sandbox: killed: more than {spec.memory_bytes} bytes of memory were needed.", file=sys.stderr)
+    if exit.disk_limit_hit:
+        most = " or ".join(f"{count} {what}" for count, what in ((spec.disk_bytes, "bytes"), (spec.disk_files, "files")) if count)
+        print(f"sandbox: killed: it added more than {most} to the disk, where they are still.", file=sys.stderr)
     return exit
 
 

@@ -105,6 +105,12 @@ def keep_capabilities(kept: int) -> None:
     checked("privileges", "capset", int(_libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0))))
 
 
+def held_capabilities() -> int:
+    """The mask of those that this process has in effect."""
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+
+
 def fill_standard_descriptors() -> None:
     """Open /dev/null on each of 0 to 2 that is closed: otherwise the next socket takes its number, and is passed on by it."""
     for number in range(3):

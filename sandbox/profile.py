@@ -57,6 +57,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tmp_bytes: int = 256 * MIB
     open_files: int = 1024
     file_size_bytes: int = 0
+    disk_bytes: int = 0
+    disk_files: int = 0
     wall_s: float = 0.0
     hostname: str = "sandbox"
     here: Literal["", "read", "write"] = ""

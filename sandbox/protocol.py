@@ -12,7 +12,7 @@ import msgspec
 from sandbox import linux
 from sandbox.spec import SandboxSpec
 
-VERSION = 2
+VERSION = 3
 """Of what is said here: a client may find a server that an older installation started."""
 MAX_PACKET_BYTES = 128 * 1024
 MAX_ORDER_BYTES = 3 * MAX_PACKET_BYTES
@@ -33,6 +33,12 @@ class Spawn(Message, tag="spawn", frozen=True):
     label: bytes = b""
     """What a successor of this client needs to know of it; empty: it is not for a successor."""
     kept: int = 0
+
+
+class Renew(Message, tag="renew", frozen=True):
+    """What a sandbox adds to disks counts from now on."""
+
+    id: int
 
 
 class Stop(Message, tag="stop", frozen=True):
@@ -107,12 +113,13 @@ class Exited(Message, tag="exited", frozen=True):
     cpu_s: float
     timed_out: bool = False
     stalled_s: dict[str, float] = {}
+    disk_limit_hit: bool = False
 
 
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All that a decoder raises for bytes that are no message."""
 _encoder = msgspec.msgpack.Encoder()
-_request_decoder = msgspec.msgpack.Decoder(Spawn | Stop)
+_request_decoder = msgspec.msgpack.Decoder(Spawn | Renew | Stop)
 Answer = Started | NotStarted | Spawned | Found | Refused | Exited
 _answer_decoder = msgspec.msgpack.Decoder(Answer)
 
@@ -139,7 +146,7 @@ class Misunderstood(msgspec.ValidationError):
         self.id = id
 
 
-def receive_request(sock: socket.socket) -> tuple[Spawn | Stop, list[int]] | None:
+def receive_request(sock: socket.socket) -> tuple[Spawn | Renew | Stop, list[int]] | None:
     """The next request with its descriptors; None when the client is gone. Raises Misunderstood."""
     packet, descriptors = receive_packet(sock, MAX_PACKET_BYTES)
     if not packet:

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from sandbox import idmap, linux, notify, plan, protocol, seccomp, tier, tier_enter
-from sandbox.cgroup import FIELDS, Cgroups, Group
+from sandbox import disk, idmap, limits, linux, notify, plan, protocol, seccomp, tier, tier_enter
+from sandbox.cgroup import Cgroups
 from sandbox.child import SETUP_TIMEOUT_S, Child
 from sandbox.enter import PARKED, READY, Beginning, Entry, Failure, Supervise, enter, order
 from sandbox.errors import SandboxError
@@ -31,7 +31,6 @@ from sandbox.shield import Shielded
 from sandbox.spec import SandboxSpec, check, ids
 
 NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-WITHOUT_HINT = 'Put "cgroup" into optional_layers (python -m sandbox run: --optional cgroup) to run without. See: agentctl doctor'
 _decoder = msgspec.msgpack.Decoder(Failure | Owners | Supervise)
 
 
@@ -79,7 +78,7 @@ class Server:
         self._parking = Parking(self._host, 0 if self.tier else settings.parked)
         self._supervised: set[Child] = set()
         """Those whose supervisor runs, be they at an end themselves or not."""
-        self._unremoved: list[Group] = []
+        self._disks = disk.Disks()
         self._last_group = 0
         self._last_id = 0
         self._untold: list[tuple[bytes, protocol.Exited]] = []
@@ -99,6 +98,7 @@ class Server:
                 key.data()
             self._enforce_deadlines()
             self._park()
+        self._disks.close()
         self._cgroups.close()
 
     def _done(self) -> bool:
@@ -199,6 +199,9 @@ class Server:
             return
         request, descriptors = received
         self._parking.touch()
+        if isinstance(request, protocol.Renew):
+            self._disks.again(request.id)
+            return
         if isinstance(request, protocol.Stop):
             self._stop_at = time.monotonic()
             self._shut_door()
@@ -228,14 +231,15 @@ class Server:
         child = None if self._parking.any() else self._clone(plan.BARE if self.tier else self._common)
         kept: list[int] = []
         try:
-            entry, limits = self._entry(request), self._limits(request.spec)
+            entry, held = self._entry(request), limits.held(request.spec, self._not_held)
             watch = notify.Watch.of(request.spec, entry.plan, self._filter(request.spec))
             child = self._fitting(entry.plan, child)
             if self.tier:
                 self.tier.began(child.pid, entry.private)
             if child.group:
-                self._cgroups.limit(child.group, **limits)
+                self._cgroups.limit(child.group, **held)
             kept.extend(map(os.dup, descriptors[len(request.numbers) :]))
+            self._count(child, request, entry)
             order(child.status, entry, descriptors[: len(request.numbers)])
         except BaseException:
             if child:
@@ -246,6 +250,22 @@ class Server:
         child.order(request, (entry.uid, entry.gid), kept, watch)
         if child.oom >= 0:
             self._selector.register(child.oom, selectors.EVENT_READ, lambda: self._on_oom(child))
+
+    def _count(self, child: Child, request: protocol.Spawn, entry: Entry) -> None:
+        """Have what it adds to disks counted, if that is limited."""
+        wanted = disk.wanted(request.id, request.spec, entry.private, 0 if self.tier else child.number)
+        if wanted and self._disks.begin(wanted):
+            self._selector.register(self._disks, selectors.EVENT_READ, self._on_counted)
+
+    def _on_counted(self) -> None:
+        passed = self._disks.read()
+        if passed is None:
+            self._selector.unregister(self._disks)
+            passed = self._disks.lose()
+        for child in self._children.values():
+            if child.id in passed:
+                child.disk_limit_hit = True
+                child.kill()
 
     def _entry(self, request: protocol.Spawn) -> Entry:
         spec = request.spec
@@ -314,18 +334,6 @@ class Server:
         self._children[pid] = child
         self._watch(child)
         return child
-
-    def _limits(self, spec: SandboxSpec) -> dict[str, int]:
-        """What the group of a sandbox is to hold. Raises SandboxError for what cannot be held here and is not optional."""
-        asked = {field: getattr(spec, field) for fields in FIELDS.values() for field in fields if getattr(spec, field)}
-        lacking = {name: why for name, why in self._not_held.items() if asked.keys() & set(FIELDS[name])}
-        not_held = {field: value for field, value in asked.items() if any(field in FIELDS[name] for name in lacking)}
-        if lacking and "cgroup" not in spec.optional_layers:
-            limits = ", ".join(f"{field} = {value}" for field, value in not_held.items())
-            whys = " ".join(dict.fromkeys(lacking.values()))
-            raise SandboxError(f"nothing here can hold {limits}: {whys}", step="cgroup", errno=errno.ENOTSUP, hint=WITHOUT_HINT)
-        held = {field: value for field, value in asked.items() if field not in not_held}
-        return {"swap_bytes": spec.swap_bytes, **held}
 
     def _watch(self, child: Child) -> None:
         self._selector.register(child.status, selectors.EVENT_READ, lambda: self._on_status(child))
@@ -443,6 +451,7 @@ class Server:
             self._selector.unregister(child.oom)
         os.close(child.pidfd)
         child.forget_descriptors()
+        self._disks.forget(child.id)
         del self._children[child.pid]
         if self.tier:
             self.tier.ended(child.pid, self._children)
@@ -466,20 +475,8 @@ class Server:
             self._refuse(child.id, child.failure or Failure("it was killed while it was built.", "build", 0))
 
     def _clear_up(self, child: Child) -> None:
-        if child.group:
-            self._unremoved.append(child.group)
-        self._bury()
-
-    def _bury(self) -> None:
-        """Remove the groups of the dead; one that is still busy is tried again at the next death."""
-        left = []
-        for group in self._unremoved:
-            try:
-                group.remove()
-            except SandboxError as error:
-                print(f"sandbox: {error}", file=sys.stderr)  # noqa: T201
-                left.append(group)
-        self._unremoved = left
+        for error in self._cgroups.bury(child.group) if child.group else ():
+            print(f"sandbox: {error}", file=sys.stderr)  # noqa: T201
 
     def _refuse(self, id: int, failure: Failure) -> None:
         self._send(protocol.Refused(id, failure.message, failure.step, failure.errno, failure.hint))

@@ -44,6 +44,8 @@ class Exit(NamedTuple):
     """Killed for `wall_s`."""
     stalled_s: Mapping[str, float] = MappingProxyType({})
     """How long some of it waited for cpu, memory and io; cgroup v2 alone tells."""
+    disk_limit_hit: bool = False
+    """Killed for `disk_bytes` or `disk_files`."""
 
 
 class Sandbox:
@@ -56,7 +58,8 @@ class Sandbox:
     events: socket.socket | None = None
     """Where its supervisor tells what it tries (notify_events.Follower); it belongs to the caller."""
 
-    def __init__(self, pid: int, pidfd: int, listeners: list[socket.socket], exit: asyncio.Future[Exit]) -> None:
+    def __init__(self, id: int, pid: int, pidfd: int, listeners: list[socket.socket], exit: asyncio.Future[Exit]) -> None:
+        self.id = id
         self.pid = pid
         self.listeners = listeners
         self._pidfd = pidfd
@@ -192,7 +195,7 @@ class Spawner:
         exit: asyncio.Future[Exit] = self._loop.create_future()
         pidfd, *others = descriptors or [-1]
         listeners = [socket.socket(fileno=listener) for listener in others[said.kept :]]
-        sandbox = Sandbox(said.pid, pidfd, listeners, exit)
+        sandbox = Sandbox(said.id, said.pid, pidfd, listeners, exit)
         if said.supervised and listeners:
             sandbox.events = listeners.pop()
         sandbox.label, sandbox.kept = said.label, tuple(others[: said.kept])
@@ -226,6 +229,11 @@ class Spawner:
         self._spawning[request.id] = (future, len(listeners_of(spec)) + (spec.supervise != "off"))
         self._send(packet, copies)
         return await future
+
+    def renew(self, sandbox: Sandbox) -> None:
+        """What it adds to disks is counted from now on (`disk_bytes`, `disk_files`): it begins something else."""
+        if not self._gone.is_set():
+            self._send(protocol.encode(protocol.Renew(sandbox.id)), [])
 
     def _check_descriptors(self, descriptors: Mapping[int, int], kept: Sequence[int]) -> None:
         count = len(descriptors) + len(kept)
@@ -331,7 +339,7 @@ class Spawner:
             self._end_unheld(answer, descriptors, future)
             return
         pidfd, *listeners = descriptors
-        sandbox = Sandbox(answer.pid, pidfd, [socket.socket(fileno=listener) for listener in listeners], exit)
+        sandbox = Sandbox(answer.id, answer.pid, pidfd, [socket.socket(fileno=listener) for listener in listeners], exit)
         if answer.supervised:
             sandbox.events = sandbox.listeners.pop()
         if future.done():  # the caller has been cancelled meanwhile
@@ -449,6 +457,7 @@ def _exit_of(answer: protocol.Exited) -> Exit:
         answer.cpu_s,
         answer.timed_out,
         answer.stalled_s,
+        answer.disk_limit_hit,
     )
 
 

@@ -26,6 +26,8 @@ LIMITS = (
     "tmp_bytes",
     "open_files",
     "file_size_bytes",
+    "disk_bytes",
+    "disk_files",
     "memory_bytes",
     "swap_bytes",
     "pids",
@@ -97,6 +99,9 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """User and group inside, when root makes the sandbox; otherwise the caller's own are kept."""
     open_files: int = 1024
     file_size_bytes: int = 0
+    disk_bytes: int = 0
+    """By how much its writable binds may grow, all together, before it is killed; so many files more, `disk_files`."""
+    disk_files: int = 0
     memory_bytes: int = 0
     swap_bytes: int = 0
     """Beside `memory_bytes`, where that is limited: 0 is none at all."""

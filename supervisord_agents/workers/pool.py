@@ -167,6 +167,8 @@ class Pools:
         worker = self._unclaimed(pool, shape) or self._new_worker(pool, shape, self._evict_for(pool))
         if worker.phase is Phase.IDLE:
             worker.phase = Phase.BUSY
+            if worker.sandbox is not None:
+                self._spawner.renew(worker.sandbox)
         worker.task, worker.attempt, worker.reusable = task, attempt, reusable
         return worker.id
 

@@ -210,6 +210,10 @@ def death_of(exit: Exit) -> Failure:
     if exit.oom_killed:
         message = f"the worker was killed for memory: it used {exit.memory_peak_bytes >> 20} MiB, its limit."
         return Failure(code=ErrorCode.OUT_OF_MEMORY, message=message)
+    if exit.disk_limit_hit:
+        message = "the worker was killed: the attempt added more to the disk than its profile's disk_bytes or disk_files."
+        hint = "What it has written is still there. A profile can allow more: docs/sandbox.md."
+        return Failure(code=ErrorCode.DISK_QUOTA, message=message, hint=hint, retriable=False)
     how = f"signal {exit.signal}" if exit.signal else f"exit code {exit.code}"
     more = " It had reached its process limit." if exit.pids_limit_hit else ""
     return Failure(code=ErrorCode.WORKER_DIED, message=f"the worker ended without a result: {how}.{more}")

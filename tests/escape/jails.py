@@ -27,13 +27,14 @@ MIB = 1 << 20
 
 
 class Bounds(NamedTuple):
-    """What the attempts against limits are held against; their programs stop by themselves at twice as much or so."""
+    """What the attempts against limits are held against; their programs stop by themselves at twice as much or more."""
 
     memory_bytes: int = 256 * MIB
     pids: int = 64
     open_files: int = 256
     tmp_bytes: int = 48 * MIB
     file_bytes: int = 32 * MIB
+    disk_bytes: int = 48 * MIB
 
 
 BOUNDS = Bounds()
@@ -113,6 +114,7 @@ class Ours(Jail):
 
     def _limited(self, by: Maker, held: Held) -> str:
         limits = {"open_files": BOUNDS.open_files, "tmp_bytes": BOUNDS.tmp_bytes, "file_size_bytes": BOUNDS.file_bytes}
+        limits["disk_bytes"] = BOUNDS.disk_bytes
         if held is Held.BY_GROUPS:
             limits |= {"memory_bytes": BOUNDS.memory_bytes, "pids": BOUNDS.pids}
         extends = "strict" if held is Held.BY_GROUPS else ""  # which has limits that an ordinary user's login may not hold

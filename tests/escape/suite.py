@@ -25,7 +25,6 @@ FAMILIES = tuple(
 ATTEMPTS: tuple[Attempt, ...] = tuple(attempt for family in FAMILIES for attempt in family.attempts)
 
 OPEN: dict[str, str] = {
-    "workspace-bomb": "there is no quota for a workspace's disk yet",
     "lock-a-file-of-the-system": "a lock needs no more than a file that may be read; nothing can refuse it by path",
 }
 """What ours is known to let through, and why."""

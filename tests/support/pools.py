@@ -117,6 +117,7 @@ class StubSpawner:
         self.error: Exception | None = None
         self.ended = False
         self.with_listener = False
+        self.renewed: list[StubSandbox] = []
         self.hold = asyncio.Event()
         self.hold.set()
 
@@ -136,6 +137,9 @@ class StubSpawner:
             sandbox.listeners.append(socket.create_server(("127.0.0.1", 0)))
         self.made.append(sandbox)
         return sandbox
+
+    def renew(self, sandbox: StubSandbox) -> None:
+        self.renewed.append(sandbox)
 
     @property
     def alive(self) -> list[StubSandbox]:

@@ -217,7 +217,7 @@ trying("write", bomb)
 )
 def workspace_bomb(host: Host) -> Course:
     """Fills the host's disk by its workspace, file by file."""
-    return (yield from _bounded(host, 3 * BOUNDS.tmp_bytes // MIB, " MiB"))
+    return (yield from _bounded(host, 20 * BOUNDS.disk_bytes // MIB, " MiB"))
 
 
 @family.attempt(

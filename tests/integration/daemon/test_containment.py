@@ -45,6 +45,27 @@ async def test_a_memory_bomb_is_out_of_memory_and_the_daemon_goes_on(daemon: Dae
         assert after.state == "succeeded"
 
 
+async def test_an_attempt_that_fills_the_disk_is_ended_and_not_tried_again(tmp_path: Path) -> None:
+    limited = DaemonProcess(
+        tmp_path, '[sandbox]\nprofile = "small"\n[profiles.small]\nextends = "agent"\ndisk_bytes = 40_000_000\n'
+    )
+    workspace = tmp_path / "work"
+    workspace.mkdir()
+    write = "dd if=/dev/zero of={} bs=1M count={} 2>&1"
+    try:
+        await limited.start()
+        async with limited.client() as client:
+            for name in ("first", "second", "third"):  # of one worker, and each within the limit
+                spec = TaskSpec(input={"argv": ["sh", "-c", write.format(name, 25)]}, workspace=str(workspace))
+                assert (await run_one(client, spec)).state == "succeeded"
+            spec = TaskSpec(input={"argv": ["sh", "-c", write.format("bomb", 4000)]}, workspace=str(workspace), max_retries=3)
+            view = await run_one(client, spec)
+    finally:
+        limited.close()
+    assert view.failure is not None
+    assert (view.failure.code, view.attempt) == ("DISK_QUOTA", 1)
+
+
 async def test_a_fork_bomb_is_contained_and_everything_of_it_dies(daemon: DaemonProcess) -> None:
     await daemon.start()
     name, limit = f"bomb-{os.getpid()}", 40

@@ -1,0 +1,244 @@
+"""The limit on what a sandbox adds to the host's disks: how it is noticed, and who says so.
+
+A quota of the kernel (quotactl(2)) needs root and a file system that was made and mounted for it. This needs neither: a process
+of its own looks again and again at how much room the file systems have (statvfs(3)), and counts files (tally.py) only when one
+has got fuller by what a sandbox may add. It is thus a moment late: what is written meanwhile is more than was allowed. It is a
+process because a network file system that is gone answers nobody, or after minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import NoReturn
+
+import msgspec
+
+from sandbox import linux, protocol
+from sandbox.spec import SandboxSpec
+from sandbox.tally import Room, Tally, Uncountable
+
+FASTEST = Room(4 << 30, 500_000)
+"""What a sandbox adds in a second at most, by experience."""
+SOONEST_S, LATEST_S = 0.05, 2.0
+"""Between two looks."""
+COARSE_NS = 20_000_000
+"""File systems take the time of a file from the last tick of the clock."""
+RIGHTS = 1 << 2 | 1 << 19 | 1 << 40
+"""CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE: to see files, and which ones processes hold."""
+MAX_PACKET_BYTES = 256 * 1024
+
+
+class Count(msgspec.Struct, frozen=True, tag=True):
+    """From now on, tell when files below `paths`, or held by processes beside `number`, have been added by more than `limit`."""
+
+    id: int
+    number: int
+    """Of PID 1 of a PID namespace, in the mounted /proc; 0: it has none of its own."""
+    paths: tuple[str, ...]
+    limit: Room
+    """0 is no limit."""
+
+
+class Forget(msgspec.Struct, frozen=True, tag=True):
+    id: int
+
+
+_decoder = msgspec.msgpack.Decoder(Count | Forget)
+
+
+def wanted(id: int, spec: SandboxSpec, private: str, number: int) -> Count | None:
+    """What is to be counted of a sandbox, if anything. `private` is a directory of its own on the host's disks, if it has one."""
+    limit = Room(spec.disk_bytes, spec.disk_files)
+    places = {bind.layers or bind.source for bind in spec.binds if bind.writable} | ({private} if private else set())
+    if not any(limit) or not places:
+        return None
+    outer = [place for place in sorted(places) if not any(place.startswith(f"{other}/") for other in places)]
+    return Count(id, number, tuple(outer), limit)
+
+
+class Disks:
+    """The fork server's side: what is to be counted. Readable when there is something to `read`."""
+
+    def __init__(self) -> None:
+        self._sock: socket.socket | None = None
+        self._pid = 0
+        self._counting: dict[int, Count] = {}
+
+    def begin(self, count: Count) -> bool:
+        """Count from now on. Whether a counter had to be started for that, which is to be `read`. Raises OSError."""
+        started = self._sock is None
+        if started:
+            self._start()
+        self._counting[count.id] = count
+        self._send(count)
+        return started
+
+    def again(self, id: int) -> None:
+        """Count anew from now on, if it is counted at all."""
+        if id in self._counting:
+            with contextlib.suppress(OSError):
+                self._send(self._counting[id])
+
+    def forget(self, id: int) -> None:
+        if self._counting.pop(id, None) and self._sock:
+            with contextlib.suppress(OSError):
+                self._send(Forget(id))
+
+    def read(self) -> set[int] | None:
+        """Whose limit has been passed; None: the counter has ended, and is to be given up by `lose`."""
+        assert self._sock is not None
+        packet, _ = protocol.receive_packet(self._sock, 64)
+        return {int(packet)} if packet else None
+
+    def lose(self) -> set[int]:
+        """Give up the counter: all that were counted, whose limits nobody holds any more."""
+        print("sandbox: who counts what is added to disks has ended, and so do those whose limit that was.", file=sys.stderr)  # noqa: T201
+        self.close()
+        lost, self._counting = set(self._counting), {}
+        return lost
+
+    def fileno(self) -> int:
+        return self._sock.fileno() if self._sock else -1
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+    def _start(self) -> None:
+        ours, theirs = protocol.pair()
+        with theirs:
+            self._pid, pidfd = linux.clone(0)
+            if self._pid == 0:
+                _live(theirs)
+        os.close(pidfd)
+        self._sock = ours
+
+    def _send(self, message: Count | Forget) -> None:
+        assert self._sock is not None
+        self._sock.send(msgspec.msgpack.encode(message), socket.MSG_DONTWAIT)
+
+
+def _live(sock: socket.socket) -> NoReturn:
+    try:
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        linux.close_all_but(sock.fileno())
+        linux.keep_capabilities(RIGHTS & linux.held_capabilities())
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        Counter(sock).run()
+    except BaseException as error:
+        print(f"sandbox: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
+
+
+class Counter:
+    """The loop of the process that counts."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._counted: dict[int, Counted] = {}
+
+    def run(self) -> None:
+        """Until the fork server is gone."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        while True:
+            if poll.poll(self._patience_ms()) and not self._hear():
+                return
+            now = time.monotonic()
+            for one in [one for one in self._counted.values() if one.due <= now]:
+                if one.passed():
+                    self._forget(one.count.id)
+                    self._sock.send(b"%d" % one.count.id)
+
+    def _patience_ms(self) -> float | None:
+        dues = [one.due for one in self._counted.values()]
+        return max(0.0, min(dues) - time.monotonic()) * 1000 if dues else None
+
+    def _hear(self) -> bool:
+        packet, _ = protocol.receive_packet(self._sock, MAX_PACKET_BYTES)
+        if not packet:
+            return False
+        said = _decoder.decode(packet)
+        self._forget(said.id)
+        if isinstance(said, Count):
+            self._counted[said.id] = Counted(said)
+        return True
+
+    def _forget(self, id: int) -> None:
+        if id in self._counted:
+            self._counted.pop(id).close()
+
+
+class Counted:
+    """What is counted of one sandbox."""
+
+    def __init__(self, count: Count) -> None:
+        self.count = count
+        self.due = 0.0
+        """When to look again, by the monotonic clock."""
+        self._roots = _opened(count.paths)
+        self._since_ns = time.time_ns() - COARSE_NS
+        self._filled = self._fill()
+        self._allowed = count.limit
+        """How much fuller the file systems may get before files are counted."""
+
+    def passed(self) -> bool:
+        """Whether more has been added than may be."""
+        now = self._fill()
+        grown = Room()
+        for device, filled in now.items():
+            grown = grown.plus(filled.less(self._filled.get(device, filled)).or_nothing())
+        if grown.exceeds(self._allowed):
+            tally = Tally(self._since_ns, self.count.limit)
+            try:
+                self._add_to(tally)
+            except Uncountable:
+                return True
+            if tally.room.exceeds(self.count.limit):
+                return True
+            self._allowed = grown.plus(self.count.limit.less(tally.room))
+        self.due = time.monotonic() + self._patience_s(grown)
+        return False
+
+    def close(self) -> None:
+        for root in self._roots:
+            os.close(root)
+
+    def _add_to(self, tally: Tally) -> None:
+        for root in self._roots:
+            tally.below(root)
+        if self.count.number:
+            tally.held_by(self.count.number)
+
+    def _patience_s(self, grown: Room) -> float:
+        left = self._allowed.less(grown)
+        limited = zip(left, FASTEST, self.count.limit, strict=True)
+        return max(SOONEST_S, min([LATEST_S, *(room / a_second for room, a_second, limit in limited if limit)]))
+
+    def _fill(self) -> dict[int, Room]:
+        """How full the file systems are, by their devices."""
+        filled = {}
+        for root in self._roots:
+            told = os.fstatvfs(root)
+            filled[os.fstat(root).st_dev] = Room((told.f_blocks - told.f_bfree) * told.f_frsize, told.f_files - told.f_ffree)
+        return filled
+
+
+def _opened(paths: tuple[str, ...]) -> list[int]:
+    """Those that are there."""
+    roots = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            roots.append(os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW))
+    return roots

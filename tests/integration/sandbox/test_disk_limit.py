@@ -1,0 +1,186 @@
+"""What a sandbox may add to the host's disks: how it is counted, and that it ends with more than that."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sandbox.disk import Count, Counted
+from sandbox.spawner import Spawner
+from sandbox.spec import Bind, SandboxSpec
+from sandbox.tally import DEEPEST, Room
+from tests.support.sandbox import MIB, Maker, pipe
+
+LIMIT = 32 * MIB
+FILES = 3000
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+BEGINNING = """
+import os, signal
+def append(name):
+    with open(name, "ab", buffering=0) as file:
+        for _ in range(4000):
+            file.write(bytes(1 << 20))
+"""
+WITHOUT_END = {
+    "one file": "append('one')",
+    "many files": "for i in range(4000): open(f'{i}', 'wb').write(bytes(1 << 20))",
+    "files without a name": """
+held = []
+for i in range(400):
+    held.append(open('file', 'wb'))
+    os.unlink('file')
+    held[-1].write(bytes(10 << 20))
+""",
+    "more of an old file": "append('old')",
+    "room for a file": "os.posix_fallocate(os.open('large', os.O_CREAT | os.O_WRONLY), 0, 4 << 30); signal.pause()",
+    "below a closed directory": """
+os.makedirs('a/b')
+os.chdir('a/b')
+os.chmod('..', 0)
+append('one')
+""",
+    "far below": f"""
+for _ in range({DEEPEST} + 2):
+    os.mkdir('d')
+    os.chdir('d')
+append('one')
+""",
+    "empty files": "for i in range(400_000): os.mknod(f'{i}')",
+}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    made = tmp_path / "work"
+    made.mkdir()
+    (made / "old").write_bytes(bytes(MIB))
+    if os.geteuid() == 0:
+        for path in (made, made / "old"):
+            os.chown(path, 12345, 12345)
+    return made
+
+
+def specification(bind: Bind, code: str) -> SandboxSpec:
+    argv = ("python3", "-I", "-S", "-c", BEGINNING + code)
+    return SandboxSpec(argv=argv, env=ENV, binds=(bind,), cwd=bind.source, disk_bytes=LIMIT, disk_files=FILES)
+
+
+@pytest.mark.parametrize("code", WITHOUT_END.values(), ids=WITHOUT_END)
+async def test_who_adds_without_end_is_killed(spawner: Spawner, work: Path, code: str) -> None:
+    sandbox = await spawner.spawn(specification(Bind(str(work), writable=True), code), {})
+    ended = await sandbox.wait()
+    assert (ended.signal, ended.disk_limit_hit) == (signal.SIGKILL, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the view is made by root, and another test makes one as a user")
+async def test_what_is_written_to_a_view_counts(spawner: Spawner, work: Path, tmp_path: Path) -> None:
+    layers = tmp_path / "layers"
+    for directory in (layers, layers / "upper", layers / "work"):
+        directory.mkdir()
+        os.chown(directory, 12345, 12345)
+    bind = Bind(str(work), writable=True, layers=str(layers))
+    for kind in ("many files", "files without a name"):
+        ended = await (await spawner.spawn(specification(bind, WITHOUT_END[kind]), {})).wait()
+        assert (ended.signal, ended.disk_limit_hit) == (signal.SIGKILL, True)
+    assert os.listdir(work) == ["old"]
+
+
+async def test_who_adds_less_or_takes_it_away_again_goes_on(spawner: Spawner, work: Path) -> None:
+    code = f"""
+for _ in range(20):
+    open('file', 'wb').write(bytes({LIMIT} // 2))
+    os.unlink('file')
+for i in range({FILES} // 2):
+    os.mknod(f'{{i}}')
+"""
+    ended = await (await spawner.spawn(specification(Bind(str(work), writable=True), code), {})).wait()
+    assert (ended.code, ended.signal, ended.disk_limit_hit) == (0, 0, False)
+
+
+async def test_what_was_added_before_a_renewal_does_not_count(spawner: Spawner, work: Path) -> None:
+    code = f"""
+for name in 'abc':
+    open(name, 'wb').write(bytes({LIMIT} // 2))
+    os.write(1, b'.')
+    os.read(0, 1)
+signal.pause()
+"""
+    with pipe() as (said, told), pipe() as (heard, answer):
+        spec = specification(Bind(str(work), writable=True), code)
+        sandbox = await spawner.spawn(spec, {0: heard.fileno(), 1: told.fileno()})
+        told.close()
+        for _ in range(2):
+            assert said.read(1) == "."
+            spawner.renew(sandbox)
+            answer.write("\n")
+            answer.flush()
+        assert said.read(1) == "."
+        assert psutil.pid_exists(sandbox.pid)
+        sandbox.kill()
+        assert not (await sandbox.wait()).disk_limit_hit
+
+
+async def test_without_a_counter_nobody_goes_on_who_is_limited(spawner: Spawner, work: Path) -> None:
+    limited = await spawner.spawn(specification(Bind(str(work), writable=True), "signal.pause()"), {})
+    spec = SandboxSpec(argv=("sleep", "1000"), env=ENV)
+    free = await spawner.spawn(spec, {})
+    server = psutil.Process(free.pid).parent()
+    assert server is not None
+    (counter,) = (child.pid for child in server.children() if namespace_of(child.pid) == namespace_of(server.pid))
+    os.kill(counter, signal.SIGKILL)
+    assert (await limited.wait()).disk_limit_hit
+    again = await spawner.spawn(specification(Bind(str(work), writable=True), "pass"), {})
+    assert (await again.wait()).code == 0
+    free.kill()
+    assert not (await free.wait()).disk_limit_hit
+
+
+def namespace_of(pid: int) -> int:
+    return os.stat(f"/proc/{pid}/ns/pid").st_ino
+
+
+def test_the_user_is_told_why_it_was_killed(by: Maker) -> None:
+    profile = by.profile(f'extends = ""\nhere = "write"\ndisk_bytes = {LIMIT}\ndisk_files = {FILES}\n')
+    work = by.directory("work")
+    code = WITHOUT_END["one file"]
+    done = by.run("python3", "-c", BEGINNING + code, options=("--profile", profile), cwd=work)
+    assert done.returncode == 128 + signal.SIGKILL
+    assert f"sandbox: killed: it added more than {LIMIT} bytes or {FILES} files to the disk" in done.stderr
+
+
+def counted(path: Path, limit: Room) -> Counted:
+    return Counted(Count(1, 0, (str(path),), limit))
+
+
+def test_what_others_add_to_the_file_system_does_not_count(work: Path, tmp_path: Path) -> None:
+    one = counted(work, Room(8 * MIB, 0))
+    (tmp_path / "of others").write_bytes(bytes(20 * MIB))
+    assert not one.passed()
+    (work / "mine").write_bytes(bytes(4 * MIB))
+    (tmp_path / "more of others").write_bytes(bytes(20 * MIB))
+    assert not one.passed()
+    (work / "too much").write_bytes(bytes(5 * MIB))
+    assert one.passed()
+    one.close()
+
+
+def test_a_file_with_several_names_counts_once(work: Path) -> None:
+    one = counted(work, Room(12 * MIB, 0))
+    (work / "file").write_bytes(bytes(8 * MIB))
+    os.link(work / "file", work / "other")
+    (work / "pad").write_bytes(bytes(3 * MIB))
+    assert not one.passed()
+    one.close()
+
+
+def test_the_less_is_left_the_sooner_it_looks_again(work: Path) -> None:
+    much, little = counted(work, Room(1 << 40, 0)), counted(work, Room(MIB, 0))
+    assert not much.passed()
+    assert not little.passed()
+    assert little.due < much.due
+    much.close()
+    little.close()
