@@ -2,8 +2,8 @@
 
 A profile is found by the path of what is executed, and our interpreter is everybody's. So root installs a launcher of our own: a
 script whose interpreter runs under the profile of the script, with the copy of this package that lies beside it. Whoever starts
-it gets a fork server and nothing else, as far as he does not take over its process: like the profiles that distributions load
-for browsers, it keeps the restriction for all other programs. Source: apparmor.d(5), execve(2).
+it gets a fork server, or the trials of `doctor`, and nothing else, as far as he does not take over its process: like the
+profiles that distributions load for browsers, it keeps the restriction for all other programs. Source: apparmor.d(5), execve(2).
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ SWITCH = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 _LAUNCHER = """#!{python} -IS
 import sys
 sys.path.insert(0, {packages!r})
-from sandbox.keeper import main
-sys.exit(main(sys.argv[1:]))
+if sys.argv[1:] == ["trials"]:
+    from sandbox.probe_child import main
+    main()
+else:
+    from sandbox.keeper import main
+    sys.exit(main(sys.argv[1:]))
 """
 _TEXT = """# The fork server of agent-sandbox may make user namespaces. Written by: agentctl install apparmor
 abi <abi/4.0>,
@@ -51,9 +55,12 @@ def restricted() -> bool:
 
 
 def launcher(home: Path = HOME) -> str:
-    """What an ordinary user's fork server is started by; empty: nothing is installed, or it is of another version than this."""
+    """What an ordinary user's fork server is started by; empty: nothing is installed, or it is of another version than this.
+
+    Whoever installed it wants that, whichever of AppArmor's rules it is that keeps user namespaces from other programs.
+    """
     with contextlib.suppress(OSError):
-        if (home / "digest").read_text() == digest():
+        if os.geteuid() != 0 and (home / "digest").read_text() == digest():
             return str(home / "spawner")
     return ""
 

@@ -127,9 +127,11 @@ def _kernel() -> Layer:
 
 
 def _mechanisms() -> list[Layer]:
+    launcher = apparmor.launcher()
+    argv = [launcher, "trials"] if launcher else [sys.executable, "-I", "-c", _START.format("probe_child"), _HERE]
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", _START.format("probe_child"), _HERE],
+            argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=True,
@@ -217,14 +219,13 @@ WAYS = ("way: service", "way: namespaces", "way: Landlock")
 
 def _ways(mechanisms: list[Layer]) -> list[Layer]:
     """The three ways to sandboxes, best first; the first that works is taken. docs/sandbox.md says what each is."""
-    root = os.geteuid() == 0
+    root, launcher = os.geteuid() == 0, apparmor.launcher()
     users = next(layer for layer in mechanisms if layer.name == "user namespace")
-    profiled = not root and apparmor.restricted() and bool(apparmor.launcher())
-    works = [root, not root and (users.enforced or profiled), not root and landlock.version() >= landlock.MINIMUM]
+    works = [root, not root and users.enforced, not root and landlock.version() >= landlock.MINIMUM]
     taken = works.index(True) if True in works else -1
     hows = [
         "root makes the namespaces, workers have uids of their own" if root else "needs root",
-        "not needed by root" if root else f"by the profile of {apparmor.HOME}/spawner" if profiled else users.how,
+        "not needed by root" if root else f"by {launcher}, which has a profile" if users.enforced and launcher else users.how,
         "only for ordinary users"
         if root
         else f"version {landlock.version()}, lacks much; only with `namespaces` in optional_layers",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from sandbox import apparmor
 from sandbox.cgroup import Cgroups
 from sandbox.probe import Layer, probe
 
@@ -71,7 +72,7 @@ def circumstances() -> list[str]:
     """All that an outcome depends on: this boot, this kernel's settings, the rights of this process, and this very program."""
     status = dict(line.split(":", 1) for line in _text("/proc/self/status").splitlines())
     rights = [f"{name} {status.get(name, '').strip()}" for name in _OF_STATUS]
-    return [*map(_text, _DEPENDS_ON), *rights, sys.version, platform.machine(), sys.executable, *_sources()]
+    return [*map(_text, _DEPENDS_ON), *rights, sys.version, platform.machine(), sys.executable, apparmor.launcher(), *_sources()]
 
 
 def _sources() -> list[str]:

@@ -391,8 +391,7 @@ def become(door: Path, cgroup_name: str, *, lock_fd: int, orphan_grace_s: float,
 
 
 def _server_argv() -> list[str]:
-    """An ordinary user's is started by what has a profile, if the host wants one (apparmor.py)."""
-    if os.geteuid() != 0 and apparmor.restricted() and (launcher := apparmor.launcher()):
+    if launcher := apparmor.launcher():
         return [launcher]
     places = dict.fromkeys(str(Path(file).parent.parent) for file in (__file__, str(msgspec.__file__)))
     return [sys.executable, "-I", "-S", "-c", _SERVE, os.pathsep.join(places)]

@@ -12,9 +12,12 @@ import shlex
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = ROOT / "build" / "systemd"
@@ -22,6 +25,11 @@ BOOT_TIMEOUT_S = 300.0
 COMMAND_TIMEOUT_S = 300.0
 POWER_OFF_TIMEOUT_S = 120.0
 MEMORY_MIB = 1536
+GIVEN = ("systemd", "build/wheels", "config.toml", "constraints.txt")
+"""What systemd/install takes from a clone."""
+SUITE = ("tests/escape", "tests/support")
+SITE = ("_pytest", "iniconfig", "packaging", "pluggy", "py.py", "pygments", "pytest")
+"""What the escape suite needs beside the program."""
 KERNEL_ARGUMENTS = "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1 mitigations=off systemd.show_status=0 quiet"
 
 
@@ -38,15 +46,19 @@ class Done:
 
 
 class Guest:
-    """One run of the machine; `directory` gets its console and the files that it is given, all of which it sees in /given."""
+    """One run of the machine; `directory` gets its console and the files that it is given, all of which it sees in /given.
 
-    def __init__(self, directory: Path, given: dict[str, Path]) -> None:
+    `newer`: under a kernel of the next Debian instead of its own.
+    """
+
+    def __init__(self, directory: Path, given: dict[str, Path], *, newer: bool = False) -> None:
         self.console = directory / "console.log"
         disk = directory / "given.tar"
         _pack(disk, given)
+        kernel = "-newer" if newer else ""
         argv = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
         argv += ["-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-        argv += ["-kernel", str(IMAGE / "vmlinuz"), "-initrd", str(IMAGE / "initrd"), "-append", KERNEL_ARGUMENTS]
+        argv += ["-kernel", f"{IMAGE}/vmlinuz{kernel}", "-initrd", f"{IMAGE}/initrd{kernel}", "-append", KERNEL_ARGUMENTS]
         argv += ["-drive", f"file={IMAGE / 'disk'},if=virtio,format=raw,snapshot=on"]
         argv += ["-drive", f"file={disk},if=virtio,format=raw,readonly=on"]
         argv += ["-serial", f"file:{self.console}", "-serial", "stdio"]
@@ -111,6 +123,20 @@ class Guest:
     def _console_end(self) -> str:
         text = self.console.read_text(errors="replace") if self.console.exists() else ""
         return "\n".join(text.splitlines()[-40:])
+
+
+@contextlib.contextmanager
+def booted(directory: Path, *, newer: bool = False) -> Iterator[Guest]:
+    """A machine with what can be installed in /given; nothing is installed yet."""
+    packages = Path(pytest.__file__).parents[1]
+    given = {name: ROOT / name for name in (*GIVEN, *SUITE)}
+    given |= {f"site/{name}": packages / name for name in SITE}
+    guest = Guest(directory, given, newer=newer)
+    try:
+        guest.boot()
+        yield guest
+    finally:
+        guest.close()
 
 
 def _pack(archive: Path, given: dict[str, Path]) -> None:

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.guest import ROOT, Guest
+from tests.support.guest import Guest, booted
 from tests.support.service import Service
 
-GIVEN = ("systemd", "build/wheels", "config.toml", "constraints.txt")
-"""What systemd/install takes from a clone."""
-SUITE = ("tests/escape", "tests/support")
-SITE = ("_pytest", "iniconfig", "packaging", "pluggy", "py.py", "pygments", "pytest")
-"""What the escape suite needs beside the program."""
 USER = "dev"
 
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """A booted machine with what can be installed in /given; nothing is installed yet."""
-    packages = Path(pytest.__file__).parents[1]
-    given = {name: ROOT / name for name in (*GIVEN, *SUITE)}
-    given |= {f"site/{name}": packages / name for name in SITE}
-    guest = Guest(tmp_path_factory.mktemp("guest"), given)
-    try:
-        guest.boot()
+    """The one that most tests share."""
+    with booted(tmp_path_factory.mktemp("guest")) as guest:
         yield guest
-    finally:
-        guest.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,10 @@ async def test_the_launcher_is_a_fork_server_of_roots(tmp_path: Path, monkeypatc
         status = path.stat()
         assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode) & 0o022) == (0, 0, 0), path
         assert stat.S_IMODE(status.st_mode) & 0o044 == 0o044, path
-    assert apparmor.launcher(home) == str(home / "spawner")
+    assert apparmor.launcher(home) == ""
+    with monkeypatch.context() as ordinary:
+        ordinary.setattr(os, "geteuid", lambda: 1000)
+        assert apparmor.launcher(home) == str(home / "spawner")
     monkeypatch.setattr(spawner, "_server_argv", lambda: [str(home / "spawner")])
     started = Spawner.start(cgroup_name=f"test-launcher-{os.getpid()}")
     try:
@@ -40,20 +45,18 @@ async def test_the_launcher_is_a_fork_server_of_roots(tmp_path: Path, monkeypatc
 
 
 @needs_root
-def test_one_of_another_version_is_not_used(tmp_path: Path) -> None:
+def test_one_of_another_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apparmor._write_launcher(tmp_path / "home", "/usr/bin/python3")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (tmp_path / "home" / "digest").write_text("of another version")
     assert apparmor.launcher(tmp_path / "home") == ""
 
 
-@pytest.mark.parametrize(("uid", "restricted", "used"), [(1000, True, True), (1000, False, False), (0, True, False)])
-def test_it_is_used_by_an_ordinary_user_where_the_host_wants_it(
-    monkeypatch: pytest.MonkeyPatch, uid: int, restricted: bool, used: bool
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: uid)
-    monkeypatch.setattr(apparmor, "restricted", lambda: restricted)
-    monkeypatch.setattr(apparmor, "launcher", lambda: "/the/launcher")
-    assert (spawner._server_argv() == ["/the/launcher"]) is used
+@needs_root
+def test_the_trials_of_a_doctor_are_made_by_it_too(tmp_path: Path) -> None:
+    apparmor._write_launcher(tmp_path, os.path.realpath("/usr/bin/python3"))
+    tried = subprocess.run([tmp_path / "spawner", "trials"], capture_output=True, check=True)
+    assert json.loads(tried.stdout)["pid namespace"]["ok"]
 
 
 def test_the_profile_is_for_the_launcher_alone() -> None:
