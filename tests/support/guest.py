@@ -56,7 +56,8 @@ class Guest:
         disk = directory / "given.tar"
         _pack(disk, given)
         kernel = "-newer" if newer else ""
-        argv = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
+        argv = _newer_emulator() if newer else ["qemu-system-x86_64"]
+        argv += ["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
         argv += ["-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         argv += ["-kernel", f"{IMAGE}/vmlinuz{kernel}", "-initrd", f"{IMAGE}/initrd{kernel}", "-append", KERNEL_ARGUMENTS]
         argv += ["-drive", f"file={IMAGE / 'disk'},if=virtio,format=raw,snapshot=on"]
@@ -137,6 +138,11 @@ def booted(directory: Path, *, newer: bool = False) -> Iterator[Guest]:
         yield guest
     finally:
         guest.close()
+
+
+def _newer_emulator() -> list[str]:
+    root = IMAGE / "qemu" / "usr"
+    return [f"{root}/bin/qemu-system-x86_64", "-L", f"{root}/share/qemu", "-L", f"{root}/share/seabios"]
 
 
 def _pack(archive: Path, given: dict[str, Path]) -> None:
