@@ -50,6 +50,7 @@ _REMEDIES = {
     "pidfd": "Use Linux 5.4 or newer.",
     "close_range": "Use Linux 5.9 or newer.",
     "id-mapped mounts": "Run as the system service (root), on Linux 5.12 or newer.",
+    "copy-on-write views": "Use Linux 5.19 or newer with CONFIG_OVERLAY_FS, or the workspace mode `copy` instead of `overlay`.",
     "pid namespace": "Use a kernel with CONFIG_PID_NS.",
     "net namespace": "Use a kernel with CONFIG_NET_NS.",
     "ipc namespace": "Use a kernel with CONFIG_IPC_NS.",
@@ -59,13 +60,15 @@ _REMEDIES = {
     "mount namespace": "Let the container that this runs in mount: give it CAP_SYS_ADMIN or user namespaces.",
     "pivot_root": "Let the container that this runs in call pivot_root(2): its filter refuses it.",
 }
-NOT_NEEDED = frozenset({"id-mapped mounts", "landlock scopes", "other groups", "apparmor", "time namespace", "yama"})
+NOT_NEEDED = frozenset(
+    {"copy-on-write views", "id-mapped mounts", "landlock scopes", "other groups", "apparmor", "time namespace", "yama"}
+)
 """What a sandbox can do without, whoever makes it."""
 _CONDITIONS = frozenset({"libseccomp", "pidfd", "close_range"})
 _HERE = str(Path(__file__).parent.parent)
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from sandbox.{0} import main; sys.exit(main())"
 """-I keeps the environment and the working directory out of the import path; ours must be in it even when it is not installed."""
-_NEEDS_PRIVILEGE = ("mount namespace", "pivot_root")
+_NEEDS_PRIVILEGE = ("mount namespace", "pivot_root", "copy-on-write views")
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,21 @@ def idmapped_mounts(scratch: str) -> str:
     return "open_tree and mount_setattr shift the owner of a directory"
 
 
+def copy_on_write(scratch: str) -> str:
+    """As the views of workspaces are made."""
+    enter(linux.CLONE_NEWNS)
+    private = PrivateMounts()
+    os.chdir(scratch)
+    for name in ("below", "above", "above/upper", "above/work"):
+        os.mkdir(name)
+    below, above = (private.tree(linux.open_path(name, 0), attributes=0) for name in ("below", "above"))
+    view = private.overlay(below, above)
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=view))
+    if os.listdir("below") or os.listdir("above/upper") != ["file"]:
+        raise OSError(errno.EPERM, "what was written did not go into the upper layer", "overlay")
+    return f"what is written to a directory in {os.path.dirname(scratch)} goes elsewhere"
+
+
 def no_new_privs(scratch: str) -> str:
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     if linux.prctl(PR_GET_NO_NEW_PRIVS) != 1:
@@ -246,6 +261,7 @@ TRIALS: dict[str, Trial] = {
     "time namespace": other_namespace("time_for_children", linux.CLONE_NEWTIME),
     "pivot_root": pivot_root,
     "id-mapped mounts": idmapped_mounts,
+    "copy-on-write views": copy_on_write,
     "no_new_privs": no_new_privs,
     "seccomp": seccomp,
     "libseccomp": libseccomp,

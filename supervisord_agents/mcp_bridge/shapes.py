@@ -40,6 +40,9 @@ class Task(BaseModel):
         Literal["", "dir", "copy", "overlay", "git-worktree"],
         Field(description="dir: changed in place; others: changes are kept for `changes`; default: as configured"),
     ] = ""
+    profile: Annotated[
+        str, Field(description="Sandbox profile, if the configuration lets tasks choose it; default: the agent's")
+    ] = ""
     timeout_s: Annotated[float, Field(ge=0, description="Of one attempt; 0: default")] = 0.0
     max_retries: Annotated[int, Field(ge=0)] = 3
 

@@ -61,6 +61,7 @@ def _spec_of(task: Task, project: Path | None) -> TaskSpec:
         priority=task.priority,
         workspace=_workspace_of(task, project),
         workspace_mode=WorkspaceMode(task.workspace_mode) if task.workspace_mode else None,
+        profile=task.profile,
         timeout_s=task.timeout_s,
         max_retries=task.max_retries,
     )

@@ -1,8 +1,8 @@
 """The ways to a sandbox on a host that keeps user namespaces from ordinary users.
 
 Debian's kernel 6.1 has AppArmor without its restriction of user namespaces, and a switch of its own in place of that:
-kernel.unprivileged_userns_clone. With it the first and the third way are tried. No profile can help against that switch, so of
-the second only the refusal is: what this shows of AppArmor is that nothing is left half done.
+kernel.unprivileged_userns_clone. With it the first and the third way are tried. No profile can help against that switch: the
+second is in test_apparmor.py, and here it is refused and leaves nothing half done.
 """
 
 from __future__ import annotations

@@ -222,8 +222,9 @@ async def test_bad_input_is_a_tool_error_that_names_the_field(
 
 async def test_changes_are_shown_and_decided_about(board: Board, socket: Path, project: Path) -> None:
     async with mcp_session(socket, project) as session:
-        await session.call("delegate", tasks=[{"argv": ["make"], "workspace_mode": "overlay"}])
-        assert str(board.specs["g1.t1"].workspace_mode) == "overlay"
+        await session.call("delegate", tasks=[{"argv": ["make"], "workspace_mode": "overlay", "profile": "strict"}])
+        spec = board.specs["g1.t1"]
+        assert (str(spec.workspace_mode), spec.profile) == ("overlay", "strict")
         await board.end("g1.t1")
         shown = await session.call("changes", id="g1.t1")
         assert (shown["state"], shown["count"], shown["changes"]) == ("kept", 2, ["modified a.py", "added .envrc (protected)"])
