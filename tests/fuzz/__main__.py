@@ -60,12 +60,11 @@ def main() -> int:
     for target in arguments.targets or SHARES:
         try:
             _fuzz(target, arguments.runs * SHARES[target] // sum(SHARES.values()))
+            if arguments.minimise:
+                _minimise(target)
         except Crash as crash:
             print(crash, file=sys.stderr)
             failed = True
-            continue
-        if arguments.minimise:
-            _minimise(target)
     print(f"{sum(map(_done, SHARES))} executions so far")
     return int(failed)
 
@@ -86,7 +85,9 @@ def _minimise(target: str) -> None:
     subprocess.run(["rm", "-rf", str(smallest)], check=True)
     smallest.mkdir(parents=True)
     _libfuzzer(target, "-merge=1", str(smallest), str(BUILD / target / "corpus"))
-    corpora.write(target, corpora.pack(smallest))
+    if not (inputs := corpora.pack(smallest)):
+        raise Crash(f"{target}: nothing is left of its inputs, which cannot be: tests/fuzz/corpus keeps what it has.")
+    corpora.write(target, inputs)
 
 
 def _libfuzzer(target: str, *arguments: str) -> None:

@@ -30,5 +30,7 @@ def _mutate(data: bytes, max_size: int, seed: int) -> bytes:
 if __name__ == "__main__":
     logging.disable()
     name = sys.argv.pop(1)
+    # A merge runs it again and again, by a shell.
+    sys.argv[0] = f"{sys.executable} -m tests.fuzz.one {name}"
     atheris.Setup(sys.argv, TARGETS[name], **({"custom_mutator": _mutate} if name in MESSAGES else {}))
     atheris.Fuzz()

@@ -85,6 +85,7 @@ class House:
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     monkeypatch.setattr(upkeep_module, "MAX_SLEEP_S", 0.001)
     monkeypatch.setattr(upkeep_module, "DISK_CHECK_S", 0.01)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 50, 50))  # type: ignore[attr-defined]
     house = House(tmp_path)
     yield house
     await house.aclose()
