@@ -13,6 +13,7 @@ from supervisord_agents.cli import (
     bridge,
     changes,
     configuration,
+    control,
     doctor,
     events,
     install,
@@ -37,7 +38,7 @@ def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
     modules = (
-        *(status, submit, tasks, waiting, results, changes, logs, events),
+        *(status, submit, tasks, waiting, control, results, changes, logs, events),
         *(doctor, install, configuration, journal, bridge),
     )
     for module in modules:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from supervisord_agents.cli import render
+from supervisord_agents.cli.control import scope_in_words
 from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.parser import Commands, add
 from supervisord_agents.cli.render import Cell, Span, Style
@@ -39,6 +40,8 @@ def status(session: Session, arguments: argparse.Namespace) -> Exit:
         output.table(_running(running.tasks, now))
         if running.total > len(running.tasks):
             output.note(f"{running.total - len(running.tasks)} more: agentctl list --state running")
+    for one in reply.paused:
+        output.line(Span("paused  ", Style.WARNING), scope_in_words(one))
     for note in reply.notes:
         output.line(Span("note  ", Style.WARNING), note)
     return Exit.OK

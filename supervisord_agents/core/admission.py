@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from supervisord_agents.core.dependents import obstacle
-from supervisord_agents.core.events import CancelRequested, RetryRequested, Submitted
+from supervisord_agents.core.events import CancelRequested, PauseRequested, ResumeRequested, RetryRequested, Submitted
 from supervisord_agents.core.graph import edge_of, find_cycle, inner_dependencies, name_cycle
 from supervisord_agents.core.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, Limits, State, TaskSpec
+from supervisord_agents.core.pauses import Scope
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.errors import InvalidInput, NotFound, Unavailable
 
@@ -74,6 +75,18 @@ def check_cancel(table: TaskTable, event: CancelRequested) -> None:
         raise NotFound(
             f"there is no task or graph {_shown(event.task)}", field="task", hint="`agentctl list` shows what there is."
         )
+
+
+def check_pause(event: PauseRequested) -> None:
+    """Raise InvalidInput for a reason that is too long; the shell knows which pools and agents there are."""
+    _check_length("reason", event.reason, MAX_REASON_CHARACTERS)
+
+
+def check_resume(table: TaskTable, event: ResumeRequested) -> None:
+    """Raise NotFound if nothing is held by such a pause."""
+    if not event.everything and Scope(event.pool, event.agent) not in table.pauses:
+        there = ", ".join(map(str, sorted(table.pauses))) or "nothing"
+        raise NotFound(f"there is no pause of {Scope(event.pool, event.agent)}; paused: {there}", field="pool")
 
 
 def check_retry(table: TaskTable, event: RetryRequested) -> None:

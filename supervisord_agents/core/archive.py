@@ -25,6 +25,7 @@ def stub(past: Past) -> Task:
         graph=past.task.partition(".")[0],
         packed=b"",
         pool="",
+        agent="",
         priority=DEFAULT_PRIORITY,
         timeout_s=0.0,
         estimate_s=0.0,

@@ -8,8 +8,9 @@ from __future__ import annotations
 from itertools import islice
 
 from supervisord_agents.core import policy
-from supervisord_agents.core.events import Finished, Restarted, Started, Stop, Used
+from supervisord_agents.core.events import Finished, PauseRequested, Restarted, ResumeRequested, Started, Stop, Used
 from supervisord_agents.core.model import Failure, State
+from supervisord_agents.core.pauses import Pause, Scope
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.core.task import NO_USAGE, Task
 from supervisord_agents.core.timers import Due
@@ -80,6 +81,28 @@ def restarted(table: TaskTable, event: Restarted, now: float) -> None:
         if not event.clean:
             task.lost += 1
         table.judge(task, policy.after_loss(task), now)
+
+
+def paused(table: TaskTable, event: PauseRequested, now: float) -> None:
+    """Start no more of it; with `stop`, end what runs of it, which is ready again at once and has used no retry."""
+    scope = Scope(event.pool, event.agent)
+    table.pauses[scope] = Pause(now, event.client, event.reason)
+    if not event.stop:
+        return
+    why = f": {event.reason}" if event.reason else ""
+    failure = Failure(ErrorCode.CANCELLED, f"the attempt was stopped by a pause of {scope}{why}; the task runs when that is over")
+    for task in sorted(table.running.values(), key=lambda task: task.order):
+        if scope.holds(task):
+            stop(table, task, ErrorCode.CANCELLED)
+            table.judge(task, policy.Verdict(State.READY, failure), now)
+
+
+def resumed(table: TaskTable, event: ResumeRequested) -> None:
+    """Let go of this scope, or of all that is paused."""
+    if event.everything:
+        table.pauses.clear()
+    else:
+        table.pauses.pop(Scope(event.pool, event.agent), None)
 
 
 def stop(table: TaskTable, task: Task, code: ErrorCode) -> None:

@@ -73,6 +73,25 @@ class RetryRequested(Event, frozen=True, tag="retry"):
     task: str
 
 
+class PauseRequested(Event, frozen=True, tag="pause"):
+    """Start nothing more of a pool, of an agent, or of an agent in a pool; empty: any. `stop`: nor let run what runs."""
+
+    pool: str = ""
+    agent: str = ""
+    stop: bool = False
+    reason: str = ""
+    client: str = ""
+    """The uid that asked, as text."""
+
+
+class ResumeRequested(Event, frozen=True, tag="resume"):
+    """Let go of what a pause of exactly this pool and agent holds, or of all."""
+
+    pool: str = ""
+    agent: str = ""
+    everything: bool = False
+
+
 class Ticked(Event, frozen=True, tag="tick"):
     """Time has come for what was due: backoffs, timeouts, deadlines."""
 
@@ -103,7 +122,19 @@ class Archived(Event, frozen=True, tag="archived"):
 
 
 AnyEvent = (
-    Archived | Submitted | Started | Finished | Used | CancelRequested | RetryRequested | Ticked | Restarted | Paced | Advanced
+    Archived
+    | Submitted
+    | Started
+    | Finished
+    | Used
+    | CancelRequested
+    | RetryRequested
+    | PauseRequested
+    | ResumeRequested
+    | Ticked
+    | Restarted
+    | Paced
+    | Advanced
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -107,6 +107,7 @@ def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:
         _demand((task.state is State.READY) == (task.ready_entry is not None), f"{task.id}: {task.state}, queued or not")
         if task.state is State.READY:
             ready.setdefault(task.pool, []).append(task)
+    _demand(all(task.agent == task.spec.agent for task in tasks), "a task is in the lane of another agent")
     for pool in table.ready.pools():
         expected = sorted(ready.get(pool, []), key=lambda task: (task.priority, -task.rest_s, task.order))
         _demand(table.ready.waiting(pool) == len(expected), f"pool {pool}: {table.ready.waiting(pool)} counted ready")

@@ -1,5 +1,7 @@
 """The ready tasks of every pool, best first: priority, then longest remaining path, then order of submission.
 
+Each agent has a lane of its own in a pool, so that what is paused is passed over as a whole.
+
 Longest path first is Graham's list scheduling by critical path (R. L. Graham, "Bounds on multiprocessing timing anomalies",
 1969): what delays the end of a graph most is started first.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 import bisect
 import heapq
+from collections.abc import Collection
+from itertools import islice
 
 from supervisord_agents.core.task import Task
 
@@ -20,7 +24,7 @@ _FRONT_LIMIT = 256
 
 
 class _Lane:
-    """One pool: a heap, and before it the front, the best entries in order, so that to be asked again costs nothing.
+    """One agent in a pool: a heap, and before it the front, the best entries in order, so that to be asked again costs nothing.
 
     No entry of the heap is better than one of the front.
     """
@@ -60,16 +64,15 @@ class ReadyQueue:
     """The ready tasks of all pools, with lazy deletion: a task's valid entry is its `ready_entry`, all others are stale."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, dict[str, _Lane]] = {}
 
     def __len__(self) -> int:
         """Entries held, stale ones too."""
-        return sum(len(lane.front) + len(lane.heap) for lane in self._lanes.values())
+        return sum(len(lane.front) + len(lane.heap) for lanes in self._lanes.values() for lane in lanes.values())
 
     def waiting(self, pool: str) -> int:
         """How many tasks of the pool are ready."""
-        lane = self._lanes.get(pool)
-        return lane.waiting if lane else 0
+        return sum(lane.waiting for lane in self._lanes.get(pool, {}).values())
 
     def pools(self) -> list[str]:
         """The pools that ever had a ready task."""
@@ -77,9 +80,12 @@ class ReadyQueue:
 
     def push(self, task: Task) -> None:
         """Add the task, or give it its new place after its remaining path grew."""
-        lane = self._lanes.get(task.pool)
+        lanes = self._lanes.get(task.pool)
+        if lanes is None:
+            lanes = self._lanes[task.pool] = {}
+        lane = lanes.get(task.agent)
         if lane is None:
-            lane = self._lanes[task.pool] = _Lane()
+            lane = lanes[task.agent] = _Lane()
         if task.ready_entry is None:
             lane.waiting += 1
         entry = (task.priority, -task.rest_s, task.order, task)
@@ -90,9 +96,10 @@ class ReadyQueue:
         """Take the task out, if it is in."""
         if task.ready_entry is not None:
             task.ready_entry = None
-            self._lanes[task.pool].waiting -= 1
+            self._lanes[task.pool][task.agent].waiting -= 1
 
-    def first(self, pool: str, count: int) -> list[Task]:
-        """The best `count` tasks of the pool, in order; they stay in the queue."""
-        lane = self._lanes.get(pool)
-        return [entry[3] for entry in lane.best(count)] if lane else []
+    def first(self, pool: str, count: int, without: Collection[str] = ()) -> list[Task]:
+        """The best `count` tasks of the pool, in order, but for those of some agents; they stay in the queue."""
+        bests = [lane.best(count) for agent, lane in self._lanes.get(pool, {}).items() if agent not in without]
+        entries = bests[0] if len(bests) == 1 else islice(heapq.merge(*bests), max(count, 0))
+        return [entry[3] for entry in entries]

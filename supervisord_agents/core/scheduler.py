@@ -23,7 +23,9 @@ from supervisord_agents.core.events import (
     Decision,
     Finished,
     Paced,
+    PauseRequested,
     Restarted,
+    ResumeRequested,
     RetryRequested,
     Start,
     Started,
@@ -34,6 +36,7 @@ from supervisord_agents.core.events import (
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.graphs import Graph
 from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.revive import revived
 from supervisord_agents.core.snapshot import Still, decode_table, encode_table
 from supervisord_agents.core.submit import submitted
@@ -59,6 +62,10 @@ class Scheduler:
                 admission.check_cancel(self.table, event)
             case RetryRequested():
                 admission.check_retry(self.table, event)
+            case PauseRequested():
+                admission.check_pause(event)
+            case ResumeRequested():
+                admission.check_resume(self.table, event)
             case _:
                 pass  # Facts about attempts and time: the attempt number tells what is stale.
 
@@ -90,7 +97,9 @@ class Scheduler:
             dependents.settle(self.table, now)
         return self.table.take_decisions()
 
-    def _handle_other(self, event: Restarted | Used | Advanced | Archived | Paced, now: float) -> None:
+    def _handle_other(
+        self, event: Restarted | Used | Advanced | Archived | Paced | PauseRequested | ResumeRequested, now: float
+    ) -> None:
         match event:
             case Restarted():
                 attempts.restarted(self.table, event, now)
@@ -100,6 +109,10 @@ class Scheduler:
                 dependents.advanced(self.table, now)
             case Archived():
                 archived(self.table, event)
+            case PauseRequested():
+                attempts.paused(self.table, event, now)
+            case ResumeRequested():
+                attempts.resumed(self.table, event)
             case Paced():
                 self.table.step = event.step
             case _:
@@ -107,10 +120,12 @@ class Scheduler:
 
     def starts(self, free: Mapping[str, int]) -> list[Start]:
         """For each pool at most `free[pool]` ready tasks, best first. A question only: `Started` is what takes a task."""
+        pauses, ready = self.table.pauses, self.table.ready
         return [
             Start(task=task.id, attempt=task.attempt + 1, pool=pool)
             for pool, count in free.items()
-            for task in self.table.ready.first(pool, count)
+            if not pauses.whole(pool)
+            for task in ready.first(pool, count, pauses.agents(pool))
         ]
 
     def next_due(self) -> float | None:
@@ -189,6 +204,16 @@ class Scheduler:
     def pools_waiting(self) -> list[str]:
         """The pools that have ready tasks."""
         return [pool for pool in self.table.ready.pools() if self.waiting(pool)]
+
+    @property
+    def pauses(self) -> Pauses:
+        """All that is paused; to be read only."""
+        return self.table.pauses
+
+    def before_it(self, task: Task, limit: int) -> int:
+        """How many ready tasks of its pool are started before a ready one; `limit`: as many or more."""
+        first = self.table.ready.first(task.pool, limit, self.table.pauses.agents(task.pool))
+        return next((position for position, other in enumerate(first) if other is task), limit)
 
     def running(self, pool: str) -> int:
         """How many tasks of the pool are running."""

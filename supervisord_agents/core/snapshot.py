@@ -18,6 +18,7 @@ import msgspec
 
 from supervisord_agents.core.archive import stub
 from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
+from supervisord_agents.core.pauses import Pause, Scope
 from supervisord_agents.core.submit import connect
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.core.task import NO_USAGE, UNKNOWN_ESTIMATE_S, Moment, Task, full_id
@@ -65,6 +66,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     step: int = 0
     past: list[Past] = []
     """Archived tasks that others refer to."""
+    pauses: list[tuple[Scope, Pause]] = []
 
 
 class _Outline(msgspec.Struct, frozen=True, array_like=True):
@@ -98,6 +100,7 @@ class Still:
         self._end = table.next_order
         self._keys = len(table.keys)
         self._step = table.step
+        self._pauses = _encoder.encode(list(table.pauses.items()))
         self._past = _encoder.encode([_past(stub) for stub in table.stubs.values()])
         self._done = 0
         """Tasks of a smaller order are encoded."""
@@ -134,7 +137,12 @@ class Still:
                 yield bytes(piece)
                 piece.clear()
             yield bytes(
-                piece + _encoder.encode(self._now) + _encoder.encode(self._end) + _encoder.encode(self._step) + self._past
+                piece
+                + _encoder.encode(self._now)
+                + _encoder.encode(self._end)
+                + _encoder.encode(self._step)
+                + self._past
+                + self._pauses
             )
 
 
@@ -175,6 +183,7 @@ def _table(snapshot: Snapshot) -> TaskTable:
     ended = [(at, graph.id) for graph in table.graphs.values() if (at := graph.ended_at)]
     table.lately = {graph: at for at, graph in sorted(ended)}
     table.step = snapshot.step
+    table.pauses.update(snapshot.pauses)
     return table
 
 
@@ -227,6 +236,7 @@ def _task(
         graph=graph,
         packed=bytes(record.spec),
         pool=sys.intern(spec.pool),
+        agent=sys.intern(spec.agent),
         priority=spec.priority,
         timeout_s=spec.timeout_s,
         estimate_s=estimate_s,

@@ -11,6 +11,7 @@ from supervisord_agents.core.backlog import Backlog
 from supervisord_agents.core.events import Changed, Decision
 from supervisord_agents.core.graphs import Graph, Graphs
 from supervisord_agents.core.model import END_STATES, TRANSITIONS, Failure, State
+from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.policy import Verdict
 from supervisord_agents.core.ready import ReadyQueue
 from supervisord_agents.core.task import Moment, Task
@@ -51,6 +52,7 @@ class TaskTable:
         """Tasks that ended in the event being handled, whose dependents have not been told."""
         self.step = 0
         """About how many edges one event may look at; 0: all."""
+        self.pauses = Pauses()
         self.backlog = Backlog()
         self.lately: dict[str, float] = {}
         """Graphs in which a task has ended since core.archive last looked, and when; all that may be archived are in it."""

@@ -50,6 +50,7 @@ class Task(msgspec.Struct, eq=False, kw_only=True, gc=False):
     packed: bytes
     """The specification, see `spec`."""
     pool: str
+    agent: str
     priority: int
     timeout_s: float
     """Of one attempt; 0: none."""
@@ -133,6 +134,7 @@ def new_task(graph: str, spec: TaskSpec, order: int, submitted_at: float, client
         graph=graph,
         packed=_spec_encoder.encode(spec),
         pool=sys.intern(spec.pool),
+        agent=sys.intern(spec.agent),
         priority=spec.priority,
         timeout_s=spec.timeout_s,
         estimate_s=estimate_s,

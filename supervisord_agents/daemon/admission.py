@@ -52,6 +52,13 @@ class Admission:
                 await asyncio.sleep(0)
         return tuple(specs)
 
+    def check_scope(self, pool: str, agent: str) -> None:
+        """Raise InvalidInput for a pool or an agent that there is not; empty: none is meant."""
+        if pool and pool not in self._config.pools:
+            raise self._unknown_pool(pool)
+        if agent:
+            self._agents.get(agent)
+
     def _refuse_too_many(self, tasks: list[TaskSpec]) -> None:
         limit = self._config.daemon.max_tasks_per_graph
         if len(tasks) > limit:

@@ -24,6 +24,7 @@ from supervisord_agents.daemon import views
 from supervisord_agents.daemon.admission import AT_ONCE, Admission
 from supervisord_agents.daemon.archivist import ArchivedTask, Archivist
 from supervisord_agents.daemon.attempts import Attempts
+from supervisord_agents.daemon.control import Control, pauses
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
@@ -87,6 +88,7 @@ class Handlers:
         keeper: Keeper,
     ) -> None:
         outcomes = Outcomes(keeper, self._resolve_one)
+        control = Control(engine, admission, attempts, pools, self._resolve_one)
         self._engine = engine
         self._scheduler = engine.scheduler
         self._admission = admission
@@ -110,6 +112,9 @@ class Handlers:
             m.GetResult: self._result,
             m.Cancel: self._cancel,
             m.Retry: self._retry,
+            m.Pause: control.pause,
+            m.Unpause: control.resume,
+            m.Why: control.why,
             m.GetLogs: self._get_logs,
             m.Changes: outcomes.changes,
             m.Apply: outcomes.apply,
@@ -379,6 +384,7 @@ class Handlers:
             archived=sum(self._archivist.counts.values()),
             stalls=facts.stalls.stalls,
             longest_pause_s=facts.stalls.longest_s,
+            paused=pauses(scheduler),
             notes=[*facts.notes, *self._waiting_for_disk(), *self._waiting_without_pool(), *filter(None, [self._archivist.note])],
         )
         await self._engine.settled_for([])

@@ -109,6 +109,21 @@ class Client:
         reply: m.RetryReply = await self.call(m.Retry(task=task))
         return reply
 
+    async def pause(self, *, pool: str = "", agent: str = "", stop: bool = False, reason: str = "") -> m.PauseReply:
+        """Start nothing more of a pool, of an agent, or of an agent in a pool (empty: any); `stop`: nor let run what runs."""
+        reply: m.PauseReply = await self.call(m.Pause(pool=pool, agent=agent, stop=stop, reason=reason))
+        return reply
+
+    async def resume(self, *, pool: str = "", agent: str = "", everything: bool = False) -> m.UnpauseReply:
+        """Let go of what a pause of exactly this pool and agent holds, or of all."""
+        reply: m.UnpauseReply = await self.call(m.Unpause(pool=pool, agent=agent, everything=everything))
+        return reply
+
+    async def why(self, task: str) -> m.WhyReply:
+        """Why a task is where it is."""
+        reply: m.WhyReply = await self.call(m.Why(task=task))
+        return reply
+
     async def logs(self, task: str, *, offset: int = 0, limit_bytes: int = 262_144) -> m.LogsReply:
         """A piece of a task's log, from byte `offset`."""
         reply: m.LogsReply = await self.call(m.GetLogs(task=task, offset=offset, limit_bytes=limit_bytes))

@@ -188,6 +188,64 @@ class RetryReply(Reply, frozen=True):
     """How many run again."""
 
 
+class PauseView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Nothing is started of this pool, of this agent, or of this agent in this pool; empty: any."""
+
+    pool: str = ""
+    agent: str = ""
+    at: float
+    """Unix seconds."""
+    client: str = ""
+    """The uid that asked, as text."""
+    reason: str = ""
+
+
+class Pause(Request, tag="pause", frozen=True):
+    """Start nothing more of a pool, of an agent, or of an agent in a pool (empty: any) until it is resumed.
+
+    It outlives the daemon. What runs goes on, unless `stop` ends it: then it is ready again, and has used no retry.
+    """
+
+    pool: str = ""
+    agent: str = ""
+    stop: bool = False
+    reason: str = ""
+
+
+class PauseReply(Reply, frozen=True):
+    paused: list[PauseView]
+    """All that is paused now."""
+    stopped: list[str]
+    """Tasks whose attempts this call ended."""
+    running: int
+    """Of what this call paused, how much still runs."""
+
+
+class Unpause(Request, tag="resume", frozen=True):
+    """Let go of what a pause of exactly this pool and agent holds, or of all."""
+
+    pool: str = ""
+    agent: str = ""
+    everything: bool = False
+
+
+class UnpauseReply(Reply, frozen=True):
+    paused: list[PauseView]
+    """What is paused still."""
+
+
+class Why(Request, tag="why", frozen=True):
+    """Why a task is where it is: what it waits for, what it was tried for again, why it ended so."""
+
+    task: str
+
+
+class WhyReply(Reply, frozen=True):
+    task: TaskView
+    reasons: list[str]
+    """Sentences, the nearest reason first."""
+
+
 class GetLogs(Request, tag="logs", frozen=True):
     """A piece of a task's log, from byte `offset`."""
 
@@ -345,6 +403,7 @@ class StatusReply(Reply, frozen=True):
     """How often the daemon's loop was held up for longer than `daemon.stall_s`; the log names what held it up."""
     longest_pause_s: float = 0.0
     """The longest that the loop was late by, since the start."""
+    paused: list[PauseView] = []
 
 
 class Subscribe(Request, tag="subscribe", frozen=True):
@@ -396,6 +455,9 @@ AnyRequest = (
     | GetResult
     | Cancel
     | Retry
+    | Pause
+    | Unpause
+    | Why
     | GetLogs
     | Changes
     | Apply
@@ -413,6 +475,9 @@ METHODS: dict[type[Request], type[Any]] = {
     GetResult: ResultReply,
     Cancel: CancelReply,
     Retry: RetryReply,
+    Pause: PauseReply,
+    Unpause: UnpauseReply,
+    Why: WhyReply,
     GetLogs: LogsReply,
     Changes: ChangesReply,
     Apply: ApplyReply,

@@ -1,0 +1,106 @@
+"""Why a task is where it is, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from supervisord_agents.core.model import END_STATES, Failure, State
+from supervisord_agents.core.scheduler import Scheduler
+from supervisord_agents.core.task import Task
+from supervisord_agents.errors import ErrorCode
+from supervisord_agents.workers.pool import Pools
+
+COUNTED = 200
+"""Of the tasks before one in its pool: more are "200 or more"."""
+DEEPEST = 20
+"""Tasks of a chain of dependencies that are told."""
+TOLD = 10
+"""Failures of earlier attempts."""
+
+
+class Reasons:
+    """As of `now`, in seconds since the epoch."""
+
+    def __init__(self, scheduler: Scheduler, pools: Pools, now: float) -> None:
+        self._scheduler = scheduler
+        self._pools = pools
+        self._now = now
+
+    def of(self, task: Task) -> Iterator[str]:
+        """The nearest reason first, then those behind it, then the failures of earlier attempts."""
+        for depth, link in enumerate(_chain(task)):
+            if depth == DEEPEST:
+                yield "and so on"
+                break
+            yield from self._of_one(link)
+        yield from _failures(task)
+
+    def _of_one(self, task: Task) -> Iterator[str]:
+        match task.state:
+            case State.BLOCKED:
+                first = next((edge.before.id for edge in task.dependencies if not edge.before.ended), "")
+                others = f" and {task.unmet - 1} more" if task.unmet > 1 else ""
+                yield f"{task.id} waits for {first}{others}"
+            case State.READY:
+                yield f"{task.id} is ready: {self._why_not_started(task)}"
+            case State.RUNNING:
+                yield f"{task.id} is running: attempt {task.attempt} on worker {task.worker}, for {self._since(task.started_at)}"
+            case State.BACKING_OFF:
+                left = f"retry {task.retries} of {task.spec.max_retries} in {max(0.0, task.retry_at - self._now):.0f} s"
+                yield f"{task.id} is tried again: {left}; the last attempt failed with {_text(task.failure)}"
+            case State.SUCCEEDED:
+                yield f"{task.id} succeeded in attempt {task.attempt}, {self._since(task.ended_at)} ago"
+            case _:
+                yield f"{task.id} is {task.state}: {_text(task.failure)}"
+
+    def _why_not_started(self, task: Task) -> str:
+        scope = self._scheduler.pauses.over(task)
+        if scope is not None:
+            pause = self._scheduler.pauses[scope]
+            reason = f" ({pause.reason})" if pause.reason else ""
+            return (
+                f"{scope} is paused since {self._since(pause.at)}, by uid {pause.client}{reason}; agentctl resume lets go of it"
+            )
+        free = self._pools.free()
+        if task.pool not in free:
+            return f"the configuration has no pool {task.pool}"
+        count = self._scheduler.before_it(task, COUNTED)
+        before = f"{count} or more" if count == COUNTED else str(count)
+        pool = next(view for view in self._pools.views({}) if view.name == task.pool)
+        busy = f"{pool.busy} of {pool.max_workers} workers of the pool {task.pool} are busy"
+        return f"{before} come before it by priority, then longest path, then age; {busy}"
+
+    def _since(self, at: float) -> str:
+        return f"{max(0.0, self._now - at):.0f} s"
+
+
+def _chain(task: Task) -> Iterator[Task]:
+    """The task, and what it waits for or was ended by, one behind the other."""
+    seen: set[str] = set()
+    link: Task | None = task
+    while link is not None and link.id not in seen:
+        seen.add(link.id)
+        yield link
+        link = _behind(link)
+
+
+def _behind(task: Task) -> Task | None:
+    befores = [edge.before for edge in task.dependencies]
+    if task.state is State.BLOCKED:
+        return next((before for before in befores if not before.ended), None)
+    if task.failure and task.failure.code == ErrorCode.DEPENDENCY_FAILED:
+        return next((before for before in befores if before.ended and before.state is not State.SUCCEEDED), None)
+    return None
+
+
+def _failures(task: Task) -> Iterator[str]:
+    """Of attempts that were not the last word."""
+    told = [moment for moment in task.history if moment.code and moment.state not in END_STATES]
+    for moment in told[-TOLD:]:
+        yield f"attempt {moment.attempt} of {task.id}: {_text(Failure(moment.code, moment.message))}"
+
+
+def _text(failure: Failure | None) -> str:
+    if failure is None:
+        return "no reason was kept"
+    return f"{failure.code}: {failure.message}" if failure.message else failure.code
