@@ -12,6 +12,7 @@ from mcp.server.mcpserver import Context
 from pydantic import Field
 
 from supervisord_agents.core.model import Result, State
+from supervisord_agents.core.pauses import Scope
 from supervisord_agents.errors import NotFound, Unavailable
 from supervisord_agents.mcp_bridge import answers, specs
 from supervisord_agents.mcp_bridge.link import Link
@@ -186,7 +187,11 @@ async def _counts(client: Client, graph: str) -> dict[str, int]:
 
 def _notes(status: StatusReply) -> list[str]:
     refused = [] if status.accepting else ["New tasks are refused at the moment."]
-    return [*refused, *status.notes]
+    paused = [
+        f"A person has paused {Scope(one.pool, one.agent)}{f' ({one.reason})' if one.reason else ''}: nothing of it is started."
+        for one in status.paused
+    ]
+    return [*refused, *paused, *status.notes]
 
 
 def _status(counts: dict[str, int], running: ListReply, failed: ListReply, notes: list[str]) -> StatusNow:

@@ -162,6 +162,7 @@ class Board:
             enforcement={},
             usage=m.Usage(),
             notes=["The disk is full."],
+            paused=[m.PauseView(agent="qwen", at=0.0, reason="too dear")],
         )
 
     def _named(self, item: str) -> list[str]:

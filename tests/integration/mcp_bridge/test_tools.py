@@ -147,7 +147,8 @@ async def test_status_says_what_runs_and_what_failed(board: Board, socket: Path,
         assert whole["counts"] == {"running": 2, "dead": 1}
         assert [(task["id"], task.get("progress")) for task in whole["running"]] == [("g1.t2", "25%"), ("g2.t1", None)]
         assert [(task["id"], task["error"]) for task in whole["failed"]] == [("g1.t1", "MAX_RETRIES: 4 attempts failed.")]
-        assert whole["notes"] == ["New tasks are refused at the moment.", "The disk is full.", DATA_NOTE]
+        paused = "A person has paused agent qwen (too dear): nothing of it is started."
+        assert whole["notes"] == ["New tasks are refused at the moment.", paused, "The disk is full.", DATA_NOTE]
         quiet = await session.call("status", graph="g2")
         assert (quiet["counts"], "notes" in quiet) == ({"running": 1}, False)
 

@@ -19,7 +19,9 @@ from supervisord_agents.core.events import (
     Decision,
     Finished,
     Paced,
+    PauseRequested,
     Restarted,
+    ResumeRequested,
     RetryRequested,
     Start,
     Started,
@@ -36,6 +38,8 @@ from supervisord_agents.errors import InvalidInput, Unavailable
 from tests.support.scheduling import replay
 
 POOLS = ("a", "b")
+AGENTS = ("command", "qwen")
+SCOPES = tuple((pool, agent) for pool in ("", *POOLS) for agent in ("", *AGENTS))
 FREE = dict.fromkeys(POOLS, 1000)
 
 specs = st.fixed_dictionaries(
@@ -47,6 +51,7 @@ specs = st.fixed_dictionaries(
         "backoff_s": st.sampled_from((0.0, 2.0)),
         "estimate_s": st.sampled_from((0.0, 3.0)),
         "pool": st.sampled_from(POOLS),
+        "agent": st.sampled_from(AGENTS),
     }
 )
 
@@ -127,6 +132,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(slots=st.integers(1, 3))
     def start_some(self, slots: int) -> None:
         offers = self.scheduler.starts(dict.fromkeys(POOLS, slots))
+        assert not any(self.scheduler.pauses.over(self.scheduler.tasks[offer.task]) for offer in offers)
         assert offers == self.scheduler.starts(dict.fromkeys(POOLS, slots))
         for offer in offers:
             self.start(offer)
@@ -157,6 +163,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not self.scheduler.busy:
             assert task.ended
             assert self.feed(event) == []
+
+    @rule(scope=st.sampled_from(SCOPES), stop=st.booleans())
+    def pause(self, scope: tuple[str, str], stop: bool) -> None:
+        pool, agent = scope
+        of_it = {
+            task: task.retries for task in self.scheduler.running_tasks() if pool in ("", task.pool) and agent in ("", task.agent)
+        }
+        self.feed(PauseRequested(pool=pool, agent=agent, stop=stop))
+        for task, retries in of_it.items():
+            assert (task.state, task.retries) == (State.READY if stop else State.RUNNING, retries)
+        free = {name: 100 for name in POOLS if pool in ("", name)}
+        held = [self.scheduler.tasks[offer.task].agent for offer in self.scheduler.starts(free)]
+        assert agent not in held if agent else held == []
+
+    @precondition(lambda self: self.scheduler.pauses)
+    @rule(everything=st.booleans())
+    def resume(self, everything: bool) -> None:
+        scope = min(self.scheduler.pauses)
+        self.feed(ResumeRequested(pool=scope.pool, agent=scope.agent, everything=everything))
+        assert scope not in self.scheduler.pauses
+        assert not (everything and self.scheduler.pauses)
 
     @rule(step=st.sampled_from((0, 1, 3)))
     def pace(self, step: int) -> None:
@@ -281,6 +308,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def drive_to_the_end(self) -> None:
         """Run everything, every third attempt without success."""
+        self.feed(ResumeRequested(everything=True))
         rounds = 0
         while not all(task.ended for task in self.scheduler.tasks.values()):
             rounds += 1
