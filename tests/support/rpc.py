@@ -39,6 +39,9 @@ REPLIES: dict[type[m.Request], m.Reply] = {
     m.GetResult: m.ResultReply(result=Result(task_id="g1.a", output={"text": "é"}), path="/r"),
     m.Cancel: m.CancelReply(cancelled=["g1.a"]),
     m.Retry: m.RetryReply(tasks=["g1.a"]),
+    m.Pause: m.PauseReply(paused=[m.PauseView(pool="p", at=1.0, client="0", reason="r")], stopped=["g1.a"], running=2),
+    m.Unpause: m.UnpauseReply(paused=[]),
+    m.Why: m.WhyReply(task=VIEW, reasons=["it waits"]),
     m.GetLogs: m.LogsReply(data=b"\x00\xff", offset=2, ended=False),
     m.Changes: m.ChangesReply(
         task="g1.a",

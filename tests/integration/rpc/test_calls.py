@@ -44,6 +44,12 @@ METHOD_CALLS: list[tuple[Callable[[Client], Coroutine[Any, Any, m.Reply]], m.Req
     (lambda client: client.result("g1.a"), m.GetResult(task="g1.a")),
     (lambda client: client.cancel("g1.a", subtree=False, reason="r"), m.Cancel(task="g1.a", subtree=False, reason="r")),
     (lambda client: client.retry("g1.a"), m.Retry(task="g1.a")),
+    (
+        lambda client: client.pause(pool="p", agent="a", stop=True, reason="r"),
+        m.Pause(pool="p", agent="a", stop=True, reason="r"),
+    ),
+    (lambda client: client.resume(pool="p", agent="a", everything=True), m.Unpause(pool="p", agent="a", everything=True)),
+    (lambda client: client.why("g1.a"), m.Why(task="g1.a")),
     (lambda client: client.logs("g1.a", offset=5, limit_bytes=6), m.GetLogs(task="g1.a", offset=5, limit_bytes=6)),
     (lambda client: client.changes("g1.a", diff=False), m.Changes(task="g1.a", diff=False)),
     (lambda client: client.apply("g1.a", protected=True), m.Apply(task="g1.a", protected=True)),
