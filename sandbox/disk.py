@@ -203,11 +203,11 @@ class Counted:
             tally = Tally(self._since_ns, self.count.limit)
             try:
                 self._add_to(tally)
-            except Uncountable:
+            except (Uncountable, OSError):  # where nobody can look, it may have added anything
                 return True
             if tally.room.exceeds(self.count.limit):
                 return True
-            self._allowed = grown.plus(self.count.limit.less(tally.room))
+            self._allowed = grown.plus(self.count.limit.less(tally.room)).where(self.count.limit)
         self.due = time.monotonic() + self._patience_s(grown)
         return False
 
@@ -230,8 +230,9 @@ class Counted:
         """How full the file systems are, by their devices."""
         filled = {}
         for root in self._roots:
-            told = os.fstatvfs(root)
-            filled[os.fstat(root).st_dev] = Room((told.f_blocks - told.f_bfree) * told.f_frsize, told.f_files - told.f_ffree)
+            with contextlib.suppress(OSError):  # the disk is gone: nothing is added to it
+                told = os.fstatvfs(root)
+                filled[os.fstat(root).st_dev] = Room((told.f_blocks - told.f_bfree) * told.f_frsize, told.f_files - told.f_ffree)
         return filled
 
 

@@ -242,6 +242,7 @@ class Server:
             self._count(child, request, entry)
             order(child.status, entry, descriptors[: len(request.numbers)])
         except BaseException:
+            self._disks.forget(request.id)
             if child:
                 child.kill()
             for descriptor in kept:

@@ -30,6 +30,10 @@ class Room(NamedTuple):
     def or_nothing(self) -> Room:
         return Room(max(0, self.bytes), max(0, self.files))
 
+    def where(self, limit: Room) -> Room:
+        """The same as a limit, where `limit` has one."""
+        return Room(*(max(1, there) if most else 0 for there, most in zip(self, limit, strict=True)))
+
     def exceeds(self, limit: Room) -> bool:
         """Whether it is more, of bytes or of files; what is 0 in `limit` has none."""
         return any(most and there > most for there, most in zip(self, limit, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from sandbox.disk import Count, Counted
 from sandbox.spawner import Spawner
 from sandbox.spec import Bind, SandboxSpec
-from sandbox.tally import DEEPEST, Room
+from sandbox.tally import DEEPEST, Room, Tally
 from tests.support.sandbox import MIB, Maker, pipe
 
 LIMIT = 32 * MIB
@@ -166,6 +167,32 @@ def test_what_others_add_to_the_file_system_does_not_count(work: Path, tmp_path:
     (work / "too much").write_bytes(bytes(5 * MIB))
     assert one.passed()
     one.close()
+
+
+def test_what_has_no_limit_is_no_reason_to_count_again(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tallies = []
+    monkeypatch.setattr(Tally, "below", lambda tally, root: tallies.append(tally))
+    one = counted(work, Room(8 * MIB, 0))
+    (tmp_path / "of others").write_bytes(bytes(10 * MIB))
+    for number in range(20):
+        assert not one.passed()
+        (tmp_path / f"{number}").touch()
+    assert len(tallies) == 1
+    one.close()
+
+
+def test_a_disk_that_is_gone_ends_nobody(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = counted(work, Room(MIB, 10))
+
+    def gone(descriptor: int) -> object:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "fstatvfs", gone)
+    assert not one.passed()
+    other = counted(work, Room(MIB, 10))
+    assert not other.passed()
+    one.close()
+    other.close()
 
 
 def test_a_file_with_several_names_counts_once(work: Path) -> None:
