@@ -59,6 +59,7 @@ class Tasks(Table, frozen=True):
     timeout_s: Timeout = 600.0
     timeouts_s: dict[str, Timeout] = {}
     backoff_s: Seconds = 1.0
+    ageing_s: Seconds = 300.0
     output_limit_bytes: Annotated[int, Meta(ge=1024, le=7 * MIB)] = 4 * MIB
     log_limit_bytes: Annotated[int, Meta(ge=0)] = 16 * MIB
     keep_ended: Annotated[int, Meta(ge=0)] = 100_000

@@ -56,6 +56,7 @@ def _check_task(task: Task) -> None:
     _demand(0 < len(task.history) <= HISTORY_LIMIT, f"{task.id} has {len(task.history)} moments")
     _demand(task.history[-1].state is task.state, f"{task.id}: the history ends with {task.history[-1].state}")
     _demand(task.rest_s >= task.estimate_s, f"{task.id}: the rest is shorter than the task")
+    _demand(task.urgency <= task.priority, f"{task.id}: less urgent than its priority")
 
 
 def _check_edges(task: Task) -> None:
@@ -109,7 +110,7 @@ def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:
             ready.setdefault(task.pool, []).append(task)
     _demand(all(task.agent == task.spec.agent for task in tasks), "a task is in the lane of another agent")
     for pool in table.ready.pools():
-        expected = sorted(ready.get(pool, []), key=lambda task: (task.priority, -task.rest_s, task.order))
+        expected = sorted(ready.get(pool, []), key=table.ready.rank)
         _demand(table.ready.waiting(pool) == len(expected), f"pool {pool}: {table.ready.waiting(pool)} counted ready")
         _demand(table.ready.first(pool, len(tasks)) == expected, f"pool {pool}: the ready queue is out of order")
     _demand(set(ready) <= set(table.ready.pools()), "a ready task is in no queue")

@@ -1,4 +1,8 @@
-"""The ready tasks of every pool, best first: priority, then longest remaining path, then order of submission.
+"""The ready tasks of every pool, best first: urgency, then longest remaining path, then order of submission.
+
+Urgency is the priority, one's own or that of the most urgent task that waits for it, and grows by one for every `ageing_s`
+seconds that a task is ready, so that none waits for ever. As all of them age alike, that is a matter of when each became ready:
+no entry changes while it waits.
 
 Each agent has a lane of its own in a pool, so that what is paused is passed over as a whole.
 
@@ -63,8 +67,10 @@ class _Lane:
 class ReadyQueue:
     """The ready tasks of all pools, with lazy deletion: a task's valid entry is its `ready_entry`, all others are stale."""
 
-    def __init__(self) -> None:
+    def __init__(self, ageing_s: float = 0.0) -> None:
+        """A ready task grows more urgent by one in every `ageing_s` seconds; 0: never."""
         self._lanes: dict[str, dict[str, _Lane]] = {}
+        self._ageing_s = ageing_s
 
     def __len__(self) -> int:
         """Entries held, stale ones too."""
@@ -88,9 +94,14 @@ class ReadyQueue:
             lane = lanes[task.agent] = _Lane()
         if task.ready_entry is None:
             lane.waiting += 1
-        entry = (task.priority, -task.rest_s, task.order, task)
+        entry = (*self.rank(task), task)
         task.ready_entry = entry
         lane.put(entry)
+
+    def rank(self, task: Task) -> tuple[int, float, int]:
+        """The smaller, the sooner; of a ready task, whose last moment is that of its becoming ready."""
+        age = int(task.history[-1].at // self._ageing_s) if self._ageing_s else 0
+        return task.urgency + age, -task.rest_s, task.order
 
     def discard(self, task: Task) -> None:
         """Take the task out, if it is in."""

@@ -47,8 +47,9 @@ from supervisord_agents.core.task import Task
 class Scheduler:
     """Tasks, their states, and what is to be done about them."""
 
-    def __init__(self) -> None:
-        self.table = TaskTable()
+    def __init__(self, ageing_s: float = 0.0) -> None:
+        """`starts` offers a ready task as if its priority had grown by one in every `ageing_s` seconds; 0: not."""
+        self.table = TaskTable(ageing_s)
 
     def check(self, event: AnyEvent, now: float) -> None:
         """Raise InvalidInput or NotFound, naming the field, for an event that must not be journalled; change nothing.
@@ -251,8 +252,8 @@ class Scheduler:
         return Still(self.table, now)
 
     @classmethod
-    def restore(cls, snapshot: bytes) -> Scheduler:
+    def restore(cls, snapshot: bytes, ageing_s: float = 0.0) -> Scheduler:
         """The scheduler of a snapshot; raises JournalCorrupt for bytes that are none."""
         scheduler = cls()
-        scheduler.table = decode_table(snapshot)
+        scheduler.table = decode_table(snapshot, ageing_s)
         return scheduler

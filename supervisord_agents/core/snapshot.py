@@ -52,6 +52,8 @@ class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     client: str = ""
     order: int = -1
     """-1 where it was not kept: the position among all tasks."""
+    urgency: int = -1
+    """-1 where it was not kept: the priority."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -156,8 +158,8 @@ def taken_at(data: bytes) -> float:
     return _outline_decoder.decode(data).now
 
 
-def decode_table(data: bytes) -> TaskTable:
-    """The table of a snapshot; raises JournalCorrupt for bytes that are none, or of a later version."""
+def decode_table(data: bytes, ageing_s: float = 0.0) -> TaskTable:
+    """The table of a snapshot, whose ready tasks age so; raises JournalCorrupt for bytes that are none, or of a later version."""
     try:
         snapshot = _decoder.decode(data)
         if snapshot.version > VERSION:
@@ -166,15 +168,15 @@ def decode_table(data: bytes) -> TaskTable:
                 kept="It is left as it is.",
                 hint="Use the version of agent-supervisor that wrote it, or a later one.",
             )
-        return _table(snapshot)
+        return _table(snapshot, ageing_s)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise JournalCorrupt(
             f"the snapshot cannot be read: {error}", kept="It is left as it is.", hint="An older snapshot and the journal may do."
         ) from error
 
 
-def _table(snapshot: Snapshot) -> TaskTable:
-    table = TaskTable()
+def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
+    table = TaskTable(ageing_s)
     table.stubs = {past.task: stub(past) for past in snapshot.past}
     keys = {graph: key for key, graph in snapshot.keys.items()}
     for graph, records in snapshot.graphs:
@@ -256,6 +258,7 @@ def _task(
         usage=record.usage if record.usage != NO_USAGE else NO_USAGE,
         ended_by_dependency=record.ended_by_dependency,
         rest_s=record.rest_s,
+        urgency=record.urgency if record.urgency >= 0 else spec.priority,
         # Tasks of a graph begin with the same history: one object for all of them again, as before the snapshot.
         history=shared.setdefault(record.history, record.history),
     )

@@ -1,4 +1,4 @@
-"""A new graph: tasks made, edges laid, remaining paths measured, and what earlier ends have already decided applied."""
+"""A new graph: tasks made, edges laid, paths and inherited priorities found, what earlier ends have already decided applied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from supervisord_agents.core.table import TaskTable
 from supervisord_agents.core.task import Edge, Moment, Task, link, new_task
 
 LENGTHEN_LIMIT = 256
-"""Earlier tasks whose remaining path one new graph may lengthen. Beyond it the order among equals is less exact, nothing else:
+"""Earlier tasks whose remaining path or priority one new graph may raise. Beyond it the order is less exact, nothing else:
 without it a chain that grows by one graph at a time would cost more with every link."""
 
 # Class attributes of an enum are ten times slower to read than globals in Python 3.11.
@@ -95,11 +95,12 @@ def _refer(table: TaskTable, name: str, task: Task, when: When) -> Edge:
 
 
 def _measure(table: TaskTable, in_order: Sequence[Task], first: int) -> None:
-    """Lengthen the remaining paths of the new tasks, dependents first, then those of the earlier tasks that they wait for."""
+    """Lengthen the remaining paths of the new tasks and hand on their priorities, dependents first, then the same of the earlier
+    tasks that they wait for."""
     grown: deque[Task] = deque()
     for task in reversed(in_order):
         for edge in task.dependencies:
-            if _lengthen(table, edge.before, task) and edge.before.order < first:
+            if _inherit(table, edge.before, task) and edge.before.order < first:
                 grown.append(edge.before)
     visits = LENGTHEN_LIMIT
     while grown and visits:
@@ -107,15 +108,20 @@ def _measure(table: TaskTable, in_order: Sequence[Task], first: int) -> None:
         task = grown.popleft()
         if task.state is _READY:
             table.ready.push(task)
-        grown.extend(edge.before for edge in task.dependencies if _lengthen(table, edge.before, task))
+        grown.extend(edge.before for edge in task.dependencies if _inherit(table, edge.before, task))
 
 
-def _lengthen(table: TaskTable, before: Task, after: Task) -> bool:
-    """Whether the path through `after` is the longest from `before`; what has succeeded has no path left."""
+def _inherit(table: TaskTable, before: Task, after: Task) -> bool:
+    """Whether the path through `after` is the longest from `before`, or it is more urgent; what has succeeded needs neither.
+
+    Inheritance keeps an urgent task from waiting behind others for what it needs itself (L. Sha, R. Rajkumar, J. P. Lehoczky,
+    "Priority Inheritance Protocols", 1990).
+    """
     path_s = before.estimate_s + after.rest_s
-    if path_s <= before.rest_s or before.state is _SUCCEEDED:
+    if (path_s <= before.rest_s and after.urgency >= before.urgency) or before.state is _SUCCEEDED:
         return False
     if table.watched:
         table.change(before)
-    before.rest_s = path_s
+    before.rest_s = max(path_s, before.rest_s)
+    before.urgency = min(after.urgency, before.urgency)
     return True

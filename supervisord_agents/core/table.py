@@ -35,7 +35,7 @@ class Picture(Protocol):
 class TaskTable:
     """The state of the scheduler."""
 
-    def __init__(self) -> None:
+    def __init__(self, ageing_s: float = 0.0) -> None:
         self.tasks: dict[str, Task] = {}
         self.graphs = Graphs()
         self.next_order = 0
@@ -43,7 +43,7 @@ class TaskTable:
         self.keys: dict[str, str] = {}
         """Idempotency key to graph."""
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
-        self.ready = ReadyQueue()
+        self.ready = ReadyQueue(ageing_s)
         self.timers = Timers()
         self.running: dict[str, Task] = {}
         self.running_in: dict[str, int] = {}

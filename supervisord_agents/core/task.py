@@ -79,6 +79,8 @@ class Task(msgspec.Struct, eq=False, kw_only=True, gc=False):
     """Over all attempts."""
     dependencies: tuple[Edge, ...] = ()
     dependents: list[Edge] | tuple[Edge, ...] = ()
+    urgency: int = 0
+    """The most urgent priority of this task and of all that wait for it, directly or not (priority inheritance)."""
     unmet: int = 0
     """While blocked: how many dependencies have not ended."""
     ended_by_dependency: bool = False
@@ -139,6 +141,7 @@ def new_task(graph: str, spec: TaskSpec, order: int, submitted_at: float, client
         timeout_s=spec.timeout_s,
         estimate_s=estimate_s,
         rest_s=estimate_s,
+        urgency=spec.priority,
         client=sys.intern(client),
         order=order,
         submitted_at=submitted_at,

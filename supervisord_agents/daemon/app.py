@@ -104,7 +104,7 @@ def _run(config: Config, files: Files, *, external: bool) -> int:
     )
     _check_namespaces(config, spawner)
     feed = Feed(recovered.snapshot_sequence)
-    replayed = recovery.replay(recovered, feed.changed)
+    replayed = recovery.replay(recovered, feed.changed, config.tasks.ageing_s)
     # The bytes of the snapshot and of all records take as much memory as the state that they led to.
     del opened, recovered
 

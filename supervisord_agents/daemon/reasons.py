@@ -68,7 +68,7 @@ class Reasons:
         before = f"{count} or more" if count == COUNTED else str(count)
         pool = next(view for view in self._pools.views({}) if view.name == task.pool)
         busy = f"{pool.busy} of {pool.max_workers} workers of the pool {task.pool} are busy"
-        return f"{before} come before it by priority, then longest path, then age; {busy}"
+        return f"{before} come before it (by priority, inherited and grown with age, then by longest path); {busy}"
 
     def _since(self, at: float) -> str:
         return f"{max(0.0, self._now - at):.0f} s"

@@ -51,7 +51,7 @@ class Replayed(msgspec.Struct, kw_only=True):
     torn_bytes: int
 
 
-def replay(recovered: Recovered, changed: Callable[[int, Changed], None]) -> Replayed:
+def replay(recovered: Recovered, changed: Callable[[int, Changed], None], ageing_s: float = 0.0) -> Replayed:
     """Rebuild the scheduler: snapshot, then every record after it through the same `handle` that made it.
 
     `changed` is told of every change of state, with the sequence of its record. Raises JournalCorrupt for a record that is no
@@ -60,7 +60,7 @@ def replay(recovered: Recovered, changed: Callable[[int, Changed], None]) -> Rep
     collecting = gc.isenabled()
     gc.disable()  # Nothing of what is made here is garbage.
     try:
-        replayed = _restored(recovered)
+        replayed = _restored(recovered, ageing_s)
         _replay_records(recovered, replayed, changed)
     finally:
         if collecting:
@@ -68,12 +68,12 @@ def replay(recovered: Recovered, changed: Callable[[int, Changed], None]) -> Rep
     return replayed
 
 
-def _restored(recovered: Recovered) -> Replayed:
+def _restored(recovered: Recovered, ageing_s: float) -> Replayed:
     """The state of the snapshot."""
-    scheduler, last_at = Scheduler(), 0.0
+    scheduler, last_at = Scheduler(ageing_s), 0.0
     if recovered.snapshot is not None:
         notify.starting("reading the snapshot", PATIENCE_S)
-        scheduler, last_at = Scheduler.restore(recovered.snapshot), taken_at(recovered.snapshot)
+        scheduler, last_at = Scheduler.restore(recovered.snapshot, ageing_s), taken_at(recovered.snapshot)
     return Replayed(
         scheduler=scheduler,
         finished={},

@@ -44,8 +44,8 @@ def always(name: str) -> Dependency:
 class Driven:
     """A scheduler and the journal of what it was given."""
 
-    def __init__(self) -> None:
-        self.scheduler = Scheduler()
+    def __init__(self, ageing_s: float = 0.0) -> None:
+        self.scheduler = Scheduler(ageing_s)
         self.now = 1000.0
         self.journal: list[bytes] = []
 
@@ -127,9 +127,9 @@ class Driven:
         return replay(self.journal)
 
 
-def replay(journal: Sequence[bytes]) -> Scheduler:
+def replay(journal: Sequence[bytes], ageing_s: float = 0.0) -> Scheduler:
     """A scheduler given the events of a journal, decisions dropped."""
-    scheduler = Scheduler()
+    scheduler = Scheduler(ageing_s)
     for record in journal:
         now, event = decode_event(record)
         scheduler.handle(event, now)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supervisord_agents.core import invariants
 from supervisord_agents.core.backlog import Backlog
@@ -66,12 +66,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         """The states as the decisions told them."""
         self.attempts: dict[str, int] = {}
         self.graphs = 0
+        self.ageing_s = 0.0
         self.past: dict[str, Past] = {}
         """What is archived."""
         self.expected = b""
         """The snapshot when the picture was begun that is being taken."""
         self.pieces: Iterator[bytes] | None = None
         self.taken: list[bytes] = []
+
+    @initialize(seconds=st.sampled_from((0.0, 3.0, 50.0)))
+    def age(self, seconds: float) -> None:
+        self.ageing_s = seconds
+        self.scheduler = Scheduler(seconds)
 
     def whole(self) -> bytes:
         """A snapshot, beside the picture that is being taken."""
@@ -269,7 +275,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule()
     def restore_from_a_snapshot(self) -> None:
         data = self.whole()
-        restored = Scheduler.restore(data)
+        restored = Scheduler.restore(data, self.ageing_s)
         assert restored.snapshot() == data
         assert restored.starts(FREE) == self.scheduler.starts(FREE)
         assert restored.next_due() == self.scheduler.next_due()
@@ -283,6 +289,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.known == {task.id: task.state for task in self.scheduler.tasks.values()}
 
     @invariant()
+    def priorities_are_inherited(self) -> None:
+        for task in self.scheduler.tasks.values():
+            if task.state is not State.SUCCEEDED:
+                inherited = min([task.priority, *(edge.after.urgency for edge in task.dependents if edge.after.order >= 0)])
+                assert task.urgency <= inherited if self.past else task.urgency == inherited
+
+    @invariant()
     def remaining_paths_are_the_longest(self) -> None:
         for task in self.scheduler.tasks.values():
             if task.state is not State.SUCCEEDED:
@@ -293,7 +306,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         while self.pieces is not None:
             self.take_a_piece()
-        replayed = replay(self.journal)
+        replayed = replay(self.journal, self.ageing_s)
         assert replayed.busy == self.scheduler.busy
         while self.scheduler.busy:
             assert replayed.handle(Advanced(), self.now) == self.feed(Advanced())

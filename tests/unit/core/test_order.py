@@ -29,6 +29,33 @@ def test_priority_comes_first_then_the_longest_remaining_path_then_submission(dr
     assert driven.offered() == ["g.urgent", "g.chain", "g.long", "g.late", "g.later", "g.idle"]
 
 
+def test_what_an_urgent_task_waits_for_is_urgent_too(driven: Driven) -> None:
+    driven.submit(a_task("root", priority=9), a_task("mid", "root", priority=9), a_task("usual"))
+    assert driven.offered() == ["g.usual", "g.root"]
+    driven.submit(a_task("urgent", "g.mid", priority=0), graph="h")
+    assert [driven.task(name).urgency for name in ("g.root", "g.mid", "g.usual", "h.urgent")] == [0, 0, 5, 0]
+    assert driven.offered() == ["g.root", "g.usual"]
+    restored = Scheduler.restore(driven.scheduler.snapshot())
+    assert [offer.task for offer in restored.starts({POOL: 5})] == ["g.root", "g.usual"]
+
+
+@pytest.mark.parametrize("ageing_s", [60.0, 20.0])
+def test_what_waits_long_enough_is_passed_by_nobody(ageing_s: float) -> None:
+    """A stream of urgent tasks takes every slot; the idle one gets its turn when it has aged by as many levels as lie between."""
+    driven = Driven(ageing_s)
+    driven.submit(a_task("idle", priority=9))
+    rounds = 0
+    while True:
+        driven.submit(a_task("urgent", priority=0), graph=f"u{rounds}")
+        (first,) = driven.offered(1)
+        if first == "g.idle":
+            break
+        driven.run(first)
+        driven.now += 10.0
+        rounds += 1
+    assert abs(rounds * 10.0 - 9 * ageing_s) <= ageing_s
+
+
 def test_an_offer_names_the_next_attempt_and_changes_nothing(driven: Driven) -> None:
     driven.submit(a_task("a"), a_task("b"))
     before = driven.scheduler.snapshot()
