@@ -40,7 +40,7 @@ def test_what_is_paused_waits_and_says_why(agentctl: Agentctl) -> None:
     assert agentctl("wait", task, "--timeout", "300ms").code == 5
     assert state(agentctl, task) == "ready"
     why = agentctl("why", task).out
-    assert f"{task} is ready: agent command is paused since" in why
+    assert f"{task} is ready: agent command has been paused for" in why
     assert "(for the night); agentctl resume lets go of it" in why
     assert "paused  agent command" in agentctl("status").out
     assert agentctl.document("status")["paused"][0]["reason"] == "for the night"
