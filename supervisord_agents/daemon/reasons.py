@@ -58,7 +58,8 @@ class Reasons:
         if scope is not None:
             pause = self._scheduler.pauses[scope]
             reason = f" ({pause.reason})" if pause.reason else ""
-            return f"{scope} has been paused for {self._since(pause.at)}, by uid {pause.client}{reason}; agentctl resume lets go of it"
+            since = self._since(pause.at)
+            return f"{scope} has been paused for {since}, by uid {pause.client}{reason}; agentctl resume lets go of it"
         free = self._pools.free()
         if task.pool not in free:
             return f"the configuration has no pool {task.pool}"
