@@ -1,4 +1,4 @@
-"""Clients: they submit, resubmit, cancel, retry, wait and look, over a network that loses requests and answers."""
+"""Clients: they submit, resubmit, cancel, retry, pause, wait and look, over a network that loses requests and answers."""
 
 from __future__ import annotations
 
@@ -39,26 +39,22 @@ class Client:
     async def run(self) -> None:
         for act in range(self.acts):
             await asyncio.sleep(self.dice.random() ** 2 * 2.0)
-            choice = self.dice.random()
             try:
-                if choice < 0.5 or not self.tasks:
-                    await self._submit(act)
-                elif choice < 0.6:
-                    await self._cancel()
-                elif choice < 0.7:
-                    await self._retry()
-                elif choice < 0.8:
-                    await self._wait()
-                elif choice < 0.9:
-                    await self._list()
-                else:
-                    await self._look()
+                await self._act(act)
             except Disconnected:
                 self.world.say(self.name, "no answer")
             except Unavailable as error:
                 self.world.say(self.name, f"refused: {error.message}")
             except JournalError as error:
                 self.world.say(self.name, f"the journal is broken: {error.message}")
+
+    async def _act(self, number: int) -> None:
+        acts = {self._cancel: 10, self._retry: 10, self._wait: 10, self._list: 7, self._pause: 3, self._look: 10}
+        if self.dice.random() < 0.5 or not self.tasks:
+            await self._submit(number)
+        else:
+            (act,) = self.dice.choices(list(acts), list(acts.values()))
+            await act()
 
     async def call(self, request: Any) -> Any:
         """The answer of whatever daemon there is. Raises Disconnected, or what the handler raised."""
@@ -196,6 +192,25 @@ class Client:
         reply = await self._of_somebody(m.Retry(task=target))
         if reply is not None:
             self.world.say(self.name, f"has revived {reply.tasks}")
+
+    async def _pause(self) -> None:
+        """For a while: it is let go of again, whatever became of the request."""
+        pool, agent = self.dice.choice(("", "standard", "critical")), self.dice.choice(("", "python"))
+        try:
+            reply = await self.call(m.Pause(pool=pool, agent=agent, stop=self.dice.random() < 0.5))
+            self.world.say(self.name, f"has paused {pool or agent or 'all'} and stopped {reply.stopped}")
+            await asyncio.sleep(self.dice.random() * 2.0)
+        finally:
+            await self._resume()
+
+    async def _resume(self) -> None:
+        while True:
+            try:
+                await self.call(m.Unpause(everything=True))
+            except (Disconnected, SupervisorError):
+                await asyncio.sleep(0.2)
+            else:
+                return
 
     async def _wait(self) -> None:
         names = self.dice.sample(self.tasks, min(len(self.tasks), 3))
