@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -32,17 +33,26 @@ COARSE_NS = 20_000_000
 RIGHTS = 1 << 2 | 1 << 19 | 1 << 40
 """CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE: to see files, and which ones processes hold."""
 MAX_PACKET_BYTES = 256 * 1024
+END_TIMEOUT_MS = 1000
+REST = 4.0
+"""A sandbox whose files took so long to count is left alone for so many times as long."""
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 class Count(msgspec.Struct, frozen=True, tag=True):
-    """From now on, tell when files below `paths`, or held by processes beside `number`, have been added by more than `limit`."""
+    """From `since_ns` on, tell when files below `paths`, or held by a process, have been added by more than `limit`."""
 
     id: int
-    number: int
-    """Of PID 1 of a PID namespace, in the mounted /proc; 0: it has none of its own."""
+    process: int
+    """In the mounted /proc: what it holds counts, and what its descendants hold."""
+    trusted: bool
+    """It holds nothing itself, whether that can be seen or not."""
     paths: tuple[str, ...]
     limit: Room
     """0 is no limit."""
+    since_ns: int
+    round: int = 0
+    """Which count of this sandbox it is."""
 
 
 class Forget(msgspec.Struct, frozen=True, tag=True):
@@ -52,14 +62,13 @@ class Forget(msgspec.Struct, frozen=True, tag=True):
 _decoder = msgspec.msgpack.Decoder(Count | Forget)
 
 
-def wanted(id: int, spec: SandboxSpec, private: str, number: int) -> Count | None:
+def wanted(id: int, spec: SandboxSpec, private: str, process: int) -> Count | None:
     """What is to be counted of a sandbox, if anything. `private` is a directory of its own on the host's disks, if it has one."""
     limit = Room(spec.disk_bytes, spec.disk_files)
     places = {bind.layers or bind.source for bind in spec.binds if bind.writable} | ({private} if private else set())
     if not any(limit) or not places:
         return None
-    outer = [place for place in sorted(places) if not any(place.startswith(f"{other}/") for other in places)]
-    return Count(id, number, tuple(outer), limit)
+    return Count(id, process, spec.init, tuple(sorted(places)), limit, time.time_ns())
 
 
 class Disks:
@@ -67,7 +76,9 @@ class Disks:
 
     def __init__(self) -> None:
         self._sock: socket.socket | None = None
-        self._pid = 0
+        self._pidfd = -1
+        self.pid = 0
+        """Of the process that counts; 0: there is none."""
         self._counting: dict[int, Count] = {}
 
     def begin(self, count: Count) -> bool:
@@ -75,13 +86,19 @@ class Disks:
         started = self._sock is None
         if started:
             self._start()
+        try:
+            self._send(count)
+        except OSError:
+            if started:
+                self.close()
+            raise
         self._counting[count.id] = count
-        self._send(count)
         return started
 
     def again(self, id: int) -> None:
         """Count anew from now on, if it is counted at all."""
-        if id in self._counting:
+        if (count := self._counting.get(id)) and self._sock:
+            self._counting[id] = msgspec.structs.replace(count, since_ns=time.time_ns(), round=count.round + 1)
             with contextlib.suppress(OSError):
                 self._send(self._counting[id])
 
@@ -94,7 +111,11 @@ class Disks:
         """Whose limit has been passed; None: the counter has ended, and is to be given up by `lose`."""
         assert self._sock is not None
         packet, _ = protocol.receive_packet(self._sock, 64)
-        return {int(packet)} if packet else None
+        if not packet:
+            return None
+        id, round = map(int, packet.split())
+        count = self._counting.get(id)
+        return {id} if count and count.round == round else set()
 
     def lose(self) -> set[int]:
         """Give up the counter: all that were counted, whose limits nobody holds any more."""
@@ -107,19 +128,27 @@ class Disks:
         return self._sock.fileno() if self._sock else -1
 
     def close(self) -> None:
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
+        """End the counter. One that hangs at a dead disk cannot be ended: it is not waited for."""
+        if self._sock is None:
+            return
+        self._sock.close()
+        self._sock = None
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if poll.poll(END_TIMEOUT_MS):
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)
+        self._pidfd, self.pid = -1, 0
 
     def _start(self) -> None:
         ours, theirs = protocol.pair()
         with theirs:
-            self._pid, pidfd = linux.clone(0)
-            if self._pid == 0:
+            self.pid, self._pidfd = linux.clone(0)
+            if self.pid == 0:
                 _live(theirs)
-        os.close(pidfd)
         self._sock = ours
 
     def _send(self, message: Count | Forget) -> None:
@@ -157,9 +186,18 @@ class Counter:
                 return
             now = time.monotonic()
             for one in [one for one in self._counted.values() if one.due <= now]:
-                if one.passed():
-                    self._forget(one.count.id)
-                    self._sock.send(b"%d" % one.count.id)
+                self._look(one)
+
+    def _look(self, one: Counted) -> None:
+        """Whatever is wrong with one ends the limit of no other."""
+        try:
+            passed = one.passed()
+        except Exception as error:
+            print(f"sandbox: what it adds to disks cannot be counted: {error!r}", file=sys.stderr, flush=True)  # noqa: T201
+            passed = True
+        if passed:
+            self._forget(one.count.id)
+            self._sock.send(b"%d %d" % (one.count.id, one.count.round))
 
     def _patience_ms(self) -> float | None:
         dues = [one.due for one in self._counted.values()]
@@ -187,59 +225,72 @@ class Counted:
         self.count = count
         self.due = 0.0
         """When to look again, by the monotonic clock."""
-        self._roots = _opened(count.paths)
-        self._since_ns = time.time_ns() - COARSE_NS
-        self._filled = self._fill()
+        self._roots: list[int] | None = None
+        self._filled: dict[int, Room] = {}
+        """The least that each file system has held meanwhile: what others free is not for the sandbox to take."""
         self._allowed = count.limit
-        """How much fuller the file systems may get before files are counted."""
+        """How much fuller they may get before files are counted."""
 
     def passed(self) -> bool:
-        """Whether more has been added than may be."""
-        now = self._fill()
-        grown = Room()
+        """Whether more has been added than may be. Raises OSError where that cannot be told."""
+        if self._roots is None:
+            self._roots = _opened(self.count.paths)
+        now, grown = _fill(self._roots), Room()
         for device, filled in now.items():
-            grown = grown.plus(filled.less(self._filled.get(device, filled)).or_nothing())
+            least = self._filled[device] = self._filled.get(device, filled).least(filled)
+            grown = grown.plus(filled.less(least))
+        began = time.monotonic()
         if grown.exceeds(self._allowed):
-            tally = Tally(self._since_ns, self.count.limit)
-            try:
-                self._add_to(tally)
-            except (Uncountable, OSError):  # where nobody can look, it may have added anything
+            added = self._added(self._roots)
+            if added is None or added.exceeds(self.count.limit):
                 return True
-            if tally.room.exceeds(self.count.limit):
-                return True
-            self._allowed = grown.plus(self.count.limit.less(tally.room)).where(self.count.limit)
-        self.due = time.monotonic() + self._patience_s(grown)
+            self._allowed = grown.plus(self.count.limit.less(added)).where(self.count.limit)
+        now_s = time.monotonic()
+        # A sandbox of very many files must not keep the counter from all others.
+        self.due = now_s + max(self._patience_s(grown), REST * (now_s - began))
         return False
 
     def close(self) -> None:
-        for root in self._roots:
+        for root in self._roots or ():
             os.close(root)
 
-    def _add_to(self, tally: Tally) -> None:
-        for root in self._roots:
-            tally.below(root)
-        if self.count.number:
-            tally.held_by(self.count.number)
+    def _added(self, roots: list[int]) -> Room | None:
+        """None: it may have added anything, where nobody can look."""
+        tally = Tally(self.count.since_ns - COARSE_NS, self.count.limit)
+        try:
+            for root in roots:
+                tally.below(root)
+            tally.held_by(self.count.process, trusted=self.count.trusted)
+        except Uncountable:
+            return None
+        return tally.room
 
     def _patience_s(self, grown: Room) -> float:
         left = self._allowed.less(grown)
         limited = zip(left, FASTEST, self.count.limit, strict=True)
         return max(SOONEST_S, min([LATEST_S, *(room / a_second for room, a_second, limit in limited if limit)]))
 
-    def _fill(self) -> dict[int, Room]:
-        """How full the file systems are, by their devices."""
-        filled = {}
-        for root in self._roots:
-            with contextlib.suppress(OSError):  # the disk is gone: nothing is added to it
-                told = os.fstatvfs(root)
-                filled[os.fstat(root).st_dev] = Room((told.f_blocks - told.f_bfree) * told.f_frsize, told.f_files - told.f_ffree)
-        return filled
+
+def _fill(roots: list[int]) -> dict[int, Room]:
+    """How full the file systems are, by their devices."""
+    filled = {}
+    for root in roots:
+        with contextlib.suppress(OSError):  # the disk is gone: nothing is added to it
+            told = os.fstatvfs(root)
+            filled[os.fstat(root).st_dev] = Room((told.f_blocks - told.f_bfree) * told.f_frsize, told.f_files - told.f_ffree)
+    return filled
 
 
 def _opened(paths: tuple[str, ...]) -> list[int]:
-    """Those that are there."""
-    roots = []
-    for path in paths:
-        with contextlib.suppress(OSError):
+    """What is there of these, and what is mounted below them."""
+    below = [point for point in _mount_points() if any(point.startswith(f"{path}/") for path in paths)]
+    roots: list[int] = []
+    for path in (*paths, *below):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             roots.append(os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW))
     return roots
+
+
+def _mount_points() -> list[str]:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return [_ESCAPED.sub(lambda found: chr(int(found[1], 8)), line.split(" ")[4]) for line in file]

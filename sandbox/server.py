@@ -254,7 +254,7 @@ class Server:
 
     def _count(self, child: Child, request: protocol.Spawn, entry: Entry) -> None:
         """Have what it adds to disks counted, if that is limited."""
-        wanted = disk.wanted(request.id, request.spec, entry.private, 0 if self.tier else child.number)
+        wanted = disk.wanted(request.id, request.spec, entry.private, child.number)
         if wanted and self._disks.begin(wanted):
             self._selector.register(self._disks, selectors.EVENT_READ, self._on_counted)
 
@@ -455,7 +455,7 @@ class Server:
         self._disks.forget(child.id)
         del self._children[child.pid]
         if self.tier:
-            self.tier.ended(child.pid, self._children)
+            self.tier.ended(child.pid, {*self._children, self._disks.pid})
         self._tell_of_end(child, ended)
         child.ended = True
         if child not in self._supervised:

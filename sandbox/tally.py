@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 DEEPEST = 200
 """Levels of directories. A tree that is deeper cannot be counted: each level holds a descriptor meanwhile."""
@@ -27,8 +27,8 @@ class Room(NamedTuple):
     def plus(self, other: Room) -> Room:
         return Room(self.bytes + other.bytes, self.files + other.files)
 
-    def or_nothing(self) -> Room:
-        return Room(max(0, self.bytes), max(0, self.files))
+    def least(self, other: Room) -> Room:
+        return Room(min(self.bytes, other.bytes), min(self.files, other.files))
 
     def where(self, limit: Room) -> Room:
         """The same as a limit, where `limit` has one."""
@@ -65,12 +65,16 @@ class Tally:
         if stat.S_ISDIR(status.st_mode):
             self._enter(root, ".", status, 0)
 
-    def held_by(self, number: int) -> None:
-        """Count files without a name that processes in the PID namespace of this one have open, or mapped if we may see that."""
-        devices = self._devices | _overlays(number)
-        for status in _nameless(number):
-            if status.st_dev in devices:
-                self._add(status)
+    def held_by(self, process: int, *, trusted: bool) -> None:
+        """Count files without a name that a process (unless it is trusted) and its descendants have open or mapped.
+
+        Raises Uncountable for one that hides what it holds, in itself or on its way to another.
+        """
+        places = _Places.of(process, self._devices)
+        for number in _family(process):
+            if number != process or not trusted:
+                for status in _held(number, places):
+                    self._add(status)
 
     def _enter(self, parent: int, name: str, status: os.stat_result, depth: int) -> None:
         if depth > DEEPEST:
@@ -80,7 +84,8 @@ class Tally:
         except (FileNotFoundError, NotADirectoryError):  # removed or replaced meanwhile
             return
         except OSError as error:
-            if status.st_ctime_ns < self._since_ns:
+            # Another's that is closed to us is closed to the sandbox, which has no more rights.
+            if status.st_uid != os.geteuid() and status.st_ctime_ns < self._since_ns:
                 return
             raise Uncountable(f"{name}: {error.strerror}") from error
         try:
@@ -93,7 +98,8 @@ class Tally:
             for entry in entries:
                 if self.room.exceeds(self._enough):
                     return
-                with contextlib.suppress(FileNotFoundError):
+                # Whose names we may read and whose files we may not, the sandbox may not enter either.
+                with contextlib.suppress(FileNotFoundError, PermissionError):
                     status = entry.stat(follow_symlinks=False)
                     if status.st_dev in self._devices:
                         self._add(status)
@@ -109,32 +115,97 @@ class Tally:
         self.room = self.room.plus(Room(status.st_blocks * BLOCK, 1))
 
 
-def _overlays(number: int) -> set[int]:
-    """The devices that files have in copy-on-write views that a process sees: other ones than the files below them."""
-    found: set[int] = set()
-    with contextlib.suppress(OSError), open(f"/proc/{number}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            before, _, after = line.partition(" - ")
-            if after.startswith("overlay "):
-                major, minor = before.split()[2].split(":")
-                found.add(os.makedev(int(major), int(minor)))
+class _Places(NamedTuple):
+    """Where the files lie that count."""
+
+    devices: set[int]
+    elsewhere: set[int]
+    """Devices of what else is mounted."""
+    views: bool
+    """There is a copy-on-write view, whose files may have a device of its own that no mount is told to have."""
+
+    @classmethod
+    def of(cls, process: int, devices: set[int]) -> _Places:
+        """As this process sees its mounts."""
+        there, views = set(), False
+        with contextlib.suppress(OSError), _lines(f"/proc/{process}/mountinfo") as file:
+            for line in file:
+                fields, _, kind = line.partition(" - ")
+                if kind.startswith("overlay "):
+                    views = True
+                else:
+                    major, minor = fields.split(" ")[2].split(":")
+                    there.add(os.makedev(int(major), int(minor)))
+        return cls(devices, there - devices, views)
+
+    def have(self, status: os.stat_result) -> bool:
+        """Whether a file without a name counts."""
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink:
+            return False
+        return status.st_dev in self.devices or (self.views and status.st_dev not in self.elsewhere)
+
+
+def _lines(path: str) -> TextIO:
+    """A file of /proc, in which a name may hold any character but the end of a line."""
+    return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
+
+
+def _family(first: int) -> list[int]:
+    """A process and its descendants. In a PID namespace these are all, of its first one: it adopts the orphans."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            parent = int(file.read().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
+    found = [first]
+    for process in found:
+        found += children.get(process, [])
     return found
 
 
-def _nameless(number: int) -> Iterator[os.stat_result]:
-    with contextlib.suppress(OSError):
-        namespace = os.stat(f"/proc/{number}/ns/pid").st_ino
-        for process in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{process}/ns/pid").st_ino == namespace:
-                    yield from _held(process)
+def _held(process: int, places: _Places) -> Iterator[os.stat_result]:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{process}/task"):  # the first of several may have ended, and shows nothing then
+            yield from _open_in(f"/proc/{process}/task/{task}", places)
+        yield from _mapped_in(f"/proc/{process}", places)
 
 
-def _held(process: str) -> Iterator[os.stat_result]:
-    for kind in ("fd", "map_files"):  # the second is for those who may restore checkpoints (proc(5))
-        with contextlib.suppress(OSError), os.scandir(f"/proc/{process}/{kind}") as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    status = entry.stat()
-                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
-                        yield status
+def _open_in(task: str, places: _Places) -> Iterator[os.stat_result]:
+    try:
+        names = os.listdir(f"{task}/fd")
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    except OSError as error:
+        raise Uncountable("a process hides what it has open") from error
+    for name in names:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            status = os.stat(f"{task}/fd/{name}")
+            if stat.S_ISSOCK(status.st_mode) and _carries_files(f"{task}/fdinfo/{name}"):
+                raise Uncountable("files are under way between processes")
+            if places.have(status) and not _in_memory(os.readlink(f"{task}/fd/{name}")):
+                yield status
+
+
+def _carries_files(fdinfo: str) -> bool:
+    """Whether descriptors wait in a socket, by `scm_fds` (proc_pid_fdinfo(5), since Linux 5.6)."""
+    with _lines(fdinfo) as file:
+        return any(line.startswith("scm_fds:") and line.split()[1] != "0" for line in file)
+
+
+def _in_memory(name: str) -> bool:
+    """Of memfd_create(2), System V and shared anonymous memory, which are limited as memory."""
+    return name.startswith(("/memfd:", "/SYSV", "/dev/zero", "/[aio]"))
+
+
+def _mapped_in(process: str, places: _Places) -> Iterator[os.stat_result]:
+    """What is mapped, which only those may look at who may restore checkpoints (proc_pid_map_files(5))."""
+    try:
+        names = os.listdir(f"{process}/map_files")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return
+    for name in names:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            path = f"{process}/map_files/{name}"
+            status = os.stat(path)
+            if places.have(status) and not _in_memory(os.readlink(path)):
+                yield status

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import tempfile
+import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -14,13 +17,13 @@ from sandbox.disk import Count, Counted
 from sandbox.spawner import Spawner
 from sandbox.spec import Bind, SandboxSpec
 from sandbox.tally import DEEPEST, Room, Tally
-from tests.support.sandbox import MIB, Maker, pipe
+from tests.support.sandbox import MIB, Maker, maker, pipe
 
 LIMIT = 32 * MIB
 FILES = 3000
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 BEGINNING = """
-import os, signal
+import ctypes, os, signal, socket
 def append(name):
     with open(name, "ab", buffering=0) as file:
         for _ in range(4000):
@@ -49,6 +52,26 @@ for _ in range({DEEPEST} + 2):
     os.mkdir('d')
     os.chdir('d')
 append('one')
+""",
+    "files that another thread holds": """
+import threading
+held, full = [], threading.Event()
+def hold():
+    for i in range(400):
+        held.append(open('file', 'wb'))
+        os.unlink('file')
+        held[-1].write(bytes(10 << 20))
+    signal.pause()
+threading.Thread(target=hold).start()
+ctypes.CDLL(None).pthread_exit(None)
+""",
+    "files under way between processes": """
+ours, theirs = socket.socketpair()
+for i in range(400):
+    with open('file', 'wb') as file:
+        os.unlink('file')
+        file.write(bytes(10 << 20))
+        socket.send_fds(ours, [b'.'], [file.fileno()])
 """,
     "empty files": "for i in range(400_000): os.mknod(f'{i}')",
 }
@@ -153,8 +176,70 @@ def test_the_user_is_told_why_it_was_killed(by: Maker) -> None:
     assert f"sandbox: killed: it added more than {LIMIT} bytes or {FILES} files to the disk" in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["files without a name", "files that another thread holds", "below a closed directory"])
+def test_what_is_hidden_counts_for_everybody(by: Maker, kind: str) -> None:
+    profile = by.profile(f'extends = ""\nhere = "write"\ndisk_bytes = {LIMIT}\n')
+    done = by.run("python3", "-c", BEGINNING + WITHOUT_END[kind], options=("--profile", profile), cwd=by.directory("work"))
+    assert "sandbox: killed: it added more than" in done.stderr, done
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has no directories of others")
+def test_what_is_closed_to_the_user_is_passed_over() -> None:
+    with maker("ordinary") as by:
+        work = by.directory("work")
+        for name, mode in (("names can be read", 0o744), ("nothing can be read", 0o700)):
+            (work / name).mkdir()
+            (work / name / "file").touch()
+            (work / name).chmod(mode)
+        profile = by.profile(f'extends = ""\nhere = "write"\ndisk_bytes = {LIMIT}\n')
+        code = f"open('less', 'wb').write(bytes({LIMIT} // 2)); os.unlink('less'); append('one')"
+        done = by.run("python3", "-c", BEGINNING + code, options=("--profile", profile), cwd=work)
+    assert "sandbox: killed: it added more than" in done.stderr, done
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the view is made by root")
+async def test_a_strange_name_is_no_reason_to_end_anybody(spawner: Spawner, work: Path, tmp_path: Path) -> None:
+    other = await spawner.spawn(specification(Bind(str(work), writable=True), "signal.pause()"), {})
+    strange = tmp_path / "a\rb"
+    layers = tmp_path / "layers"
+    for directory in (strange, layers, layers / "upper", layers / "work"):
+        directory.mkdir()
+        os.chown(directory, 12345, 12345)
+    bind = Bind(str(strange), writable=True, layers=str(layers))
+    ended = await (await spawner.spawn(specification(bind, WITHOUT_END["files without a name"]), {})).wait()
+    assert ended.disk_limit_hit
+    other.kill()
+    assert not (await other.wait()).disk_limit_hit
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root may write to the other file system")
+async def test_every_file_system_counts(spawner: Spawner, work: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as shared:
+        os.chown(shared, 12345, 12345)
+        spec = specification(Bind(str(work), writable=True), f"os.chdir({shared!r}); append('one')")
+        spec = msgspec.structs.replace(spec, binds=(*spec.binds, Bind(shared, writable=True)))
+        assert (await (await spawner.spawn(spec, {})).wait()).disk_limit_hit
+
+
+NOBODY = 4_194_303
+"""No process has this number."""
+
+
 def counted(path: Path, limit: Room) -> Counted:
-    return Counted(Count(1, 0, (str(path),), limit))
+    """Begun."""
+    one = Counted(Count(1, NOBODY, False, (str(path),), limit, time.time_ns()))
+    assert not one.passed()
+    return one
+
+
+def test_what_others_remove_is_not_for_it_to_take(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "of others").write_bytes(bytes(40 * MIB))
+    one = counted(work, Room(8 * MIB, 0))
+    (tmp_path / "of others").unlink()
+    assert not one.passed()
+    (work / "too much").write_bytes(bytes(10 * MIB))
+    assert one.passed()
+    one.close()
 
 
 def test_what_others_add_to_the_file_system_does_not_count(work: Path, tmp_path: Path) -> None:
@@ -182,14 +267,13 @@ def test_what_has_no_limit_is_no_reason_to_count_again(work: Path, tmp_path: Pat
 
 
 def test_a_disk_that_is_gone_ends_nobody(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = counted(work, Room(MIB, 10))
+    one, other = counted(work, Room(MIB, 10)), Counted(Count(2, NOBODY, False, (str(work),), Room(MIB, 10), 0))
 
     def gone(descriptor: int) -> object:
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(os, "fstatvfs", gone)
     assert not one.passed()
-    other = counted(work, Room(MIB, 10))
     assert not other.passed()
     one.close()
     other.close()

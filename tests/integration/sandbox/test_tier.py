@@ -257,3 +257,33 @@ def test_programs_work(by: Maker, program: str) -> None:
     work = by.directory("work")
     done = run(by, "bash", "-c", f"cd {work}\n{PROGRAMS[program]}", options=("--write", str(work)))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+SEVERAL = """
+import asyncio, os, sys
+from sandbox.spawner import Spawner
+from sandbox.spec import Bind, SandboxSpec
+
+async def main(other, work):
+    spawner = Spawner.start(cgroup_name=f"test-tier-{os.getpid()}")
+    async def started(work, *argv):
+        spec = SandboxSpec(
+            argv=argv, env={"PATH": "/usr/bin:/bin"}, binds=(Bind(work, writable=True),), cwd=work, disk_bytes=32 << 20,
+            optional_layers=("namespaces", "cgroup"),
+        )
+        return await spawner.spawn(spec, {})
+    long = await started(other, "sleep", "1000")
+    ended = [await (await started(work, "sh", "-c", script)).wait() for script in ("exit 6", "exit 7", "cat /dev/zero >filled")]
+    print([(exit.code, exit.disk_limit_hit) for exit in ended])
+    long.kill()
+    print((await long.wait()).disk_limit_hit)
+    await spawner.aclose()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_the_end_of_one_ends_no_other_and_what_each_adds_to_disks_is_limited(by: Maker) -> None:
+    argv = [*by.interpreter, "-c", SEVERAL, str(by.directory("other")), str(by.directory("work"))]
+    done = subprocess.run(argv, cwd=by.home, env=by.environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.stdout.splitlines() == ["[(6, False), (7, False), (-1, True)]", "False"], done
