@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ async def test_an_attempt_that_fills_the_disk_is_ended_and_not_tried_again(tmp_p
             view = await run_one(client, spec)
     finally:
         limited.close()
+        shutil.rmtree(workspace)
     assert view.failure is not None
     assert (view.failure.code, view.attempt) == ("DISK_QUOTA", 1)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -78,14 +80,16 @@ for i in range(400):
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
+def work(tmp_path: Path) -> Iterator[Path]:
+    """Removed at once with all beside it: it is large."""
     made = tmp_path / "work"
     made.mkdir()
     (made / "old").write_bytes(bytes(MIB))
     if os.geteuid() == 0:
         for path in (made, made / "old"):
             os.chown(path, 12345, 12345)
-    return made
+    yield made
+    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 def specification(bind: Bind, code: str) -> SandboxSpec:
