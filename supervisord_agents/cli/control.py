@@ -15,7 +15,7 @@ from supervisord_agents.cli.waiting import wait_for
 from supervisord_agents.core.model import State
 from supervisord_agents.core.pauses import Scope
 from supervisord_agents.errors import InvalidInput
-from supervisord_agents.wire.messages import PauseReply, PauseView
+from supervisord_agents.wire.messages import PauseView
 
 if TYPE_CHECKING:
     from supervisord_agents.rpc.client import Client
@@ -79,24 +79,19 @@ def _scope(arguments: argparse.Namespace) -> Scope:
 
 
 def pause(session: Session, arguments: argparse.Namespace) -> Exit:
-    scope = _scope(arguments)
-    reply = session.run(lambda client: client.pause(pool=scope.pool, agent=scope.agent, reason=arguments.reason))
-    _tell(session, reply)
-    return Exit.OK
+    return _pause(session, arguments, stop=False)
 
 
 def stop(session: Session, arguments: argparse.Namespace) -> Exit:
-    scope = _scope(arguments)
-    reply = session.run(lambda client: client.pause(pool=scope.pool, agent=scope.agent, stop=True, reason=arguments.reason))
-    _tell(session, reply)
-    return Exit.OK
+    return _pause(session, arguments, stop=True)
 
 
-def _tell(session: Session, reply: PauseReply) -> None:
-    output = session.output
+def _pause(session: Session, arguments: argparse.Namespace, *, stop: bool) -> Exit:
+    scope, output = _scope(arguments), session.output
+    reply = session.run(lambda client: client.pause(pool=scope.pool, agent=scope.agent, stop=stop, reason=arguments.reason))
     if output.json:
         output.value(reply)
-        return
+        return Exit.OK
     output.lines([name] for name in reply.stopped)
     if reply.stopped:
         output.note(f"{render.plural(len(reply.stopped), 'attempt')} ended; the tasks run again when that is resumed")
@@ -104,6 +99,7 @@ def _tell(session: Session, reply: PauseReply) -> None:
         output.note(f"{render.plural(reply.running, 'task')} still running")
     for one in reply.paused:
         output.note(f"paused: {scope_in_words(one)}")
+    return Exit.OK
 
 
 def resume(session: Session, arguments: argparse.Namespace) -> Exit:

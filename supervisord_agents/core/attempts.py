@@ -74,7 +74,7 @@ def used(table: TaskTable, event: Used) -> None:
 def restarted(table: TaskTable, event: Restarted, now: float) -> None:
     """All that still runs was lost with the daemon, but for what outlived it; that costs no retry."""
     kept = frozenset(event.kept)
-    for task in sorted(table.running.values(), key=lambda task: task.order):
+    for task in table.running_in_order():
         if task.id in kept:
             continue
         table.change(task)
@@ -91,7 +91,7 @@ def paused(table: TaskTable, event: PauseRequested, now: float) -> None:
         return
     why = f": {event.reason}" if event.reason else ""
     failure = Failure(ErrorCode.CANCELLED, f"the attempt was stopped by a pause of {scope}{why}; the task runs when that is over")
-    for task in sorted(table.running.values(), key=lambda task: task.order):
+    for task in table.running_in_order():
         if scope.holds(task):
             stop(table, task, ErrorCode.CANCELLED)
             table.judge(task, policy.Verdict(State.READY, failure), now)

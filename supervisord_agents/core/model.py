@@ -141,6 +141,11 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     hint: str = ""
     retriable: bool = True
 
+    @property
+    def text(self) -> str:
+        """Code and message."""
+        return f"{self.code}: {self.message}" if self.message else self.code
+
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What an attempt consumed at model providers. The bounds keep what a worker claims within what can be added and stored."""

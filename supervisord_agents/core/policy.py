@@ -42,7 +42,7 @@ def after_failure(task: Task, failure: Failure, now: float) -> Verdict:
     spec = task.spec
     if not failure.retriable or spec.max_retries == 0:
         return Verdict(State.FAILED, failure)
-    last = f"{failure.code}: {failure.message}" if failure.message else failure.code
+    last = failure.text
     if task.retries >= spec.max_retries:
         retries = "1 retry" if spec.max_retries == 1 else f"{spec.max_retries} retries"
         message = f"gave up after {retries}; the last failure was {last}"

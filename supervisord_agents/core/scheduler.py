@@ -222,7 +222,7 @@ class Scheduler:
 
     def running_tasks(self) -> list[Task]:
         """All running tasks, in order of submission."""
-        return sorted(self.table.running.values(), key=lambda task: task.order)
+        return self.table.running_in_order()
 
     def resolve(self, prefix: str) -> list[str]:
         """The full ids that a person may mean; an id that matches exactly is the only answer.

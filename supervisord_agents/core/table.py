@@ -130,6 +130,10 @@ class TaskTable:
             self._enter(task)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
 
+    def running_in_order(self) -> list[Task]:
+        """All that runs, in order of submission."""
+        return sorted(self.running.values(), key=lambda task: task.order)
+
     def judge(self, task: Task, verdict: Verdict, now: float) -> None:
         """Carry out a verdict of core.policy."""
         self.change(task)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import structlog
 
 from supervisord_agents.core.events import PauseRequested, ResumeRequested, Stop
@@ -11,16 +9,15 @@ from supervisord_agents.core.pauses import Scope
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.daemon import views
 from supervisord_agents.daemon.admission import Admission
-from supervisord_agents.daemon.archivist import ArchivedTask
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.engine import Engine
+from supervisord_agents.daemon.outcomes import Resolve
 from supervisord_agents.daemon.reasons import Reasons
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
 from supervisord_agents.workers.pool import Pools
 
 log = structlog.get_logger()
-Resolve = Callable[[str], Awaitable[ArchivedTask]]
 
 
 class Control:

@@ -75,10 +75,8 @@ class Reasons:
 
 def _chain(task: Task) -> Iterator[Task]:
     """The task, and what it waits for or was ended by, one behind the other."""
-    seen: set[str] = set()
     link: Task | None = task
-    while link is not None and link.id not in seen:
-        seen.add(link.id)
+    while link is not None:
         yield link
         link = _behind(link)
 
@@ -96,10 +94,8 @@ def _failures(task: Task) -> Iterator[str]:
     """Of attempts that were not the last word."""
     told = [moment for moment in task.history if moment.code and moment.state not in END_STATES]
     for moment in told[-TOLD:]:
-        yield f"attempt {moment.attempt} of {task.id}: {_text(Failure(moment.code, moment.message))}"
+        yield f"attempt {moment.attempt} of {task.id}: {Failure(moment.code, moment.message).text}"
 
 
 def _text(failure: Failure | None) -> str:
-    if failure is None:
-        return "no reason was kept"
-    return f"{failure.code}: {failure.message}" if failure.message else failure.code
+    return failure.text if failure else "no reason was kept"

@@ -14,17 +14,9 @@ import msgspec
 from supervisord_agents.errors import Forbidden, InvalidInput, ProtocolError, SupervisorError, Unavailable
 from supervisord_agents.rpc.endpoint import check_length
 from supervisord_agents.rpc.faults import error_of
+from supervisord_agents.wire.envelope import DECODE_ERRORS, NO_BODY, Answer, Call, answer_decoder, call_encoder
 from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES, FrameReader, frame
-from supervisord_agents.wire.messages import (
-    DECODE_ERRORS,
-    NO_BODY,
-    Answer,
-    Call,
-    Request,
-    Subscribe,
-    answer_decoder,
-    call_encoder,
-)
+from supervisord_agents.wire.messages import Request, Subscribe
 
 START_HINT = "Start it: `systemctl start agent-supervisor`, or run `agent-supervisor`."
 LOST = "It is not known whether the call took effect."

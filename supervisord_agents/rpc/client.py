@@ -13,6 +13,7 @@ from supervisord_agents import __version__
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.errors import InvalidInput, ProtocolError, Unavailable
 from supervisord_agents.rpc.channel import LOST, Channel
+from supervisord_agents.wire import envelope
 from supervisord_agents.wire import messages as m
 
 _DECODERS: dict[type[m.Request], msgspec.msgpack.Decoder[Any]] = {
@@ -206,7 +207,7 @@ async def _greeted(channel: Channel, name: str) -> m.HelloReply:
 def _decoded(request: m.Request, body: msgspec.Raw) -> Any:
     try:
         return _DECODERS[type(request)].decode(body)
-    except m.DECODE_ERRORS as error:
+    except envelope.DECODE_ERRORS as error:
         raise ProtocolError(
             f"the supervisor's answer was not understood: {error}.", kept=LOST, hint="Client and supervisor differ: update both."
         ) from error

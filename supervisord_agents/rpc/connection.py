@@ -18,10 +18,10 @@ from supervisord_agents.rpc.faults import reply_of
 from supervisord_agents.rpc.handler import Handler
 from supervisord_agents.rpc.peer import Peer, peer_of
 from supervisord_agents.rpc.turns import Turns
+from supervisord_agents.wire.envelope import Call, call_encoder
 from supervisord_agents.wire.framing import FrameReader, frame
 from supervisord_agents.wire.messages import (
     PROTOCOL_VERSION,
-    Call,
     Cancel,
     Changes,
     GetLogs,
@@ -37,7 +37,6 @@ from supervisord_agents.wire.messages import (
     Submit,
     Subscribe,
     Wait,
-    call_encoder,
 )
 
 MAX_OPEN_CALLS = 1_000

@@ -30,7 +30,7 @@ from supervisord_agents.gateway.routes import Route
 from supervisord_agents.hosts import AllowedHosts, is_name
 from supervisord_agents.journal import segment
 from supervisord_agents.rpc.calls import BadCall, read_call
-from supervisord_agents.wire import frames, messages
+from supervisord_agents.wire import envelope, frames, messages
 from supervisord_agents.wire.framing import FrameReader
 from supervisord_agents.workers import worker
 from supervisord_agents.workers.label import Label
@@ -60,18 +60,18 @@ def calls(data: bytes) -> None:
         call = read_call(data)
     except BadCall:
         return
-    written = messages.call_encoder.encode(call)
-    assert messages.call_encoder.encode(read_call(written)) == written
+    written = envelope.call_encoder.encode(call)
+    assert envelope.call_encoder.encode(read_call(written)) == written
 
 
 def answers(data: bytes) -> None:
     """What a client is answered."""
     try:
-        said = messages.answer_decoder.decode(data)
-    except messages.DECODE_ERRORS:
+        said = envelope.answer_decoder.decode(data)
+    except envelope.DECODE_ERRORS:
         return
     for body in messages.METHODS.values():
-        with contextlib.suppress(*messages.DECODE_ERRORS):
+        with contextlib.suppress(*envelope.DECODE_ERRORS):
             msgspec.msgpack.decode(said.body, type=body)
 
 
@@ -88,7 +88,7 @@ def worker_frames(data: bytes) -> None:
 def daemon_frames(data: bytes) -> None:
     """What a worker is told, and what a later daemon finds written on its sandbox."""
     Label.read(data)
-    with contextlib.suppress(*messages.DECODE_ERRORS):
+    with contextlib.suppress(*envelope.DECODE_ERRORS):
         frames.to_worker_decoder.decode(data)
 
 

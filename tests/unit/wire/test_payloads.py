@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from supervisord_agents.core.model import MAX_COST_USD, Failure, Limits, TaskSpec, Usage
 from supervisord_agents.errors import ErrorCode, SupervisorError
 from supervisord_agents.rpc.calls import MAX_NESTING, BadCall, read_call
-from supervisord_agents.wire import frames
+from supervisord_agents.wire import envelope, frames
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.framing import frame
 from supervisord_agents.workers.worker import Channel
@@ -69,7 +69,7 @@ class Heard:
         self.channel = Channel(self.frames.append, self.errors.append, lambda: None)
 
 
-def outcome(payload: bytes) -> m.Call | SupervisorError:
+def outcome(payload: bytes) -> envelope.Call | SupervisorError:
     """The call in the payload, or the error for the client; nothing else may come of it."""
     try:
         return read_call(payload)
@@ -77,8 +77,8 @@ def outcome(payload: bytes) -> m.Call | SupervisorError:
         return bad.error
 
 
-def is_sound(found: m.Call | SupervisorError) -> bool:
-    return isinstance(found, m.Call) or found.code in (ErrorCode.INVALID, ErrorCode.NOT_FOUND)
+def is_sound(found: envelope.Call | SupervisorError) -> bool:
+    return isinstance(found, envelope.Call) or found.code in (ErrorCode.INVALID, ErrorCode.NOT_FOUND)
 
 
 def refused(payload: bytes) -> BadCall:
@@ -102,7 +102,7 @@ def test_frames_to_a_worker_come_back_as_they_were_sent(sent: frames.ToWorker) -
 @unhurried
 @given(st.integers(0, 2**64 - 1), requests)
 def test_calls_come_back_as_they_were_sent(id: int, request: m.AnyRequest) -> None:
-    assert read_call(m.call_encoder.encode(m.Call(id, request))) == m.Call(id, request)
+    assert read_call(envelope.call_encoder.encode(envelope.Call(id, request))) == envelope.Call(id, request)
 
 
 @unhurried
@@ -120,7 +120,7 @@ def test_any_value_is_a_call_or_a_typed_error(value: Any) -> None:
 @unhurried
 @given(requests, st.data())
 def test_a_call_damaged_in_one_byte_is_a_call_or_a_typed_error(request: m.AnyRequest, data: st.DataObject) -> None:
-    payload = bytearray(m.call_encoder.encode(m.Call(1, request)))
+    payload = bytearray(envelope.call_encoder.encode(envelope.Call(1, request)))
     place = data.draw(st.integers(0, len(payload) - 1))
     payload[place] = data.draw(st.integers(0, 255))
     assert is_sound(outcome(bytes(payload)))
@@ -129,7 +129,7 @@ def test_a_call_damaged_in_one_byte_is_a_call_or_a_typed_error(request: m.AnyReq
 @unhurried
 @given(requests, st.data())
 def test_a_call_cut_short_ends_the_connection(request: m.AnyRequest, data: st.DataObject) -> None:
-    payload = m.call_encoder.encode(m.Call(1, request))
+    payload = envelope.call_encoder.encode(envelope.Call(1, request))
     assert refused(payload[: data.draw(st.integers(0, len(payload) - 1))]).id is None
 
 

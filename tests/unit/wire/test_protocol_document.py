@@ -18,7 +18,7 @@ from supervisord_agents.core.model import END_STATES, TRANSITIONS, State, When
 from supervisord_agents.core.policy import EDGE_RULES
 from supervisord_agents.core.task import Moment
 from supervisord_agents.errors import ErrorCode
-from supervisord_agents.wire import frames
+from supervisord_agents.wire import envelope, frames
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.framing import FrameReader, frame
 
@@ -99,7 +99,7 @@ def structs_of(types: Any) -> Iterator[type[msgspec.Struct]]:
 
 
 def all_structs() -> dict[str, type[msgspec.Struct]]:
-    roots = [m.Call, m.Answer, frames.ToWorker, frames.FromWorker, Moment, *m.METHODS.values()]
+    roots = [envelope.Call, envelope.Answer, frames.ToWorker, frames.FromWorker, Moment, *m.METHODS.values()]
     return {struct.__name__: struct for root in roots for struct in structs_of(root)}
 
 
@@ -199,7 +199,11 @@ def test_fields_types_and_defaults(found: Table) -> None:
 
 
 def test_the_envelopes_are_arrays_in_the_order_of_their_tables() -> None:
-    assert {struct for struct in all_structs().values() if struct.__struct_config__.array_like} == {m.Call, m.Answer, Moment}
+    assert {struct for struct in all_structs().values() if struct.__struct_config__.array_like} == {
+        envelope.Call,
+        envelope.Answer,
+        Moment,
+    }
     assert msgspec.structs.asdict(Moment(1.0, State.READY)).keys() == {name for name, _, _ in fields_of(Moment)}
 
 
@@ -350,17 +354,17 @@ def examples() -> list[Example]:
 def coded_again(codec: str, payload: bytes) -> bytes:
     """The payload read by the receiver's decoder, and written by the sender's encoder."""
     if codec == "call":
-        return m.call_encoder.encode(m.call_decoder.decode(payload))
+        return envelope.call_encoder.encode(envelope.call_decoder.decode(payload))
     if codec == "worker":
         return frames.encoder.encode(frames.from_worker_decoder.decode(payload))
     if codec == "daemon":
         return frames.encoder.encode(frames.to_worker_decoder.decode(payload))
     kind, _, reply = codec.partition(" ")
     assert kind == "answer"
-    answer = m.answer_decoder.decode(payload)
+    answer = envelope.answer_decoder.decode(payload)
     body = msgspec.msgpack.decode(answer.body, type=all_structs()[reply]) if reply else None
-    assert (body is None) == (answer.body == m.NO_BODY)
-    return m.call_encoder.encode((answer.id, answer.error, body, answer.more))
+    assert (body is None) == (answer.body == envelope.NO_BODY)
+    return envelope.call_encoder.encode((answer.id, answer.error, body, answer.more))
 
 
 @pytest.mark.parametrize("example", examples(), ids=lambda example: example.name)
@@ -374,7 +378,7 @@ def test_the_bytes_of_an_example_are_its_value_and_those_of_the_code(example: Ex
 def test_the_hello_of_the_examples_is_the_one_that_the_daemon_takes() -> None:
     (example,) = [item for item in examples() if item.name == "hello"]
     (payload,) = FrameReader().feed(example.data)
-    assert m.call_decoder.decode(payload) == m.Call(1, m.Hello(version=m.PROTOCOL_VERSION, client="demo"))
+    assert envelope.call_decoder.decode(payload) == envelope.Call(1, m.Hello(version=m.PROTOCOL_VERSION, client="demo"))
 
 
 def test_every_kind_of_frame_that_matters_has_an_example() -> None:
