@@ -41,7 +41,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
         fields, tail = before.split(" "), after.split(" ")
         if not separator or len(fields) < 6 or len(tail) < 3 or tail[0] not in ("cgroup", "cgroup2"):
             continue
-        root, point = _unescape(fields[3]), Path(_unescape(fields[4]))
+        root, point = unescape(fields[3]), Path(unescape(fields[4]))
         if tail[0] == "cgroup2":
             mounts.append(Mount(point, root, 2))
         else:
@@ -113,5 +113,6 @@ def _directory(mount: Mount, path: str | None) -> Path | None:
     return mount.point / below
 
 
-def _unescape(field: str) -> str:
+def unescape(field: str) -> str:
+    """A path out of a field of mountinfo."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import signal
 import socket
 import sys
 import time
-from typing import NoReturn
+from functools import partial
 
 import msgspec
 
 from sandbox import linux, protocol
+from sandbox.cgroup_paths import unescape
+from sandbox.helper import live
 from sandbox.spec import SandboxSpec
-from sandbox.tally import Room, Tally, Uncountable
+from sandbox.tally import Room, Tally, Uncountable, lines_of
 
 FASTEST = Room(4 << 30, 500_000)
 """What a sandbox adds in a second at most, by experience."""
@@ -36,7 +37,6 @@ MAX_PACKET_BYTES = 256 * 1024
 END_TIMEOUT_MS = 1000
 REST = 4.0
 """A sandbox whose files took so long to count is left alone for so many times as long."""
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 class Count(msgspec.Struct, frozen=True, tag=True):
@@ -46,7 +46,7 @@ class Count(msgspec.Struct, frozen=True, tag=True):
     process: int
     """In the mounted /proc: what it holds counts, and what its descendants hold."""
     trusted: bool
-    """It holds nothing itself, whether that can be seen or not."""
+    """It is our init: it holds nothing, and shows nobody what it holds."""
     paths: tuple[str, ...]
     limit: Room
     """0 is no limit."""
@@ -62,13 +62,13 @@ class Forget(msgspec.Struct, frozen=True, tag=True):
 _decoder = msgspec.msgpack.Decoder(Count | Forget)
 
 
-def wanted(id: int, spec: SandboxSpec, private: str, process: int) -> Count | None:
+def wanted(id: int, spec: SandboxSpec, private: str, process: int, *, trusted: bool) -> Count | None:
     """What is to be counted of a sandbox, if anything. `private` is a directory of its own on the host's disks, if it has one."""
     limit = Room(spec.disk_bytes, spec.disk_files)
     places = {bind.layers or bind.source for bind in spec.binds if bind.writable} | ({private} if private else set())
     if not any(limit) or not places:
         return None
-    return Count(id, process, spec.init, tuple(sorted(places)), limit, time.time_ns())
+    return Count(id, process, trusted, tuple(sorted(places)), limit, time.time_ns())
 
 
 class Disks:
@@ -145,29 +145,17 @@ class Disks:
 
     def _start(self) -> None:
         ours, theirs = protocol.pair()
+        rights = RIGHTS & linux.held_capabilities()
         with theirs:
             self.pid, self._pidfd = linux.clone(0)
             if self.pid == 0:
-                _live(theirs)
+                end_with_server = partial(linux.prctl, linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+                live("who counts what is added to disks", Counter(theirs).run, (theirs.fileno(),), rights, first=end_with_server)
         self._sock = ours
 
     def _send(self, message: Count | Forget) -> None:
         assert self._sock is not None
         self._sock.send(msgspec.msgpack.encode(message), socket.MSG_DONTWAIT)
-
-
-def _live(sock: socket.socket) -> NoReturn:
-    try:
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        linux.close_all_but(sock.fileno())
-        linux.keep_capabilities(RIGHTS & linux.held_capabilities())
-        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        Counter(sock).run()
-    except BaseException as error:
-        print(f"sandbox: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        sys.stderr.flush()
-    finally:
-        os._exit(0)
 
 
 class Counter:
@@ -235,8 +223,8 @@ class Counted:
         """Whether more has been added than may be. Raises OSError where that cannot be told."""
         if self._roots is None:
             self._roots = _opened(self.count.paths)
-        now, grown = _fill(self._roots), Room()
-        for device, filled in now.items():
+        grown = Room()
+        for device, filled in _fill(self._roots).items():
             least = self._filled[device] = self._filled.get(device, filled).least(filled)
             grown = grown.plus(filled.less(least))
         began = time.monotonic()
@@ -245,9 +233,9 @@ class Counted:
             if added is None or added.exceeds(self.count.limit):
                 return True
             self._allowed = grown.plus(self.count.limit.less(added)).where(self.count.limit)
-        now_s = time.monotonic()
+        counted = time.monotonic()
         # A sandbox of very many files must not keep the counter from all others.
-        self.due = now_s + max(self._patience_s(grown), REST * (now_s - began))
+        self.due = counted + max(self._patience_s(grown), REST * (counted - began))
         return False
 
     def close(self) -> None:
@@ -292,5 +280,5 @@ def _opened(paths: tuple[str, ...]) -> list[int]:
 
 
 def _mount_points() -> list[str]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return [_ESCAPED.sub(lambda found: chr(int(found[1], 8)), line.split(" ")[4]) for line in file]
+    with lines_of("/proc/self/mountinfo") as file:
+        return [unescape(line.split(" ")[4]) for line in file]

@@ -130,11 +130,14 @@ def close_on_exec_from(first: int) -> None:
     syscall("descriptors", "close_range", _SYS_CLOSE_RANGE, first, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
 
 
-def close_all_but(kept: int) -> None:
-    """Close every descriptor from 3 on but one."""
-    if kept > 3:
-        syscall("descriptors", "close_range", _SYS_CLOSE_RANGE, 3, kept - 1, 0)
-    syscall("descriptors", "close_range", _SYS_CLOSE_RANGE, kept + 1, 0xFFFFFFFF, 0)
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor from 3 on but these."""
+    first = 3
+    for descriptor in sorted(kept):
+        if descriptor > first:
+            syscall("descriptors", "close_range", _SYS_CLOSE_RANGE, first, descriptor - 1, 0)
+        first = max(first, descriptor + 1)
+    syscall("descriptors", "close_range", _SYS_CLOSE_RANGE, first, 0xFFFFFFFF, 0)
 
 
 def open_path(path: str, resolve: int, directory: int = -100, *, flags: int = 0) -> int:

@@ -15,15 +15,15 @@ import functools
 import os
 import select
 import socket
-import sys
 import time
 from collections.abc import Iterable
 from itertools import chain
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from sandbox import linux, notify_calls, notify_kernel
 from sandbox.cgroup import Group as Cgroup
 from sandbox.elsewhere import elsewhere
+from sandbox.helper import live
 from sandbox.notify_calls import ADDRESSES, FILES, LOOKS, PATHS, Group
 from sandbox.notify_events import ABSENT, ALLOWED, NO_NETWORK, READ_ONLY, Attempt, Event, Missed, encode
 from sandbox.notify_filter import CALL, Machine, Watched, supervised
@@ -142,30 +142,10 @@ def start(watch: Watch, listener: int, teller: socket.socket, cgroup: Cgroup | N
     supervisor = Supervisor(watch, listener, teller)
     pid, pidfd = linux.clone(0, cgroup.directory_fd() if cgroup and born_in_it else -1)
     if pid == 0:
-        _live(supervisor, (listener, teller.fileno()), None if born_in_it else cgroup)
-    return pidfd
-
-
-def _live(supervisor: Supervisor, kept: tuple[int, int], cgroup: Cgroup | None) -> NoReturn:
-    code = 1
-    try:
-        if cgroup:
-            cgroup.join()
-        first = 3  # what is wrong with it must be seen
-        for descriptor in sorted(kept):
-            os.closerange(first, descriptor)
-            first = descriptor + 1
-        os.closerange(first, 1 << 20)
+        join = cgroup.join if cgroup and not born_in_it else None
         # All that it keeps is the right to read what the sandbox's processes have in memory.
-        linux.keep_capabilities(1 << CAP_SYS_PTRACE)
-        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        supervisor.run()
-        code = 0
-    except BaseException as error:
-        print(f"sandbox: a supervisor has ended: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
+        live("a supervisor", supervisor.run, (listener, teller.fileno()), 1 << CAP_SYS_PTRACE, first=join)
+    return pidfd
 
 
 class Supervisor:

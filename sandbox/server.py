@@ -254,7 +254,8 @@ class Server:
 
     def _count(self, child: Child, request: protocol.Spawn, entry: Entry) -> None:
         """Have what it adds to disks counted, if that is limited."""
-        wanted = disk.wanted(request.id, request.spec, entry.private, child.number)
+        has_init = request.spec.init or self.tier is not None
+        wanted = disk.wanted(request.id, request.spec, entry.private, child.number, trusted=has_init)
         if wanted and self._disks.begin(wanted):
             self._selector.register(self._disks, selectors.EVENT_READ, self._on_counted)
 

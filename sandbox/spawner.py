@@ -26,7 +26,7 @@ import msgspec
 
 from sandbox import apparmor, linux, protocol, rendezvous
 from sandbox.errors import SandboxError
-from sandbox.spec import MAX_DESCRIPTOR, SandboxSpec, check, listeners_of
+from sandbox.spec import MAX_DESCRIPTOR, SandboxSpec, check, limits_disks, listeners_of
 
 START_TIMEOUT_S = 30.0
 
@@ -55,6 +55,8 @@ class Sandbox:
     """What it was labelled with, if an earlier client made it."""
     kept: tuple[int, ...] = ()
     """The descriptors that were kept for it meanwhile; they belong to the caller."""
+    counted = True
+    """Whether what it adds to disks may be limited."""
     events: socket.socket | None = None
     """Where its supervisor tells what it tries (notify_events.Follower); it belongs to the caller."""
 
@@ -228,11 +230,13 @@ class Spawner:
         future: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
         self._spawning[request.id] = (future, len(listeners_of(spec)) + (spec.supervise != "off"))
         self._send(packet, copies)
-        return await future
+        sandbox = await future
+        sandbox.counted = limits_disks(spec)
+        return sandbox
 
     def renew(self, sandbox: Sandbox) -> None:
         """What it adds to disks is counted from now on (`disk_bytes`, `disk_files`): it begins something else."""
-        if not self._gone.is_set():
+        if sandbox.counted and not self._gone.is_set():
             self._send(protocol.encode(protocol.Renew(sandbox.id)), [])
 
     def _check_descriptors(self, descriptors: Mapping[int, int], kept: Sequence[int]) -> None:

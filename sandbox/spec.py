@@ -154,6 +154,11 @@ def ids(spec: SandboxSpec) -> tuple[int, int]:
     return (spec.uid, spec.uid) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
+def limits_disks(spec: SandboxSpec) -> bool:
+    """Whether it is limited in what it adds to the host's disks, as far as it may write there at all."""
+    return bool(spec.disk_bytes or spec.disk_files) and any(bind.writable for bind in spec.binds)
+
+
 def listeners_of(spec: SandboxSpec) -> tuple[Listener, ...]:
     """The sockets that the caller is handed, in this order."""
     named = [Listener(port) for port in spec.loopback_listen]

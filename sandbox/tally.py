@@ -128,7 +128,7 @@ class _Places(NamedTuple):
     def of(cls, process: int, devices: set[int]) -> _Places:
         """As this process sees its mounts."""
         there, views = set(), False
-        with contextlib.suppress(OSError), _lines(f"/proc/{process}/mountinfo") as file:
+        with contextlib.suppress(OSError), lines_of(f"/proc/{process}/mountinfo") as file:
             for line in file:
                 fields, _, kind = line.partition(" - ")
                 if kind.startswith("overlay "):
@@ -145,7 +145,7 @@ class _Places(NamedTuple):
         return status.st_dev in self.devices or (self.views and status.st_dev not in self.elsewhere)
 
 
-def _lines(path: str) -> TextIO:
+def lines_of(path: str) -> TextIO:
     """A file of /proc, in which a name may hold any character but the end of a line."""
     return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
 
@@ -176,6 +176,8 @@ def _open_in(task: str, places: _Places) -> Iterator[os.stat_result]:
     except (FileNotFoundError, ProcessLookupError):
         return
     except OSError as error:
+        if _is_ending(task):
+            return
         raise Uncountable("a process hides what it has open") from error
     for name in names:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -186,9 +188,16 @@ def _open_in(task: str, places: _Places) -> Iterator[os.stat_result]:
                 yield status
 
 
+def _is_ending(task: str) -> bool:
+    """Whether it has no memory any more: then what it has open is closed to others, and is about to be closed for good."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError), lines_of(f"{task}/status") as file:
+        return not any(line.startswith("VmSize:") for line in file)
+    return True
+
+
 def _carries_files(fdinfo: str) -> bool:
     """Whether descriptors wait in a socket, by `scm_fds` (proc_pid_fdinfo(5), since Linux 5.6)."""
-    with _lines(fdinfo) as file:
+    with lines_of(fdinfo) as file:
         return any(line.startswith("scm_fds:") and line.split()[1] != "0" for line in file)
 
 

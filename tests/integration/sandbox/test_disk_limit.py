@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from sandbox.disk import Count, Counted
 from sandbox.spawner import Spawner
 from sandbox.spec import Bind, SandboxSpec
 from sandbox.tally import DEEPEST, Room, Tally
-from tests.support.sandbox import MIB, Maker, maker, pipe
+from tests.support.sandbox import MIB, TIMEOUT_S, Maker, maker, pipe
 
 LIMIT = 32 * MIB
 FILES = 3000
@@ -185,6 +186,29 @@ def test_what_is_hidden_counts_for_everybody(by: Maker, kind: str) -> None:
     profile = by.profile(f'extends = ""\nhere = "write"\ndisk_bytes = {LIMIT}\n')
     done = by.run("python3", "-c", BEGINNING + WITHOUT_END[kind], options=("--profile", profile), cwd=by.directory("work"))
     assert "sandbox: killed: it added more than" in done.stderr, done
+
+
+def test_a_process_that_has_ended_hides_nothing(by: Maker) -> None:
+    """Of a dead child that nobody has waited for, an ordinary user may see nothing."""
+    code = """
+import os
+from sandbox.tally import Room, Tally
+if os.fork() == 0:
+    os._exit(0)
+os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+Tally(0, Room()).held_by(os.getpid(), trusted=False)
+print("counted")
+"""
+    done = subprocess.run(
+        [*by.interpreter, "-c", code],
+        cwd=by.home,
+        env=by.environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.stdout == "counted\n", done
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has no directories of others")
