@@ -9,7 +9,8 @@ import msgspec
 from supervisord_agents.core.nesting import MAX_NESTING, too_deep
 from supervisord_agents.errors import InvalidInput, NotFound, ProtocolError, SupervisorError
 from supervisord_agents.wire.envelope import Call, call_decoder
-from supervisord_agents.wire.messages import METHODS, Submit
+from supervisord_agents.wire.messages import Submit
+from supervisord_agents.wire.methods import METHODS
 
 _PATH = re.compile(r" - at (?:`(?P<part>key|\.\.\.)` in )?`\$(?P<path>.*)`$", re.DOTALL)
 _NAMED = re.compile(r"(?:unknown|required) field `(?P<name>.*)`", re.DOTALL)

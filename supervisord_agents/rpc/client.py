@@ -15,9 +15,10 @@ from supervisord_agents.errors import InvalidInput, ProtocolError, Unavailable
 from supervisord_agents.rpc.channel import LOST, Channel
 from supervisord_agents.wire import envelope
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.methods import METHODS
 
 _DECODERS: dict[type[m.Request], msgspec.msgpack.Decoder[Any]] = {
-    request: msgspec.msgpack.Decoder(reply) for request, reply in m.METHODS.items()
+    request: msgspec.msgpack.Decoder(reply) for request, reply in METHODS.items()
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from supervisord_agents.wire.messages import AnyRequest, ErrorReply
+from supervisord_agents.wire.messages import ErrorReply
+from supervisord_agents.wire.methods import AnyRequest
 
 NO_BODY = msgspec.Raw(b"\xc0")
 """nil: msgspec has no union of Raw and None."""

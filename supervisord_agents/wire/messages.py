@@ -1,4 +1,4 @@
-"""The client protocol: requests, replies and stream items, and the one table that pairs them.
+"""The client protocol: requests, replies and stream items; methods.py has the one table that pairs them.
 
 A frame (see framing.py) from a client is a `Call`, one from the daemon is an `Answer`. Calls may be pipelined; answers carry the
 call's id and may come in any order. The first call on a connection is `hello`. A `subscribe` is answered by a stream: any number
@@ -444,45 +444,3 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
     data: bytes = b""
     violation: Violation | None = None
-
-
-AnyRequest = (
-    Hello
-    | Submit
-    | ListTasks
-    | Show
-    | Wait
-    | GetResult
-    | Cancel
-    | Retry
-    | Pause
-    | Unpause
-    | Why
-    | GetLogs
-    | Changes
-    | Apply
-    | Discard
-    | Status
-    | Subscribe
-)
-
-METHODS: dict[type[Request], type[Any]] = {
-    Hello: HelloReply,
-    Submit: SubmitReply,
-    ListTasks: ListReply,
-    Show: ShowReply,
-    Wait: WaitReply,
-    GetResult: ResultReply,
-    Cancel: CancelReply,
-    Retry: RetryReply,
-    Pause: PauseReply,
-    Unpause: UnpauseReply,
-    Why: WhyReply,
-    GetLogs: LogsReply,
-    Changes: ChangesReply,
-    Apply: ApplyReply,
-    Discard: DiscardReply,
-    Status: StatusReply,
-    Subscribe: Item,
-}
-"""Each request's reply; for `Subscribe` the type of an item."""

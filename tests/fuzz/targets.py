@@ -30,8 +30,9 @@ from supervisord_agents.gateway.routes import Route
 from supervisord_agents.hosts import AllowedHosts, is_name
 from supervisord_agents.journal import segment
 from supervisord_agents.rpc.calls import BadCall, read_call
-from supervisord_agents.wire import envelope, frames, messages
+from supervisord_agents.wire import envelope, frames
 from supervisord_agents.wire.framing import FrameReader
+from supervisord_agents.wire.methods import METHODS
 from supervisord_agents.workers import worker
 from supervisord_agents.workers.label import Label
 
@@ -70,7 +71,7 @@ def answers(data: bytes) -> None:
         said = envelope.answer_decoder.decode(data)
     except envelope.DECODE_ERRORS:
         return
-    for body in messages.METHODS.values():
+    for body in METHODS.values():
         with contextlib.suppress(*envelope.DECODE_ERRORS):
             msgspec.msgpack.decode(said.body, type=body)
 

@@ -28,6 +28,7 @@ from supervisord_agents.errors import (
 from supervisord_agents.rpc.client import Client
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.methods import METHODS
 from tests.support.rpc import MAX_FRAME_BYTES, REPLIES, CannedHandler, RawClient
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -59,7 +60,7 @@ METHOD_CALLS: list[tuple[Callable[[Client], Coroutine[Any, Any, m.Reply]], m.Req
 
 
 async def test_every_method_goes_there_and_back(handler: CannedHandler, socket_path: Path) -> None:
-    assert {type(request) for _, request in METHOD_CALLS} | {m.Hello, m.Subscribe} == set(m.METHODS)
+    assert {type(request) for _, request in METHOD_CALLS} | {m.Hello, m.Subscribe} == set(METHODS)
     async with await Client.connect(socket_path, name="test") as client:
         for call, request in METHOD_CALLS:
             assert await call(client) == REPLIES[type(request)]

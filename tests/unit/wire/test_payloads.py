@@ -15,6 +15,7 @@ from supervisord_agents.rpc.calls import MAX_NESTING, BadCall, read_call
 from supervisord_agents.wire import envelope, frames
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.framing import frame
+from supervisord_agents.wire.methods import AnyRequest
 from supervisord_agents.workers.worker import Channel
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -101,7 +102,7 @@ def test_frames_to_a_worker_come_back_as_they_were_sent(sent: frames.ToWorker) -
 
 @unhurried
 @given(st.integers(0, 2**64 - 1), requests)
-def test_calls_come_back_as_they_were_sent(id: int, request: m.AnyRequest) -> None:
+def test_calls_come_back_as_they_were_sent(id: int, request: AnyRequest) -> None:
     assert read_call(envelope.call_encoder.encode(envelope.Call(id, request))) == envelope.Call(id, request)
 
 
@@ -119,7 +120,7 @@ def test_any_value_is_a_call_or_a_typed_error(value: Any) -> None:
 
 @unhurried
 @given(requests, st.data())
-def test_a_call_damaged_in_one_byte_is_a_call_or_a_typed_error(request: m.AnyRequest, data: st.DataObject) -> None:
+def test_a_call_damaged_in_one_byte_is_a_call_or_a_typed_error(request: AnyRequest, data: st.DataObject) -> None:
     payload = bytearray(envelope.call_encoder.encode(envelope.Call(1, request)))
     place = data.draw(st.integers(0, len(payload) - 1))
     payload[place] = data.draw(st.integers(0, 255))
@@ -128,7 +129,7 @@ def test_a_call_damaged_in_one_byte_is_a_call_or_a_typed_error(request: m.AnyReq
 
 @unhurried
 @given(requests, st.data())
-def test_a_call_cut_short_ends_the_connection(request: m.AnyRequest, data: st.DataObject) -> None:
+def test_a_call_cut_short_ends_the_connection(request: AnyRequest, data: st.DataObject) -> None:
     payload = envelope.call_encoder.encode(envelope.Call(1, request))
     assert refused(payload[: data.draw(st.integers(0, len(payload) - 1))]).id is None
 

@@ -21,6 +21,7 @@ from supervisord_agents.errors import ErrorCode
 from supervisord_agents.wire import envelope, frames
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.framing import FrameReader, frame
+from supervisord_agents.wire.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "supervisord_agents"
@@ -99,7 +100,7 @@ def structs_of(types: Any) -> Iterator[type[msgspec.Struct]]:
 
 
 def all_structs() -> dict[str, type[msgspec.Struct]]:
-    roots = [envelope.Call, envelope.Answer, frames.ToWorker, frames.FromWorker, Moment, *m.METHODS.values()]
+    roots = [envelope.Call, envelope.Answer, frames.ToWorker, frames.FromWorker, Moment, *METHODS.values()]
     return {struct.__name__: struct for root in roots for struct in structs_of(root)}
 
 
@@ -125,7 +126,7 @@ def notation(info: Any) -> str:
         case msgspec.inspect.DictType():
             return f"{{{notation(info.key_type)}: {notation(info.value_type)}}}"
         case msgspec.inspect.UnionType():
-            if {getattr(item, "cls", None) for item in info.types} == set(m.METHODS):
+            if {getattr(item, "cls", None) for item in info.types} == set(METHODS):
                 return "Request"
             return " or ".join(notation(item) for item in info.types)
     return SIMPLE[type(info)]
@@ -213,7 +214,7 @@ def test_which_maps_refuse_unknown_fields() -> None:
     assert rows[0][0].startswith("all requests, ")
     strict = {name for name, struct in all_structs().items() if struct.__struct_config__.forbid_unknown_fields}
     # A Call is an array of two, which 3.1 says; it is no map.
-    assert strict - {"Call"} == {request.__name__ for request in m.METHODS} | set(quoted(rows[0][0]))
+    assert strict - {"Call"} == {request.__name__ for request in METHODS} | set(quoted(rows[0][0]))
 
 
 # Methods and frames
@@ -221,18 +222,18 @@ def test_which_maps_refuse_unknown_fields() -> None:
 
 def test_methods_and_their_replies() -> None:
     documented = [tuple(map(name_in, row[:3])) for row in table("method", "request", "reply").rows]
-    assert documented == [(tag_of(request), request.__name__, reply.__name__) for request, reply in m.METHODS.items()]
+    assert documented == [(tag_of(request), request.__name__, reply.__name__) for request, reply in METHODS.items()]
 
 
 def test_every_method_has_its_section() -> None:
     sections = re.findall(r"^#### (.+)$", TEXT, re.MULTILINE)
-    assert sections == [tag_of(request) for request in m.METHODS]
+    assert sections == [tag_of(request) for request in METHODS]
 
 
 def test_the_tag_of_requests_and_frames_is_the_field_type() -> None:
     tagged = {struct for struct in all_structs().values() if struct.__struct_config__.tag is not None}
     assert {struct.__struct_config__.tag_field for struct in tagged} == {"type"}
-    assert tagged == {*m.METHODS, *frames.ToWorker.__args__, *frames.FromWorker.__args__}
+    assert tagged == {*METHODS, *frames.ToWorker.__args__, *frames.FromWorker.__args__}
 
 
 def test_frames_and_who_sends_them() -> None:

@@ -1,0 +1,84 @@
+"""All methods of the client protocol: each request, and what answers it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supervisord_agents.wire.messages import (
+    Apply,
+    ApplyReply,
+    Cancel,
+    CancelReply,
+    Changes,
+    ChangesReply,
+    Discard,
+    DiscardReply,
+    GetLogs,
+    GetResult,
+    Hello,
+    HelloReply,
+    Item,
+    ListReply,
+    ListTasks,
+    LogsReply,
+    Pause,
+    PauseReply,
+    Request,
+    ResultReply,
+    Retry,
+    RetryReply,
+    Show,
+    ShowReply,
+    Status,
+    StatusReply,
+    Submit,
+    SubmitReply,
+    Subscribe,
+    Unpause,
+    UnpauseReply,
+    Wait,
+    WaitReply,
+    Why,
+    WhyReply,
+)
+
+AnyRequest = (
+    Hello
+    | Submit
+    | ListTasks
+    | Show
+    | Wait
+    | GetResult
+    | Cancel
+    | Retry
+    | Pause
+    | Unpause
+    | Why
+    | GetLogs
+    | Changes
+    | Apply
+    | Discard
+    | Status
+    | Subscribe
+)
+
+METHODS: dict[type[Request], type[Any]] = {
+    Hello: HelloReply,
+    Submit: SubmitReply,
+    ListTasks: ListReply,
+    Show: ShowReply,
+    Wait: WaitReply,
+    GetResult: ResultReply,
+    Cancel: CancelReply,
+    Retry: RetryReply,
+    Pause: PauseReply,
+    Unpause: UnpauseReply,
+    Why: WhyReply,
+    GetLogs: LogsReply,
+    Changes: ChangesReply,
+    Apply: ApplyReply,
+    Discard: DiscardReply,
+    Status: StatusReply,
+    Subscribe: Item,
+}
+"""Each request's reply; for `Subscribe` the type of an item."""
