@@ -1,4 +1,4 @@
-# make demo | test | check | fuzz | bench | bench-peers | escape-table | crash | power-cuts | leftovers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | fuzz | bench | bench-peers | simulate | escape-table | crash | power-cuts | leftovers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -10,7 +10,7 @@ ROUNDS ?= 1000
 RUNS ?= 10000000
 CUTS ?= 200
 
-.PHONY: demo test check fuzz bench bench-peers escape-table crash power-cuts leftovers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
+.PHONY: demo test check fuzz bench bench-peers simulate escape-table crash power-cuts leftovers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
@@ -42,6 +42,11 @@ bench-peers: $(READY)
 escape-table: $(READY)
 	.ci/setup escape
 	$(BIN)/python -m tests.escape --table $(ESCAPE_ARGS)
+
+# The scheduler's promises about time: the real core with simulated workers and time, in seconds. REAL=1: the first two scenarios and the
+# daemon's processor time with sandboxed workers instead. SIMULATE_ARGS: --plot draws benchmarks/simulate/results/makespan.svg anew.
+simulate: $(READY)
+	$(BIN)/python -m benchmarks.simulate $(if $(REAL),--real) $(SIMULATE_ARGS)
 
 soak-memory: $(READY)
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30)
