@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_agents.core.model import Dependency, Limits, TaskSpec
+from supervisord_agents.core.model import Compensation, Dependency, Limits, TaskSpec
 from supervisord_agents.errors import InvalidInput
 
 STDIN = "-"
@@ -61,7 +61,7 @@ def _struct_at(place: str) -> type[msgspec.Struct]:
     if not place:
         return Graph
     last = place.rpartition(".")[2].partition("[")[0]
-    known: dict[str, type[msgspec.Struct]] = {"limits": Limits, "dependencies": Dependency}
+    known: dict[str, type[msgspec.Struct]] = {"limits": Limits, "dependencies": Dependency, "compensate": Compensation}
     return known.get(last, TaskSpec)
 
 
@@ -96,7 +96,11 @@ def _toml(text: str) -> Any:
 
 
 def _with_workspaces(graph: Graph, base: Path) -> Graph:
-    tasks = [
-        msgspec.structs.replace(task, workspace=str(base / task.workspace)) if task.workspace else task for task in graph.tasks
-    ]
+    tasks = []
+    for task in graph.tasks:
+        undo = task.compensate
+        if undo is not None and undo.workspace:
+            undo = msgspec.structs.replace(undo, workspace=str(base / undo.workspace))
+        workspace = str(base / task.workspace) if task.workspace else ""
+        tasks.append(msgspec.structs.replace(task, workspace=workspace, compensate=undo))
     return msgspec.structs.replace(graph, tasks=tasks)

@@ -155,6 +155,7 @@ def _facts(reply: ShowReply) -> list[list[Cell]]:
         when = conditions.get(name) or conditions.get(name.removeprefix(f"{task.graph}."))
         rows.append(["depends on", f"{name} ({state.value}; runs {when.value if when else '?'})"])
     rows += [["needed by", name] for name in reply.dependents]
+    rows += [[name, value] for name, value in (("undoes", reply.undoes), ("undone by", reply.undone_by)) if value]
     rows += [["result", reply.result_path], ["log", reply.log_path]]
     return [[Span(str(name), Style.FAINT), value] for name, value in rows]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from supervisord_agents.core import compensations
 from supervisord_agents.core.dependents import obstacle
 from supervisord_agents.core.events import CancelRequested, PauseRequested, ResumeRequested, RetryRequested, Submitted
 from supervisord_agents.core.graph import edge_of, find_cycle, inner_dependencies, name_cycle
@@ -106,6 +107,13 @@ def check_retry(table: TaskTable, event: RetryRequested) -> None:
         )
     if not task.ended:
         raise InvalidInput(f"task {task.id} has not ended, it is {task.state}", field="task", hint="Cancel it first, or wait.")
+    undone_by = table.sagas.undone_by(task.graph)
+    if undone_by:
+        raise InvalidInput(
+            f"task {task.id} is of a graph that failed, and what had succeeded of it is undone by {undone_by}",
+            field="task",
+            hint=f"Submit the graph anew once {undone_by} has ended.",
+        )
     edge = obstacle(task)
     if edge is not None:
         before = edge.before
@@ -129,6 +137,8 @@ def _check_tasks(specs: Sequence[TaskSpec], positions: dict[str, int], start: in
         if earlier != position:
             raise InvalidInput(f"the id {spec.id} is already that of tasks[{earlier}]", field=f"tasks[{position}].id")
         _check_numbers(spec, position)
+        if spec.compensate is not None:
+            _check_numbers(compensations.asked(spec), position, ".compensate")
 
 
 def _check_cycles(specs: Sequence[TaskSpec]) -> None:
@@ -140,14 +150,16 @@ def _check_cycles(specs: Sequence[TaskSpec]) -> None:
         )
 
 
-def _check_numbers(spec: TaskSpec, position: int) -> None:
+def _check_numbers(spec: TaskSpec, position: int, part: str = "") -> None:
     if not HIGHEST_PRIORITY <= spec.priority <= LOWEST_PRIORITY:
         raise InvalidInput(
             f"must be {HIGHEST_PRIORITY} (first) to {LOWEST_PRIORITY} (last), not {spec.priority}",
-            field=f"tasks[{position}].priority",
+            field=f"tasks[{position}]{part}.priority",
         )
     if not 0 <= spec.max_retries <= MAX_RETRIES_LIMIT:
-        raise InvalidInput(f"must be 0 to {MAX_RETRIES_LIMIT}, not {spec.max_retries}", field=f"tasks[{position}].max_retries")
+        raise InvalidInput(
+            f"must be 0 to {MAX_RETRIES_LIMIT}, not {spec.max_retries}", field=f"tasks[{position}]{part}.max_retries"
+        )
     if not (
         0.0 <= spec.timeout_s <= MAX_TIME_S
         and 0.0 <= spec.deadline_s <= MAX_TIME_S
@@ -156,16 +168,17 @@ def _check_numbers(spec: TaskSpec, position: int) -> None:
     ):
         name = next(name for name in _TIMES if not 0.0 <= getattr(spec, name) <= MAX_TIME_S)
         raise InvalidInput(
-            f"must be a number of seconds, 0 to {MAX_TIME_S:.0f}, not {getattr(spec, name)}", field=f"tasks[{position}].{name}"
+            f"must be a number of seconds, 0 to {MAX_TIME_S:.0f}, not {getattr(spec, name)}",
+            field=f"tasks[{position}]{part}.{name}",
         )
     if spec.type:
-        _check_length(f"tasks[{position}].type", spec.type, MAX_TYPE_CHARACTERS)
+        _check_length(f"tasks[{position}]{part}.type", spec.type, MAX_TYPE_CHARACTERS)
     if spec.limits == _NO_LIMITS:
         return
     for name, most in _LIMITS.items():
         value = getattr(spec.limits, name)
         if not 0 <= value <= most:
-            raise InvalidInput(f"must be 0 to {most}, not {value}", field=f"tasks[{position}].limits.{name}")
+            raise InvalidInput(f"must be 0 to {most}, not {value}", field=f"tasks[{position}]{part}.limits.{name}")
 
 
 def _check_length(field: str, text: str, most: int) -> None:

@@ -96,6 +96,7 @@ def _forget(table: TaskTable, graph: Graph) -> None:
         del table.tasks[task.id]
         table.counts[task.state] -= 1
     table.lately.pop(graph.id, None)
+    table.sagas.forget(graph.id)
     if graph.key and table.keys.get(graph.key) == graph.id:
         del table.keys[graph.key]
 

@@ -54,7 +54,7 @@ class Wave(Work):
             if not self._edge:
                 self._visit(table, task, now)
             edges = task.dependents[self._edge : self._edge + step]
-            self._reach(edges)
+            self._reach(table, edges)
             step -= len(edges) + 1
             self._edge += len(edges)
             if self._edge == len(task.dependents):
@@ -67,10 +67,12 @@ class Wave(Work):
         if _cancel(table, task, self._failure, now, reached):
             self.names.append(task.id)
 
-    def _reach(self, edges: Sequence[Edge]) -> None:
+    def _reach(self, table: TaskTable, edges: Sequence[Edge]) -> None:
+        """What undoes a task is not cancelled with it: it would be left done by half."""
+        sagas = table.sagas
         for edge in edges:
             after = edge.after
-            if after.order not in self._seen:
+            if after.order not in self._seen and not (sagas.origins and sagas.is_undoing(edge.before, after)):
                 self._seen.add(after.order)
                 self._todo.append(after)
 

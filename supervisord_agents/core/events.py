@@ -171,6 +171,13 @@ class Stop(Decision, frozen=True):
     code: str
 
 
+class Compensating(Decision, frozen=True):
+    """What had succeeded of a failed graph is undone by another, whose tasks are told of next."""
+
+    graph: str
+    by: str
+
+
 class Changed(Decision, frozen=True):
     """A task went from `before` to `after`; `before` is None for a new task. In END_STATES: it ended."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from supervisord_agents.core.archive import GONE
 from supervisord_agents.core.dependents import blocks
 from supervisord_agents.core.model import END_STATES, State
+from supervisord_agents.core.saga import failed
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import HISTORY_LIMIT, Task
 from supervisord_agents.core.timers import Due
@@ -35,6 +36,7 @@ def check(scheduler: Scheduler) -> None:
         _check_edges(task)
         _check_dependencies(task, busy)
     _check_archive(scheduler, in_graphs)
+    _check_sagas(scheduler)
     _check_queues(scheduler, in_graphs)
     _check_timers(scheduler, in_graphs)
 
@@ -99,6 +101,29 @@ def _check_archive(scheduler: Scheduler, tasks: list[Task]) -> None:
         loose = sum(edge.after is GONE for edge in task.dependents)
         _demand(table.loose.get(task.id, 0) == loose, f"{task.id} has {loose} loose edges")
     _demand({name: stub.unmet for name, stub in table.stubs.items()} == referred, "the stubs differ from what refers to them")
+
+
+def _check_sagas(scheduler: Scheduler) -> None:
+    table, sagas = scheduler.table, scheduler.table.sagas
+    _demand(not sagas.over, "the end of a saga was not looked at")
+    graphs = {graph.id: graph.tasks for graph in table.graphs.values()}
+    there = {graph for graph, tasks in graphs.items() if any(task.spec.compensate for task in tasks)}
+    _demand(set(sagas) == there, "the sagas differ from the graphs that can be undone")
+    _demand(set(sagas.origins) <= set(graphs), "a graph that undoes another is gone")
+    for graph, saga in sagas.items():
+        tasks = graphs[graph]
+        _demand(saga.open == sum(not task.ended for task in tasks), f"saga {graph}: {saga.open} counted open")
+        done = [task for task in tasks if task.state is State.SUCCEEDED and task.spec.compensate]
+        _demand(sorted(saga.done, key=lambda task: task.order) == done, f"saga {graph}: what can be undone differs")
+        times = [task.ended_at for task in saga.done]
+        _demand(times == sorted(times), f"saga {graph}: not in the order of their ends")
+        due = bool(done) and not saga.open and failed(tasks)
+        _demand(due == bool(saga.undone_by), f"saga {graph}: undone by {saga.undone_by!r}")
+        if saga.undone_by in graphs:
+            undoing = graphs[saga.undone_by]
+            _demand(sagas.origins[saga.undone_by] == graph, f"saga {graph}: {saga.undone_by} undoes another")
+            _demand([sagas.undoes(task) for task in undoing] == [task.id for task in saga.done[::-1]], f"saga {graph}: order")
+            _demand(not any(task.state is State.FAILED for task in undoing), f"saga {graph}: not undone, and nobody is told")
 
 
 def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:

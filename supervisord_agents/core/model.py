@@ -97,6 +97,28 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """Of one core: 150 is one and a half."""
 
 
+class Compensation(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """What undoes a task that has succeeded, if its graph fails; fields that are not described are those of TaskSpec.
+
+    It is run as a task of its own, which is given the output of the task that it undoes.
+    """
+
+    agent: str = "command"
+    type: str = ""
+    input: dict[str, Any] = {}
+    timeout_s: float = 0.0
+    max_retries: int = 3
+    backoff_s: float = 0.0
+    workspace: str = ""
+    """Empty: that of the task, in its mode too unless one is named."""
+    workspace_mode: WorkspaceMode | None = None
+    pool: str = ""
+    profile: str = ""
+    """Empty: that of the task."""
+    limits: Limits = Limits()
+    """None named: those of the task."""
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
     """What a client asks for. A task's full id is `<graph id>.<id>`.
 
@@ -131,6 +153,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     limits: Limits = Limits()
     estimate_s: float = 0.0
     """Expected duration, for the critical path; 0: unknown, counted as 1."""
+    compensate: Compensation | None = None
+    """What undoes it, if its graph fails."""
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -14,7 +14,7 @@ from supervisord_agents.core.task import Edge, Task
 def revived(table: TaskTable, event: RetryRequested, now: float) -> None:
     """Block the task again with a fresh budget, then ready what waits for nothing; a task that may not be retried stays."""
     root = table.tasks.get(event.task)
-    if table.backlog or root is None or not root.ended or root.state is State.SUCCEEDED:
+    if table.backlog or root is None or not root.ended or root.state is State.SUCCEEDED or table.sagas.undone_by(root.graph):
         return
     revival = Revival(table, root, now)
     revival.advance(table, table.step or ALL, now)
@@ -58,7 +58,7 @@ class Revival(Work):
 
     def _visit(self, table: TaskTable, edge: Edge, now: float) -> None:
         after = edge.after
-        if not after.ended or not after.ended_by_dependency:
+        if not after.ended or not after.ended_by_dependency or table.sagas.undone_by(after.graph):
             return
         if after.id not in self._obstacles:
             self._obstacles[after.id] = sum(map(blocks, after.dependencies))

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
-from supervisord_agents.core import admission, attempts, dependents
+from supervisord_agents.core import admission, attempts, compensations, dependents
 from supervisord_agents.core.archive import archived, candidates
 from supervisord_agents.core.backlog import Work
 from supervisord_agents.core.cancel import cancelled
@@ -38,6 +38,7 @@ from supervisord_agents.core.graphs import Graph
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.revive import revived
+from supervisord_agents.core.saga import Sagas
 from supervisord_agents.core.snapshot import Still, decode_table, encode_table
 from supervisord_agents.core.submit import submitted
 from supervisord_agents.core.table import TaskTable
@@ -96,6 +97,8 @@ class Scheduler:
                 self._handle_other(event, now)
         if self.table.ended:
             dependents.settle(self.table, now)
+        if self.table.sagas.over:
+            compensations.begin(self.table, now)
         return self.table.take_decisions()
 
     def _handle_other(
@@ -210,6 +213,11 @@ class Scheduler:
     def pauses(self) -> Pauses:
         """All that is paused; to be read only."""
         return self.table.pauses
+
+    @property
+    def sagas(self) -> Sagas:
+        """The graphs that can be undone; to be read only."""
+        return self.table.sagas
 
     def before_it(self, task: Task, limit: int) -> int:
         """How many ready tasks of its pool are started before a ready one; `limit`: as many or more."""

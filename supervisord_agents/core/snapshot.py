@@ -19,6 +19,7 @@ import msgspec
 from supervisord_agents.core.archive import stub
 from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
 from supervisord_agents.core.pauses import Pause, Scope
+from supervisord_agents.core.saga import Saga
 from supervisord_agents.core.submit import connect
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.core.task import NO_USAGE, UNKNOWN_ESTIMATE_S, Moment, Task, full_id
@@ -69,6 +70,10 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     past: list[Past] = []
     """Archived tasks that others refer to."""
     pauses: list[tuple[Scope, Pause]] = []
+    sagas: list[tuple[str, list[str], str]] = []
+    """Graph, short ids of what can be undone in the order of their ends, and the graph that undoes them, if it has begun."""
+    origins: dict[str, str] = {}
+    """By the graph that undoes another: that other."""
 
 
 class _Outline(msgspec.Struct, frozen=True, array_like=True):
@@ -103,6 +108,8 @@ class Still:
         self._keys = len(table.keys)
         self._step = table.step
         self._pauses = _encoder.encode(list(table.pauses.items()))
+        self._sagas = _encoder.encode([_saga(graph, saga) for graph, saga in table.sagas.items()])
+        self._origins = _encoder.encode(table.sagas.origins)
         self._past = _encoder.encode([_past(stub) for stub in table.stubs.values()])
         self._done = 0
         """Tasks of a smaller order are encoded."""
@@ -145,6 +152,8 @@ class Still:
                 + _encoder.encode(self._step)
                 + self._past
                 + self._pauses
+                + self._sagas
+                + self._origins
             )
 
 
@@ -186,6 +195,10 @@ def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
     table.lately = {graph: at for at, graph in sorted(ended)}
     table.step = snapshot.step
     table.pauses.update(snapshot.pauses)
+    for graph, done, undone_by in snapshot.sagas:
+        tasks = [table.tasks[full_id(graph, short)] for short in done]
+        table.sagas[graph] = Saga(sum(not task.ended for task in table.graphs.tasks(graph)), tasks, undone_by)
+    table.sagas.origins |= snapshot.origins
     return table
 
 
@@ -203,6 +216,10 @@ def _add(table: TaskTable, graph: str, records: list[TaskRecord], key: str) -> N
         table.add(task)
         if task.deadline_at and not task.ended:
             table.timers.set_deadline(task)
+
+
+def _saga(graph: str, saga: Saga) -> tuple[str, list[str], str]:
+    return graph, [task.short_id for task in saga.done], saga.undone_by
 
 
 def _past(stub: Task) -> Past:

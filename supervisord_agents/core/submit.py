@@ -38,6 +38,7 @@ def submitted(table: TaskTable, event: Submitted, now: float) -> None:
         in_order = [added[position] for position in dependencies_first(inner_dependencies(event.specs))]
     _measure(table, in_order, first)
     table.add_graph(event.graph, added, event.key)
+    table.sagas.add(event.graph, event.specs)
     doomed_by: list[tuple[Task, Edge]] = []
     for task, spec in zip(added, event.specs, strict=True):
         edge = obstacle(task) if task.unmet < len(task.dependencies) else None

@@ -14,6 +14,7 @@ from supervisord_agents.core.model import END_STATES, TRANSITIONS, Failure, Stat
 from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.policy import Verdict
 from supervisord_agents.core.ready import ReadyQueue
+from supervisord_agents.core.saga import Sagas
 from supervisord_agents.core.task import Moment, Task
 from supervisord_agents.core.timers import Timers
 from supervisord_agents.errors import InvalidTransition
@@ -56,6 +57,7 @@ class TaskTable:
         self.backlog = Backlog()
         self.lately: dict[str, float] = {}
         """Graphs in which a task has ended since core.archive last looked, and when; all that may be archived are in it."""
+        self.sagas = Sagas()
         self.stubs: dict[str, Task] = {}
         """Archived tasks that others refer to (core.archive)."""
         self.loose: dict[str, int] = {}
@@ -128,6 +130,8 @@ class TaskTable:
             self.lately[task.graph] = now
         elif after is not _BLOCKED:
             self._enter(task)
+        if self.sagas:
+            self.sagas.moved(task, before)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
 
     def running_in_order(self) -> list[Task]:
@@ -136,6 +140,8 @@ class TaskTable:
 
     def judge(self, task: Task, verdict: Verdict, now: float) -> None:
         """Carry out a verdict of core.policy."""
+        if self.sagas.origins:
+            verdict = self.sagas.lasting(task, verdict)
         self.change(task)
         task.retry_at = verdict.retry_at
         self.move(task, verdict.state, now, verdict.failure)

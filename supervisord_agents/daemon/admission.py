@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from supervisord_agents.config import Config
+from supervisord_agents.core import compensations
 from supervisord_agents.core.graph import normalise
 from supervisord_agents.core.model import TaskSpec, WorkspaceMode
 from supervisord_agents.daemon.workspaces import Workspaces
@@ -82,7 +83,7 @@ class Admission:
         except SupervisorError as error:
             error.field = f"tasks[{index}].{error.field}" if error.field else f"tasks[{index}]"
             raise
-        return msgspec.structs.replace(
+        completed = msgspec.structs.replace(
             spec,
             pool=pool,
             workspace=workspace,
@@ -90,6 +91,14 @@ class Admission:
             timeout_s=timeout_s,
             backoff_s=spec.backoff_s or config.backoff_s,
         )
+        return completed if spec.compensate is None else self._with_compensation(completed, index, seen)
+
+    def _with_compensation(self, spec: TaskSpec, index: int, seen: _Seen) -> TaskSpec:
+        try:
+            return compensations.accepted(spec, self._complete(compensations.asked(spec), index, seen))
+        except SupervisorError as error:
+            error.field = error.field.replace(f"tasks[{index}]", f"tasks[{index}].compensate", 1)
+            raise
 
     def _settings(self, agent: str, seen: _Seen) -> dict[str, Any]:
         settings = seen.settings.get(agent)

@@ -46,6 +46,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     record: TaskRecord
     dependencies: dict[str, State]
     dependents: list[str]
+    undoes: str = ""
 
 
 class ArchivedTask(msgspec.Struct, frozen=True):
@@ -54,6 +55,8 @@ class ArchivedTask(msgspec.Struct, frozen=True):
     task: Task
     dependencies: dict[str, State]
     dependents: list[str]
+    undoes: str = ""
+    """The full id of the task that it undoes."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -169,12 +172,13 @@ class Archivist:
         await self._engine.released(fed.sequence)
 
     async def _rows(self, graphs: list[Graph]) -> tuple[list[Row], dict[str, Counter[State]]]:
+        sagas = self._engine.scheduler.sagas
         rows: list[Row] = []
         counts: dict[str, Counter[State]] = {}
         for graph in graphs:
             counts[graph.id] = Counter(task.state for task in graph.tasks)
             for task in graph.tasks:
-                rows.append(_row(task))
+                rows.append(_row(task, sagas.undoes(task)))
                 if len(rows) % AT_ONCE == 0:
                     await asyncio.sleep(0)
         return rows, counts
@@ -280,15 +284,15 @@ class Archivist:
         return sum(count for state, count in self.counts.items() if not states or state in states)
 
 
-def _row(task: Task) -> Row:
+def _row(task: Task, undoes: str) -> Row:
     dependencies = {edge.before.id: edge.before.state for edge in task.dependencies}
-    record = _encoder.encode(Kept(record_of(task), dependencies, task.dependent_ids))
+    record = _encoder.encode(Kept(record_of(task), dependencies, task.dependent_ids, undoes))
     return Row(task.order, task.id, task.graph, str(task.state), record)
 
 
 def _read(row: Row) -> ArchivedTask:
     kept = _decoder.decode(row.record)
-    return ArchivedTask(task_of(row.graph, kept.record), kept.dependencies, kept.dependents)
+    return ArchivedTask(task_of(row.graph, kept.record), kept.dependencies, kept.dependents, kept.undoes)
 
 
 def _tasks(rows: Sequence[Row]) -> list[Task]:

@@ -12,7 +12,7 @@ import structlog
 from sandbox.notify_events import Attempt, line
 from sandbox.spawner import Sandbox
 from supervisord_agents.config import Config
-from supervisord_agents.core.events import Changed, Decision, Start, Started, Stop
+from supervisord_agents.core.events import Changed, Compensating, Decision, Start, Started, Stop
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.model import END_STATES, Failure, State, TaskSpec, Usage
 from supervisord_agents.core.task import Task
@@ -123,6 +123,8 @@ class Attempts:
             self._pools.stop(decision.task, decision.attempt, decision.code)
         elif isinstance(decision, Changed):
             self._changed(sequence, decision)
+        elif isinstance(decision, Compensating):
+            log.warning("compensating", graph=decision.graph, by=decision.by)
 
     def _changed(self, sequence: int, change: Changed) -> None:
         ended = change.after in END_STATES
@@ -216,21 +218,26 @@ class Attempts:
         return frames.RunTask(
             task=task.id,
             attempt=attempt,
-            spec=spec,
+            # A worker may be of an older version, and has no use for it.
+            spec=spec if spec.compensate is None else msgspec.structs.replace(spec, compensate=None),
             agent_class=f"{agent.__module__}:{agent.__qualname__}",
             settings={**settings, "environment": environment},
             workspace=spec.workspace or frames.WORKSPACE_DIR,
             dependencies=self._dependency_results(task, spec),
             gateway_port=self._pools.gateway_port(task.worker),
             output_limit_bytes=self._config.tasks.output_limit_bytes,
+            undoes=self._engine.scheduler.sagas.undoes(task),
         )
 
     def _dependency_results(self, task: Task, spec: TaskSpec) -> dict[str, frames.DependencyResult]:
         room = DEPENDENCY_OUTPUT_BYTES
+        undone = self._engine.scheduler.sagas.undoes(task)
         results = {}
         for asked, edge in zip(spec.dependencies, task.dependencies, strict=True):
             name, _ = edge_of(asked)
             dependency = edge.before
+            if undone and dependency.id != undone:
+                continue  # What was undone before it is no concern of it.
             output, left_out = self._ends.output(dependency.id, room)
             size = len(msgspec.msgpack.encode(output))
             if size > room:

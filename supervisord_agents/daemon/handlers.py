@@ -161,7 +161,8 @@ class Handlers:
             raise views.a_graph(name, found)
         task = self._scheduler.tasks.get(found[0])
         if task is not None:
-            return ArchivedTask(task, {edge.before.id: edge.before.state for edge in task.dependencies}, task.dependent_ids)
+            before = {edge.before.id: edge.before.state for edge in task.dependencies}
+            return ArchivedTask(task, before, task.dependent_ids, self._scheduler.sagas.undoes(task))
         archived = await self._archivist.task(found[0])
         if archived is None:
             raise NotFound(f"the task {found[0]} has just been removed from the archive.", field="task")
@@ -309,6 +310,8 @@ class Handlers:
             history=[msgspec.structs.asdict(moment) for moment in task.history],
             result_path=str(self._results.path(task.id)),
             log_path=str(self._logs.path(task.id)),
+            undoes=found.undoes,
+            undone_by=self._scheduler.sagas.undone_by(task.graph),
         )
         await self._engine.settled_for([task.id, *reply.dependencies])
         return reply

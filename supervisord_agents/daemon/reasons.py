@@ -33,6 +33,7 @@ class Reasons:
                 yield "and so on"
                 break
             yield from self._of_one(link)
+        yield from self._saga(task)
         yield from _failures(task)
 
     def _of_one(self, task: Task) -> Iterator[str]:
@@ -52,6 +53,14 @@ class Reasons:
                 yield f"{task.id} succeeded in attempt {task.attempt}, {self._since(task.ended_at)} ago"
             case _:
                 yield f"{task.id} is {task.state}: {_text(task.failure)}"
+
+    def _saga(self, task: Task) -> Iterator[str]:
+        sagas = self._scheduler.sagas
+        undone, undone_by = sagas.undoes(task), sagas.undone_by(task.graph)
+        if undone:
+            yield f"it undoes {undone}, for the graph {sagas.origins[task.graph]} failed"
+        if undone_by:
+            yield f"{task.graph} failed: what had succeeded of it is undone by {undone_by}"
 
     def _why_not_started(self, task: Task) -> str:
         scope = self._scheduler.pauses.over(task)

@@ -79,5 +79,8 @@ def _refusal(text: str) -> SupervisorError:
 
 def _refuse_deep_inputs(id: int, request: Submit) -> None:
     for index, spec in enumerate(request.tasks):
-        if too_deep(spec.input):
-            raise BadCall(id, InvalidInput(f"is nested deeper than {MAX_NESTING} levels.", field=f"tasks[{index}].input"))
+        deep = "input" if too_deep(spec.input) else ""
+        if spec.compensate is not None and too_deep(spec.compensate.input):
+            deep = "compensate.input"
+        if deep:
+            raise BadCall(id, InvalidInput(f"is nested deeper than {MAX_NESTING} levels.", field=f"tasks[{index}].{deep}"))

@@ -67,6 +67,8 @@ class RunTask(Frame, tag="task", frozen=True):
     gateway_port: int = 0
     """Model endpoints: `http://127.0.0.1:<port>/<provider>/…`; 0: none."""
     output_limit_bytes: int = 4 * 1024 * 1024
+    undoes: str = ""
+    """The task that this one undoes: its graph failed. `dependencies` has its output, and nothing else."""
 
 
 class CancelTask(Frame, tag="cancel", frozen=True):

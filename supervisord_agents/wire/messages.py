@@ -134,6 +134,10 @@ class ShowReply(Reply, frozen=True):
     """What happened: `{at, state, attempt, code, message}`, oldest first."""
     result_path: str
     log_path: str
+    undoes: str = ""
+    """The task that this one undoes."""
+    undone_by: str = ""
+    """The graph that undoes what had succeeded of this task's graph."""
 
 
 class Wait(Request, tag="wait", frozen=True):

@@ -13,7 +13,7 @@ from supervisord_agents.wire.frames import RunTask
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 OF_THE_SANDBOX = ("TMPDIR", "GIT_CONFIG_NOSYSTEM")
 TASK_FILE_ENV = "AGENT_SUPERVISOR_TASK"
-"""Names a JSON file `{task, attempt, input, dependencies}`."""
+"""Names a JSON file `{task, attempt, input, dependencies}`, with `undoes` in one that undoes a task."""
 TASK_FILE = ".agent-supervisor-task.json"
 
 
@@ -71,6 +71,7 @@ def task_file(task: RunTask) -> bytes:
         "attempt": task.attempt,
         "input": task.spec.input,
         "dependencies": msgspec.to_builtins(task.dependencies),
+        **({"undoes": task.undoes} if task.undoes else {}),
     }
     return json.dumps(msgspec.to_builtins(content, str_keys=True), ensure_ascii=False, indent=1).encode(
         "utf-8", "backslashreplace"

@@ -101,7 +101,7 @@ def full_prompt(task: RunTask) -> bytes:
     """The prompt with the results of the task's dependencies after it."""
     parts = [parse_input(task.spec, PromptInput).prompt]
     if task.dependencies:
-        parts.append("Results of the tasks this one depends on:")
+        parts.append("Result of the task to be undone:" if task.undoes else "Results of the tasks this one depends on:")
         parts += [_dependency(name, result) for name, result in task.dependencies.items()]
     return "\n\n".join(parts).encode("utf-8", "replace")
 

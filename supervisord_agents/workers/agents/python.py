@@ -51,6 +51,8 @@ class Context:
         self.attempt = task.attempt
         self.workspace = task.workspace
         self.dependencies: dict[str, DependencyResult] = task.dependencies
+        self.undoes = task.undoes
+        """The task that this one undoes; empty: it undoes none."""
         self._reporter = reporter
 
     def progress(self, fraction: float, message: str = "") -> None:

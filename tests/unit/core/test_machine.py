@@ -16,6 +16,7 @@ from supervisord_agents.core.events import (
     Archived,
     CancelRequested,
     Changed,
+    Compensating,
     Decision,
     Finished,
     Paced,
@@ -31,7 +32,7 @@ from supervisord_agents.core.events import (
     Used,
     encode_event,
 )
-from supervisord_agents.core.model import END_STATES, Dependency, Failure, Past, State, TaskSpec, Usage, When
+from supervisord_agents.core.model import END_STATES, Compensation, Dependency, Failure, Past, State, TaskSpec, Usage, When
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import Task
 from supervisord_agents.errors import InvalidInput, Unavailable
@@ -52,6 +53,7 @@ specs = st.fixed_dictionaries(
         "estimate_s": st.sampled_from((0.0, 3.0)),
         "pool": st.sampled_from(POOLS),
         "agent": st.sampled_from(AGENTS),
+        "compensate": st.sampled_from((None, Compensation(pool="a", max_retries=0), Compensation(pool="b", max_retries=1))),
     }
 )
 
@@ -66,6 +68,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         """The states as the decisions told them."""
         self.attempts: dict[str, int] = {}
         self.graphs = 0
+        self.undone: list[str] = []
+        """Graphs whose compensations have begun."""
         self.ageing_s = 0.0
         self.past: dict[str, Past] = {}
         """What is archived."""
@@ -101,6 +105,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert self.known.get(decision.task) == decision.before
                 assert decision.at == self.now
                 self.known[decision.task] = decision.after
+            elif isinstance(decision, Compensating):
+                self.undone.append(decision.graph)
             elif isinstance(decision, Stop):
                 assert running[decision.task] == decision.attempt
                 assert self.scheduler.tasks[decision.task].state is not State.RUNNING
@@ -231,6 +237,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             for change in self.scheduler.handle(event, self.now):
                 assert isinstance(change, Changed)
                 self.known[change.task] = change.after
+            assert not self.scheduler.sagas.undone_by(task.graph) or task.ended
         else:
             self.feed(event)
             assert task.state in (State.BLOCKED, State.READY)
@@ -287,6 +294,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def invariants_hold(self) -> None:
         invariants.check(self.scheduler)
         assert self.known == {task.id: task.state for task in self.scheduler.tasks.values()}
+
+    @invariant()
+    def what_failed_is_undone_once(self) -> None:
+        assert len(self.undone) == len(set(self.undone))
+        begun = {graph for graph in self.scheduler.graphs() if self.scheduler.sagas.undone_by(graph)}
+        assert begun <= set(self.undone)
 
     @invariant()
     def priorities_are_inherited(self) -> None:
