@@ -14,7 +14,7 @@ from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.model import Failure, State, TaskSpec, Usage
-from supervisord_agents.wire.messages import ShowReply, TaskView
+from supervisord_agents.wire.messages import ShowReply, StepView, TaskView
 
 DEFAULT_PAGE = 50
 
@@ -122,6 +122,9 @@ def _show_for_people(output: Output, reply: ShowReply) -> None:
     output.line(Span("input", Style.FAINT))
     for text in json_text(reply.spec.input).split("\n"):
         output.line("  ", text)
+    if reply.steps:
+        output.line(Span("steps", Style.FAINT))
+        output.lines(render.table([_step(step) for step in reply.steps], indent="  "))
     output.line(Span("history", Style.FAINT))
     output.lines(render.table([_moment(entry) for entry in reply.history], indent="  "))
 
@@ -170,6 +173,13 @@ def _moment(entry: dict[str, Any]) -> list[Cell]:
     attempt = f"attempt {entry['attempt']}" if entry.get("attempt") else ""
     why = " ".join(str(entry[key]) for key in ("code", "message") if entry.get(key))
     return [render.moment(entry["at"]), render.state(State(entry["state"])), attempt, why]
+
+
+def _step(step: StepView) -> list[Cell]:
+    if not step.done_at:
+        return [render.moment(step.begun_at), step.name, f"attempt {step.attempt}", "begun, may have happened"]
+    took = render.duration(step.done_at - step.begun_at)
+    return [render.moment(step.done_at), step.name, f"attempt {step.attempt}", f"done in {took}, {step.result_bytes} bytes kept"]
 
 
 def usage(used: Usage) -> str:

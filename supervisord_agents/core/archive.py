@@ -94,6 +94,7 @@ def _forget(table: TaskTable, graph: Graph) -> None:
     for task in graph.tasks:
         task.dependencies = task.dependents = ()
         del table.tasks[task.id]
+        table.checkpoints.forget(task.id)
         table.counts[task.state] -= 1
     table.lately.pop(graph.id, None)
     table.sagas.forget(graph.id)

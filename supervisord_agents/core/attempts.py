@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import islice
 
 from supervisord_agents.core import policy
-from supervisord_agents.core.events import Finished, PauseRequested, Restarted, ResumeRequested, Started, Stop, Used
+from supervisord_agents.core.events import Checkpointed, Finished, PauseRequested, Restarted, ResumeRequested, Started, Stop, Used
 from supervisord_agents.core.model import Failure, State
 from supervisord_agents.core.pauses import Pause, Scope
 from supervisord_agents.core.table import TaskTable
@@ -69,6 +69,13 @@ def used(table: TaskTable, event: Used) -> None:
     if task is not None:
         table.change(task)
         task.usage = task.usage + event.usage
+
+
+def checkpointed(table: TaskTable, event: Checkpointed, now: float) -> None:
+    """The running attempt tells of a step."""
+    task = table.tasks.get(event.task)
+    if task is not None and task.state is _RUNNING and event.attempt == task.attempt:
+        table.checkpoints.record(event, now)
 
 
 def restarted(table: TaskTable, event: Restarted, now: float) -> None:

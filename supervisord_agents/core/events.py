@@ -59,6 +59,16 @@ class Used(Event, frozen=True, tag="used"):
     usage: Usage
 
 
+class Checkpointed(Event, frozen=True, tag="checkpoint"):
+    """An attempt begins a step, or, with `done`, has finished it with this result (core.checkpoints)."""
+
+    task: str
+    attempt: int
+    step: str
+    done: bool = False
+    result: Any = None
+
+
 class CancelRequested(Event, frozen=True, tag="cancel"):
     """Cancel `task`; with `subtree` all that depend on it too. A graph id stands for all its tasks."""
 
@@ -127,6 +137,7 @@ AnyEvent = (
     | Started
     | Finished
     | Used
+    | Checkpointed
     | CancelRequested
     | RetryRequested
     | PauseRequested

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from supervisord_agents.core.archive import GONE
+from supervisord_agents.core.checkpoints import MAX_STEPS, STEP_BYTES
 from supervisord_agents.core.dependents import blocks
 from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.core.saga import failed
@@ -37,6 +38,7 @@ def check(scheduler: Scheduler) -> None:
         _check_dependencies(task, busy)
     _check_archive(scheduler, in_graphs)
     _check_sagas(scheduler)
+    _check_checkpoints(scheduler)
     _check_queues(scheduler, in_graphs)
     _check_timers(scheduler, in_graphs)
 
@@ -124,6 +126,22 @@ def _check_sagas(scheduler: Scheduler) -> None:
             _demand(sagas.origins[saga.undone_by] == graph, f"saga {graph}: {saga.undone_by} undoes another")
             _demand([sagas.undoes(task) for task in undoing] == [task.id for task in saga.done[::-1]], f"saga {graph}: order")
             _demand(not any(task.state is State.FAILED for task in undoing), f"saga {graph}: not undone, and nobody is told")
+
+
+def _check_checkpoints(scheduler: Scheduler) -> None:
+    table = scheduler.table
+    picture = table.checkpoints.picture()
+    for name, steps in picture:
+        task = table.tasks.get(name)
+        _demand(task is not None and task.state is not State.SUCCEEDED, f"steps of {name} are kept, which needs none")
+        assert task is not None
+        _demand(0 < len(steps) <= MAX_STEPS, f"{name} has {len(steps)} steps")
+        for step in steps:
+            _demand(0 < step.attempt <= task.attempt, f"{name}: the step {step.name} is of attempt {step.attempt}")
+            _demand(not step.done or step.done_at >= step.begun_at, f"{name}: the step {step.name} was done before it began")
+            _demand(step.done == bool(step.packed), f"{name}: the step {step.name} has a result, or is done, but not both")
+    room = sum(step.size + STEP_BYTES for _, steps in picture for step in steps)
+    _demand(table.checkpoints.room == room, f"steps take {room}, {table.checkpoints.room} are counted")
 
 
 def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:

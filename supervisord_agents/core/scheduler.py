@@ -15,11 +15,13 @@ from supervisord_agents.core import admission, attempts, compensations, dependen
 from supervisord_agents.core.archive import archived, candidates
 from supervisord_agents.core.backlog import Work
 from supervisord_agents.core.cancel import cancelled
+from supervisord_agents.core.checkpoints import Step
 from supervisord_agents.core.events import (
     Advanced,
     AnyEvent,
     Archived,
     CancelRequested,
+    Checkpointed,
     Decision,
     Finished,
     Paced,
@@ -66,6 +68,8 @@ class Scheduler:
                 admission.check_retry(self.table, event)
             case PauseRequested():
                 admission.check_pause(event)
+            case Checkpointed():
+                self.table.checkpoints.check(event)
             case ResumeRequested():
                 admission.check_resume(self.table, event)
             case _:
@@ -102,13 +106,17 @@ class Scheduler:
         return self.table.take_decisions()
 
     def _handle_other(
-        self, event: Restarted | Used | Advanced | Archived | Paced | PauseRequested | ResumeRequested, now: float
+        self,
+        event: Restarted | Used | Checkpointed | Advanced | Archived | Paced | PauseRequested | ResumeRequested,
+        now: float,
     ) -> None:
         match event:
             case Restarted():
                 attempts.restarted(self.table, event, now)
             case Used():
                 attempts.used(self.table, event)
+            case Checkpointed():
+                attempts.checkpointed(self.table, event, now)
             case Advanced():
                 dependents.advanced(self.table, now)
             case Archived():
@@ -231,6 +239,10 @@ class Scheduler:
     def running_tasks(self) -> list[Task]:
         """All running tasks, in order of submission."""
         return self.table.running_in_order()
+
+    def steps(self, task: str) -> tuple[Step, ...]:
+        """What the attempts of the task have begun and finished, in order; those of one that succeeded are not kept."""
+        return self.table.checkpoints.of(task)
 
     def resolve(self, prefix: str) -> list[str]:
         """The full ids that a person may mean; an id that matches exactly is the only answer.

@@ -17,6 +17,7 @@ from itertools import islice
 import msgspec
 
 from supervisord_agents.core.archive import stub
+from supervisord_agents.core.checkpoints import Kept
 from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
 from supervisord_agents.core.pauses import Pause, Scope
 from supervisord_agents.core.saga import Saga
@@ -74,6 +75,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """Graph, short ids of what can be undone in the order of their ends, and the graph that undoes them, if it has begun."""
     origins: dict[str, str] = {}
     """By the graph that undoes another: that other."""
+    checkpoints: list[Kept] = []
 
 
 class _Outline(msgspec.Struct, frozen=True, array_like=True):
@@ -111,6 +113,7 @@ class Still:
         self._sagas = _encoder.encode([_saga(graph, saga) for graph, saga in table.sagas.items()])
         self._origins = _encoder.encode(table.sagas.origins)
         self._past = _encoder.encode([_past(stub) for stub in table.stubs.values()])
+        self._checkpoints = table.checkpoints.picture()
         self._done = 0
         """Tasks of a smaller order are encoded."""
         self._kept: dict[int, bytes] = {}
@@ -154,7 +157,10 @@ class Still:
                 + self._pauses
                 + self._sagas
                 + self._origins
+                + _array(len(self._checkpoints))
             )
+            for start in range(0, len(self._checkpoints), count):
+                yield b"".join(map(_encoder.encode, self._checkpoints[start : start + count]))
 
 
 def encode_table(table: TaskTable, now: float = 0.0) -> bytes:
@@ -199,6 +205,7 @@ def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
         tasks = [table.tasks[full_id(graph, short)] for short in done]
         table.sagas[graph] = Saga(sum(not task.ended for task in table.graphs.tasks(graph)), tasks, undone_by)
     table.sagas.origins |= snapshot.origins
+    table.checkpoints.restore(snapshot.checkpoints, (task for task, _ in snapshot.checkpoints if table.tasks[task].ended))
     return table
 
 

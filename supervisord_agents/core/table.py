@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from supervisord_agents.core.backlog import Backlog
+from supervisord_agents.core.checkpoints import Checkpoints
 from supervisord_agents.core.events import Changed, Decision
 from supervisord_agents.core.graphs import Graph, Graphs
 from supervisord_agents.core.model import END_STATES, TRANSITIONS, Failure, State
@@ -55,6 +56,7 @@ class TaskTable:
         """About how many edges one event may look at; 0: all."""
         self.pauses = Pauses()
         self.backlog = Backlog()
+        self.checkpoints = Checkpoints()
         self.lately: dict[str, float] = {}
         """Graphs in which a task has ended since core.archive last looked, and when; all that may be archived are in it."""
         self.sagas = Sagas()
@@ -130,6 +132,8 @@ class TaskTable:
             self.lately[task.graph] = now
         elif after is not _BLOCKED:
             self._enter(task)
+        if self.checkpoints:
+            self.checkpoints.moved(task.id, after)
         if self.sagas:
             self.sagas.moved(task, before)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))

@@ -20,6 +20,7 @@ from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.steps import Steps, past_steps
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import ErrorCode, JournalError, SupervisorError
 from supervisord_agents.spool.logs import LogStore
@@ -31,7 +32,7 @@ from supervisord_agents.workers.pool import Pools
 from supervisord_agents.workers.profiles import TaskProfiles
 
 DEPENDENCY_OUTPUT_BYTES = 3 * 1024 * 1024
-"""All outputs of dependencies that one task frame carries; with the largest specification they fill no frame of the worker's."""
+"""All outputs of dependencies and results of steps in one task frame; with the largest specification they fill no frame."""
 PROGRESS_CHARACTERS = 1000
 TRANSIENT = frozenset({ErrorCode.DISK_FULL, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL})
 """Why a worker could not be had, where the next attempt may find one."""
@@ -65,6 +66,7 @@ class Attempts:
         self._waiters = waiters
         self._accepting = accepting
         self._profiles = TaskProfiles(config)
+        self._steps = Steps(pools.answer)
         self._engine: Engine
         self._dispatch_due = False
         self._starting = False
@@ -80,6 +82,7 @@ class Attempts:
     def attach(self, engine: Engine) -> None:
         """Feed events to this engine."""
         self._engine = engine
+        self._steps.attach(engine)
 
     async def adopt(self, found: Iterable[Sandbox]) -> set[str]:
         """Go on with the attempts of an earlier daemon whose workers were found; gives their tasks."""
@@ -215,6 +218,8 @@ class Attempts:
         agent = self._agents.get(spec.agent)
         settings = self._agents.settings(spec.agent)
         environment = self._profiles.environment(spec) | settings.get("environment", {})
+        steps = past_steps(self._engine.scheduler, task.id)
+        room = DEPENDENCY_OUTPUT_BYTES - (len(frames.encoder.encode(steps)) if steps else 0)
         return frames.RunTask(
             task=task.id,
             attempt=attempt,
@@ -223,14 +228,14 @@ class Attempts:
             agent_class=f"{agent.__module__}:{agent.__qualname__}",
             settings={**settings, "environment": environment},
             workspace=spec.workspace or frames.WORKSPACE_DIR,
-            dependencies=self._dependency_results(task, spec),
+            dependencies=self._dependency_results(task, spec, room),
+            steps=steps,
             gateway_port=self._pools.gateway_port(task.worker),
             output_limit_bytes=self._config.tasks.output_limit_bytes,
             undoes=self._engine.scheduler.sagas.undoes(task),
         )
 
-    def _dependency_results(self, task: Task, spec: TaskSpec) -> dict[str, frames.DependencyResult]:
-        room = DEPENDENCY_OUTPUT_BYTES
+    def _dependency_results(self, task: Task, spec: TaskSpec, room: int) -> dict[str, frames.DependencyResult]:
         undone = self._engine.scheduler.sagas.undoes(task)
         results = {}
         for asked, edge in zip(spec.dependencies, task.dependencies, strict=True):
@@ -266,7 +271,7 @@ class Attempts:
             self._tell_worker(running)
         return self._logs.heard(task, attempt)
 
-    def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport) -> None:
+    def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport | frames.Checkpoint) -> None:
         """What an attempt says after its end was decided is not heard: it would open its log again."""
         task = self._engine.scheduler.tasks.get(frame.task)
         if task is None or task.state is not State.RUNNING or task.attempt != frame.attempt:
@@ -279,6 +284,8 @@ class Attempts:
             message = frame.message[:PROGRESS_CHARACTERS]
             self.progress[frame.task] = (frame.fraction, message)
             self._tell("progress", frame.task, frame.attempt, progress=frame.fraction, message=message)
+        elif isinstance(frame, frames.Checkpoint):
+            self._steps.take(frame)
         else:
             self._accounts.claim(frame.task, frame.usage)
 

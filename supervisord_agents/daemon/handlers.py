@@ -20,7 +20,7 @@ from supervisord_agents import __version__
 from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
 from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.core.task import Task, full_id
-from supervisord_agents.daemon import views
+from supervisord_agents.daemon import steps, views
 from supervisord_agents.daemon.admission import AT_ONCE, Admission
 from supervisord_agents.daemon.archivist import ArchivedTask, Archivist
 from supervisord_agents.daemon.attempts import Attempts
@@ -312,6 +312,7 @@ class Handlers:
             log_path=str(self._logs.path(task.id)),
             undoes=found.undoes,
             undone_by=self._scheduler.sagas.undone_by(task.graph),
+            steps=steps.views(self._scheduler.steps(task.id)),
         )
         await self._engine.settled_for([task.id, *reply.dependencies])
         return reply

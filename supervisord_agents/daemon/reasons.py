@@ -34,6 +34,7 @@ class Reasons:
                 break
             yield from self._of_one(link)
         yield from self._saga(task)
+        yield from self._steps(task)
         yield from _failures(task)
 
     def _of_one(self, task: Task) -> Iterator[str]:
@@ -61,6 +62,19 @@ class Reasons:
             yield f"it undoes {undone}, for the graph {sagas.origins[task.graph]} failed"
         if undone_by:
             yield f"{task.graph} failed: what had succeeded of it is undone by {undone_by}"
+
+    def _steps(self, task: Task) -> Iterator[str]:
+        """What another attempt need not do again, and what it may do twice."""
+        steps = self._scheduler.steps(task.id)
+        done = [step for step in steps if step.done]
+        if done:
+            count = "1 step is" if len(done) == 1 else f"{len(done)} steps are"
+            when = "after its retry, it resumes" if task.ended else "it resumes"
+            yield f"{when} after step {max(done, key=lambda step: step.done_at).name}: {count} done, with results kept"
+        for step in [
+            step for step in steps if not step.done and (step.attempt < task.attempt or task.state is not State.RUNNING)
+        ][:TOLD]:
+            yield f"step {step.name} was begun in attempt {step.attempt} and not finished: it may have happened"
 
     def _why_not_started(self, task: Task) -> str:
         scope = self._scheduler.pauses.over(task)

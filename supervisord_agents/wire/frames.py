@@ -1,8 +1,9 @@
 """The worker protocol: frames on the socketpair that a sandbox inherits as descriptor 3.
 
-The worker says `hello` first. The daemon sends one `task` at a time; the worker answers with any number of `progress`, `log` and
-`usage` and exactly one `result` or `error`. `heartbeat` goes out every 5 s, also between tasks. Every frame that belongs to an
-attempt names it; a frame for another attempt is ignored, and a worker that sends many is ended.
+The worker says `hello` first. The daemon sends one `task` at a time; the worker answers with any number of `progress`, `log`,
+`usage` and `checkpoint`, of which the last is answered by `checkpointed`, and exactly one `result` or `error`. `heartbeat` goes
+out every 5 s, also between tasks. Every frame that belongs to an attempt names it; a frame for another attempt is ignored, and a
+worker that sends many is ended.
 
 A worker outlives its daemon. The next one hands it a new channel by descriptor 5; there the worker says `hello` with the attempt
 that it has, and the daemon answers with `resume`, or with a `task` if the one that it was sent got lost.
@@ -16,7 +17,7 @@ import msgspec
 
 from supervisord_agents.core.model import Failure, TaskSpec, Usage
 
-WORKER_PROTOCOL_VERSION = 3
+WORKER_PROTOCOL_VERSION = 4
 CHANNEL_FD = 3
 OUTBOX_FD = 4
 """A file of the daemon's. Before `result` or `error` is sent, the same frame is written into it (workers/outbox.py), so that work
@@ -53,6 +54,14 @@ class DependencyResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     truncated: bool = False
 
 
+class PastStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A step that an earlier attempt has begun; one that is not `done` may have happened."""
+
+    attempt: int
+    done: bool = False
+    result: Any = None
+
+
 class RunTask(Frame, tag="task", frozen=True):
     """Do this. `agent_class` is `module:Class` of the adapter, `settings` its table from the configuration."""
 
@@ -64,6 +73,8 @@ class RunTask(Frame, tag="task", frozen=True):
     workspace: str = WORKSPACE_DIR
     dependencies: dict[str, DependencyResult] = {}
     """By the name the task's spec uses for them."""
+    steps: dict[str, PastStep] = {}
+    """By name, in the order in which they were first begun."""
     gateway_port: int = 0
     """Model endpoints: `http://127.0.0.1:<port>/<provider>/…`; 0: none."""
     output_limit_bytes: int = 4 * 1024 * 1024
@@ -84,6 +95,16 @@ class Resume(Frame, tag="resume", frozen=True):
     task: str
     attempt: int
     log_bytes: int = 0
+
+
+class Checkpointed(Frame, tag="checkpointed", frozen=True):
+    """A `checkpoint` is durable, or, with a failure, refused."""
+
+    task: str
+    attempt: int
+    step: str
+    done: bool = False
+    failure: Failure | None = None
 
 
 class Progress(Frame, tag="progress", frozen=True):
@@ -115,6 +136,16 @@ class UsageReport(Frame, tag="usage", frozen=True):
     """All that the attempt has used so far."""
 
 
+class Checkpoint(Frame, tag="checkpoint", frozen=True):
+    """A step begins; `done`: it is finished, with this result."""
+
+    task: str
+    attempt: int
+    step: str
+    done: bool = False
+    result: Any = None
+
+
 class TaskResult(Frame, tag="result", frozen=True):
     task: str
     attempt: int
@@ -136,8 +167,8 @@ class TaskError(Frame, tag="error", frozen=True):
     last: bool = False
 
 
-ToWorker = RunTask | CancelTask | Resume
-FromWorker = WorkerHello | Progress | Log | Heartbeat | UsageReport | TaskResult | TaskError
+ToWorker = RunTask | CancelTask | Resume | Checkpointed
+FromWorker = WorkerHello | Progress | Log | Heartbeat | UsageReport | Checkpoint | TaskResult | TaskError
 
 encoder = msgspec.msgpack.Encoder()
 to_worker_decoder = msgspec.msgpack.Decoder(ToWorker)

@@ -125,6 +125,18 @@ class Show(Request, tag="show", frozen=True):
     task: str
 
 
+class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A step of a task that has not succeeded."""
+
+    name: str
+    attempt: int
+    """That finished it, else the last that began it."""
+    begun_at: float
+    done_at: float = 0.0
+    """0: it was begun, and may have happened."""
+    result_bytes: int = 0
+
+
 class ShowReply(Reply, frozen=True):
     task: TaskView
     spec: TaskSpec
@@ -138,6 +150,8 @@ class ShowReply(Reply, frozen=True):
     """The task that this one undoes."""
     undone_by: str = ""
     """The graph that undoes what had succeeded of this task's graph."""
+    steps: list[StepView] = []
+    """In the order in which they were first begun."""
 
 
 class Wait(Request, tag="wait", frozen=True):

@@ -14,32 +14,31 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 import prctl
 
+from supervisord_agents.core.checkpoints import refuse_large
 from supervisord_agents.core.model import Failure, Usage
-from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError
+from supervisord_agents.errors import ErrorCode, InvalidInput, ProtocolError, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import FrameReader, frame
 from supervisord_agents.workers.agents.base import AgentFailure, FunctionAgent, Outcome
 from supervisord_agents.workers.child import Child, cancelled
 from supervisord_agents.workers.ending import clean_message, ending, sane
+from supervisord_agents.workers.orders import ORDER_BYTES, Orders
 from supervisord_agents.workers.uplink import LOG_FRAME_BYTES, Uplink
 
 REPORT_FD = 3
 """In the fork, in place of the channel."""
 ORDER_FD = 4
-"""In the fork: where its next tasks come from."""
-ORDER_BYTES = 32 * 1024
-"""A longer one is not sent by a pipe, which might not take it: it gets a fork of its own."""
+"""In the fork: where its next tasks come from, and the answers to its checkpoints."""
 MAX_FD = 65_536
 EXIT_BROKEN = 70
 """Of the fork: what is around the function failed, not the function (EX_SOFTWARE of sysexits(3))."""
-Report = frames.Progress | frames.Log | frames.UsageReport | frames.TaskResult | frames.TaskError
+Report = frames.Progress | frames.Log | frames.UsageReport | frames.Checkpoint | frames.TaskResult | frames.TaskError
 _report_decoder = msgspec.msgpack.Decoder(Report)
-_order_decoder = msgspec.msgpack.Decoder(frames.RunTask)
 
 
 class FunctionJob:
@@ -54,17 +53,15 @@ class FunctionJob:
         left = agent.tasks_per_process(task)
         with contextlib.ExitStack() as on_failure:
             pipes = [_pipe(on_failure) for _ in range(3)]
-            orders, self._orders = _pipe(on_failure) if left > 1 else (-1, -1)
-            if left > 1:
-                os.set_blocking(self._orders, False)
+            orders, self._orders = _pipe(on_failure)
+            os.set_blocking(self._orders, False)
             pid = os.fork()
             if pid == 0:
                 _become(agent, task, [writing for _, writing in pipes], orders, left)
             on_failure.pop_all()
         (stdout, stderr, reports), writing = zip(*pipes, strict=True)
         for descriptor in (*writing, orders):
-            if descriptor >= 0:
-                os.close(descriptor)
+            os.close(descriptor)
         self.child = Child(selector, pid, drain_s=0.0)
         self.child.read(stdout, lambda data: uplink.log("stdout", data))
         self.child.read(stderr, lambda data: uplink.log("stderr", data))
@@ -90,13 +87,23 @@ class FunctionJob:
         )
         if not fits or self.child.over:
             return False
-        try:
-            if os.write(self._orders, order) < len(order):
-                return False
-        except OSError:  # it has ended, or does not read
+        if not self._order(order):
             return False
         self.task, self._end, self._broken = task, None, ""
         return True
+
+    def answer(self, answer: frames.Checkpointed) -> None:
+        """Tell it what became of a checkpoint."""
+        if not self._order(frame(frames.encoder.encode(answer), frames.MAX_FRAME_BYTES)) and not self.child.over:
+            self._broken = "it does not read the answers to its checkpoints"
+            self.child.kill()
+
+    def _order(self, order: bytes) -> bool:
+        """Whether the pipe took it."""
+        try:
+            return os.write(self._orders, order) == len(order)
+        except OSError:  # it has ended, or does not read
+            return False
 
     def close(self) -> None:
         """Let go of the process, which ends if it rests."""
@@ -141,12 +148,14 @@ class FunctionJob:
             self.child.kill()
         self._pass_on(progress)
 
-    def _take(self, report: frames.Log | frames.UsageReport | frames.TaskResult | frames.TaskError) -> None:
+    def _take(self, report: frames.Log | frames.UsageReport | frames.Checkpoint | frames.TaskResult | frames.TaskError) -> None:
         if isinstance(report, frames.Log):
             self._uplink.log("worker", report.data)
         elif isinstance(report, frames.UsageReport):
             usage = frames.UsageReport(task=self.task.task, attempt=self.task.attempt, usage=report.usage)
             self._uplink.report(usage)
+        elif isinstance(report, frames.Checkpoint):
+            self._uplink.checkpoint(msgspec.structs.replace(report, task=self.task.task, attempt=self.task.attempt))
         else:
             self._end = report
             if report.last:
@@ -180,13 +189,12 @@ def _become(agent: FunctionAgent, task: frames.RunTask, pipes: Iterable[int], or
     code = EXIT_BROKEN
     try:
         _settle([*pipes], orders)
-        reader = FrameReader(ORDER_BYTES)
-        tasks = [task]
-        while tasks:
+        given = Orders(ORDER_FD)
+        turn: frames.RunTask | None = task
+        while turn is not None:
             left -= 1
-            _work(agent, tasks.pop(), left)
-            while left and not tasks and (data := os.read(ORDER_FD, ORDER_BYTES)):
-                tasks += map(_order_decoder.decode, reader.feed(data))
+            _work(agent, turn, given, left)
+            turn = given.next_task() if left else None
         code = 0
     except BaseException:
         with contextlib.suppress(BaseException):
@@ -195,8 +203,8 @@ def _become(agent: FunctionAgent, task: frames.RunTask, pipes: Iterable[int], or
         os._exit(code)
 
 
-def _work(agent: FunctionAgent, task: frames.RunTask, left: int) -> None:
-    reporter = PipeReporter(task)
+def _work(agent: FunctionAgent, task: frames.RunTask, orders: Orders, left: int) -> None:
+    reporter = PipeReporter(task, orders)
     outcome = _perform(agent, task, reporter)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
@@ -214,9 +222,8 @@ def _settle(pipes: Sequence[int], orders: int) -> None:
     os.dup2(stderr, 2)
     # In place of the channel; the outbox and all else of the runtime is closed behind it.
     os.dup2(reports, REPORT_FD, inheritable=False)
-    if orders >= 0:
-        os.dup2(orders, ORDER_FD, inheritable=False)
-    os.closerange(ORDER_FD + (orders >= 0), MAX_FD)
+    os.dup2(orders, ORDER_FD, inheritable=False)
+    os.closerange(ORDER_FD + 1, MAX_FD)
     prctl.set_dumpable(1)
     # Every fork would draw the same numbers from it; the generators of the standard library see to this themselves.
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
@@ -245,8 +252,9 @@ def _perform(agent: FunctionAgent, task: frames.RunTask, reporter: PipeReporter)
 class PipeReporter:
     """Speaks for the attempt, in the fork, from any thread."""
 
-    def __init__(self, task: frames.RunTask) -> None:
+    def __init__(self, task: frames.RunTask, orders: Orders) -> None:
         self._task = task
+        self._orders = orders
         self._lock = threading.Lock()
         self.used = Usage()
         """All that `usage` was told."""
@@ -264,6 +272,16 @@ class PipeReporter:
         with self._lock:
             self.used += sane(usage)
             self._write(frames.UsageReport(task="", attempt=0, usage=self.used))
+
+    def checkpoint(self, step: str, *, done: bool, result: Any = None) -> None:
+        try:
+            refuse_large(step, len(frames.encoder.encode(result)))
+        except InvalidInput as error:
+            raise AgentFailure(Failure(error.code, error.message, error.hint, retriable=False)) from error
+        self._send(frames.Checkpoint(task="", attempt=0, step=str(step), done=done, result=result))
+        answer = self._orders.answer(str(step), done=done)
+        if answer.failure is not None:
+            raise AgentFailure(answer.failure)
 
     def end(self, outcome: Outcome, *, last: bool) -> None:
         """How it ended; `last`: this process does no other task."""

@@ -203,6 +203,12 @@ class Pools:
                 self._dialogue.rest(worker)
                 self._listener.slots_changed()
 
+    def answer(self, answer: frames.Checkpointed) -> None:
+        """Tell the worker of this attempt, if there is one, what became of its checkpoint."""
+        for worker in self._workers.values():
+            if worker.busy_with(answer.task, answer.attempt) and worker.channel is not None:
+                worker.channel.send(answer)
+
     def views(self, waiting: dict[str, int]) -> list[PoolView]:
         """The pools in numbers; `waiting` is the ready tasks of each."""
         return [

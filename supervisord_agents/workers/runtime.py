@@ -153,7 +153,11 @@ class Runtime:
             self._queue.append(message)
         elif isinstance(message, frames.Resume):
             self._uplink.resume(message.log_bytes)
-        elif self._job and (self._job.task.task, self._job.task.attempt) == (message.task, message.attempt):
+        elif isinstance(message, frames.Checkpointed):
+            self._uplink.answered(message)
+            if isinstance(self._job, FunctionJob) and _is_of(self._job, message):
+                self._job.answer(message)
+        elif self._job and _is_of(self._job, message):
             self._job.child.stop()
         else:
             self._not_to_begin = (message.task, message.attempt)
@@ -235,6 +239,10 @@ class Runtime:
         self._uplink.log("worker", traceback.format_exc().encode("utf-8", "backslashreplace"))
         message = f"the agent `{task.spec.agent}` is broken: {type(error).__qualname__}: {error}"
         return Outcome(failure=Failure(code=ErrorCode.INTERNAL, message=message, retriable=False))
+
+
+def _is_of(job: Job, message: frames.CancelTask | frames.Checkpointed) -> bool:
+    return (job.task.task, job.task.attempt) == (message.task, message.attempt)
 
 
 def load_agent(path: str) -> Agent:

@@ -107,6 +107,15 @@ class Uplink:
         self._transcript.note(report)
         self._say(report)
 
+    def checkpoint(self, step: frames.Checkpoint) -> None:
+        """A step that begins or is done; the daemon answers."""
+        self._transcript.checkpoint(step)
+        self._say(step)
+
+    def answered(self, answer: frames.Checkpointed) -> None:
+        """The daemon has answered a checkpoint."""
+        self._transcript.answered(answer)
+
     def end(self, payload: bytes) -> None:
         """The attempt's last frame, encoded already."""
         self._transcript.end = payload

@@ -24,6 +24,7 @@ from supervisord_agents.workers.agents.base import (
     parse_input,
 )
 from supervisord_agents.workers.agents.options import Options, parse_options
+from supervisord_agents.workers.steps import Steps
 
 
 class PythonInput(Input, frozen=True, kw_only=True):
@@ -53,6 +54,8 @@ class Context:
         self.dependencies: dict[str, DependencyResult] = task.dependencies
         self.undoes = task.undoes
         """The task that this one undoes; empty: it undoes none."""
+        self.steps = Steps(task.steps, reporter)
+        """What need not be done again: `context.steps.run("fetch", fetch, url)`."""
         self._reporter = reporter
 
     def progress(self, fraction: float, message: str = "") -> None:

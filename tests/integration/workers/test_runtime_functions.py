@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from supervisord_agents.core.model import Usage
+from supervisord_agents.core.model import Failure, Usage
 from supervisord_agents.wire import frames
 from tests.support.runtime_process import RuntimeProcess
 
@@ -184,8 +184,8 @@ def test_a_function_has_neither_the_channel_nor_the_outbox(worker: RuntimeProces
             return {number: stat.filemode(kind)[0] for number, kind in kinds.items()}
         """,
     )
-    # 3 is the pipe of its reports.
-    assert worker.python("look:go").output == {"0": "c", "1": "p", "2": "p", "3": "p"}
+    # 3 is the pipe of its reports, 4 that of the answers to them.
+    assert worker.python("look:go").output == {"0": "c", "1": "p", "2": "p", "3": "p", "4": "p"}
 
 
 SENDER = """
@@ -291,3 +291,80 @@ def test_a_function_may_run_programs_of_its_own(worker: RuntimeProcess) -> None:
 def test_memory_that_cannot_be_had_is_reported_as_such(worker: RuntimeProcess) -> None:
     worker.module("big", "def go():\n    raise MemoryError\n")
     assert failed(worker.python("big:go")).failure.code == "OUT_OF_MEMORY"
+
+
+STEPS = """
+import threading
+
+def go(context):
+    return [context.steps.run("one", lambda: (1, 2)), context.steps.run("one", lambda: "again"), context.steps.unfinished]
+
+def many(context):
+    threads = [threading.Thread(target=context.steps.run, args=(str(n), str, n)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(context.steps.results)
+
+def large(context):
+    context.steps.run("large", lambda: "x" * 70_000)
+"""
+
+
+def answered(worker: RuntimeProcess, **values: object) -> frames.Checkpoint:
+    step = worker.next(frames.Checkpoint)
+    worker.send(frames.Checkpointed(task=step.task, attempt=step.attempt, step=step.step, done=step.done, **values))  # type: ignore[arg-type]
+    return step
+
+
+def test_a_step_is_said_before_and_after_and_is_worth_what_was_kept(worker: RuntimeProcess) -> None:
+    worker.module("steps", STEPS)
+    worker.start(agent="python", input={"function": "steps:go"}, steps={"x": frames.PastStep(attempt=1)}, attempt=2)
+    said = [answered(worker) for _ in range(2)]
+    assert [(step.attempt, step.step, step.done, step.result) for step in said] == [
+        (2, "one", False, None),
+        (2, "one", True, [1, 2]),
+    ]
+    assert worker.next(frames.TaskResult).output == [[1, 2], [1, 2], ["x"]]
+
+
+def test_a_step_that_is_done_is_not_said_again(worker: RuntimeProcess) -> None:
+    worker.module("steps", STEPS)
+    past = {"one": frames.PastStep(attempt=1, done=True, result="old")}
+    assert worker.run(agent="python", input={"function": "steps:go"}, steps=past).output == ["old", "old", []]
+
+
+def test_threads_wait_for_their_own_answers_in_whatever_order_they_come(worker: RuntimeProcess) -> None:
+    worker.module("steps", STEPS)
+    worker.start(agent="python", input={"function": "steps:many"})
+    begun = [worker.next(frames.Checkpoint) for _ in range(20)]
+    for step in reversed(begun):
+        worker.send(frames.Checkpointed(task=step.task, attempt=step.attempt, step=step.step))
+    done = [answered(worker) for _ in range(20)]
+    assert {step.step: step.result for step in done} == {str(number): str(number) for number in range(20)}
+    assert worker.next(frames.TaskResult).output == 20
+
+
+def test_a_step_that_is_refused_ends_the_attempt_with_the_reason(worker: RuntimeProcess) -> None:
+    worker.module("steps", STEPS)
+    worker.start(agent="python", input={"function": "steps:go"})
+    answered(worker, failure=Failure("DISK_FULL", "no room"))
+    assert worker.next(frames.TaskError).failure == Failure("DISK_FULL", "no room")
+    worker.start(agent="python", input={"function": "steps:large"})
+    answered(worker)
+    failure = worker.next(frames.TaskError).failure
+    assert (failure.code, failure.retriable) == ("INVALID", False)
+    assert "70005 bytes" in failure.message
+    assert worker.python("supervisord_agents.workers.builtin:echo", 1).output == 1
+
+
+def test_a_step_that_was_not_answered_is_said_again_to_the_next_daemon(worker: RuntimeProcess) -> None:
+    worker.module("steps", STEPS)
+    worker.start(agent="python", input={"function": "steps:go"})
+    answered(worker)
+    done = worker.next(frames.Checkpoint)
+    worker.come_back()
+    worker.send(frames.Resume(task="g1.t1", attempt=1))
+    assert answered(worker) == done
+    assert isinstance(worker.next(frames.TaskResult), frames.TaskResult)

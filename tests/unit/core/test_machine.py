@@ -16,6 +16,7 @@ from supervisord_agents.core.events import (
     Archived,
     CancelRequested,
     Changed,
+    Checkpointed,
     Compensating,
     Decision,
     Finished,
@@ -71,6 +72,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.undone: list[str] = []
         """Graphs whose compensations have begun."""
         self.ageing_s = 0.0
+        self.steps: dict[str, dict[str, tuple[bool, object]]] = {}
+        """Of each task that has not succeeded: whether a step is done, and with what result."""
         self.past: dict[str, Past] = {}
         """What is archived."""
         self.expected = b""
@@ -156,6 +159,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         failure = None if outcome == "success" else Failure("WORKER_FAILED", "no", retriable=outcome == "failure")
         self.feed(Finished(task=task.id, attempt=task.attempt, failure=failure, usage=Usage(1, 1, 0.5)))
         assert task.state is not State.RUNNING
+
+    @precondition(lambda self: self.scheduler.running_tasks())
+    @rule(data=st.data(), step=st.sampled_from("abc"), done=st.booleans(), result=st.integers(-5, 5), back=st.integers(0, 1))
+    def checkpoint(self, data: st.DataObject, step: str, done: bool, result: int, back: int) -> None:
+        task = self.pick(data, self.scheduler.running_tasks())
+        attempt = task.attempt - back
+        assert self.feed(Checkpointed(task=task.id, attempt=attempt, step=step, done=done, result=result if done else None)) == []
+        steps = self.steps.setdefault(task.id, {})
+        if not back and not steps.get(step, (False, None))[0]:
+            steps[step] = (done, result if done else None)
 
     @precondition(lambda self: self.scheduler.tasks)
     @rule(data=st.data(), back=st.integers(1, 2))
@@ -300,6 +313,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(self.undone) == len(set(self.undone))
         begun = {graph for graph in self.scheduler.graphs() if self.scheduler.sagas.undone_by(graph)}
         assert begun <= set(self.undone)
+
+    @invariant()
+    def what_was_done_is_given_to_the_next_attempt(self) -> None:
+        for task in self.scheduler.tasks.values():
+            if task.state is State.SUCCEEDED:
+                self.steps.pop(task.id, None)
+            kept = {step.name: (step.done, step.result) for step in self.scheduler.steps(task.id)}
+            assert kept == self.steps.get(task.id, {})
 
     @invariant()
     def priorities_are_inherited(self) -> None:

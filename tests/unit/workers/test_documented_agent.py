@@ -18,7 +18,8 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "agents.md"
 
 @pytest.fixture
 def agent() -> Any:
-    (block,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if "class WordCount" in block]
     names: dict[str, Any] = {"__name__": "documented"}
     exec(block, names)
     return names["WordCount"]
