@@ -111,11 +111,7 @@ class TaskTable:
         if after not in TRANSITIONS[before]:
             story = ", ".join(f"{moment.state} at {moment.at:.3f}" for moment in task.history)
             raise InvalidTransition(f"task {task.id} cannot go from {before} to {after} (so far: {story})")
-        if before is _READY:
-            self.ready.discard(task)
-        elif before is _RUNNING:
-            del self.running[task.id]
-            self.running_in[task.pool] -= 1
+        self._leave(task)
         self.counts[before] -= 1
         self.counts[after] += 1
         task.state = after
@@ -158,6 +154,13 @@ class TaskTable:
         """The decisions since the last call, in order."""
         taken, self._decisions = self._decisions, []
         return taken
+
+    def _leave(self, task: Task) -> None:
+        if task.state is _READY:
+            self.ready.discard(task)
+        elif task.state is _RUNNING:
+            del self.running[task.id]
+            self.running_in[task.pool] -= 1
 
     def _enter(self, task: Task) -> None:
         state = task.state
