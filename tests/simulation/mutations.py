@@ -4,30 +4,15 @@
 """
 
 from __future__ import annotations
-import __future__ as future
 
 import argparse
-import importlib
-import inspect
 import sys
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
 
 from tests.simulation.run import Outcome, first_bad
+from tests.support.mutation import Mutation, applied
 
 SEEDS = range(2000)
 """Those of CI."""
-
-
-class Mutation(NamedTuple):
-    """In `where` (module:function), `old` becomes `new`."""
-
-    name: str
-    where: str
-    old: str
-    new: str
 
 
 J = "supervisord_agents.journal"
@@ -127,29 +112,6 @@ MUTATIONS = [
     Mutation("space that is back is not noticed", f"{D}.upkeep:Upkeep._take_notes", "self._committer.reclaim()", "pass"),
     Mutation("a subscriber is told again what it knows", f"{D}.feed:Feed._missed", "if place > token", "if place >= token"),
 ]
-
-
-@contextmanager
-def applied(mutation: Mutation) -> Iterator[None]:
-    """The code, broken in that place for a while."""
-    module_name, _, path = mutation.where.partition(":")
-    module = importlib.import_module(module_name)
-    owner: Any = module
-    *owners, name = path.split(".")
-    for part in owners:
-        owner = getattr(owner, part)
-    original = inspect.getattr_static(owner, name)
-    source = textwrap.dedent(inspect.getsource(original))
-    assert source.count(mutation.old) == 1, f"{mutation.where} does not say once: {mutation.old}"
-    scope: dict[str, Any] = {}
-    broken = source.replace(mutation.old, mutation.new)
-    code = compile(broken, mutation.where, "exec", flags=future.annotations.compiler_flag, dont_inherit=True)
-    exec(code, original.__globals__, scope)
-    setattr(owner, name, scope[name])
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
 
 
 def killed(mutation: Mutation, seeds: range = SEEDS) -> Outcome | None:

@@ -13,9 +13,10 @@ import sys
 import pytest
 
 from tests.simulation.__main__ import soak
-from tests.simulation.mutations import MUTATIONS, Mutation, applied, killed
+from tests.simulation.mutations import MUTATIONS, killed
 from tests.simulation.run import first_bad, simulate
 from tests.support.daemon import ROOT
+from tests.support.mutation import Mutation, applied
 
 FIRST, LAST = map(int, os.environ.get("SIMULATION_SEEDS", "0:2000").split(":"))
 CHUNK = 50
