@@ -28,7 +28,8 @@ ATTEMPTS = "core/test_attempts.py::test_"
 PAUSES = "core/test_pauses.py::test_"
 EDGES = "core/test_dependents.py::test_"
 BACKLOG = "core/test_backlog.py::test_"
-ARCHIVE = "core/test_archive.py::test_"
+SAGA = "core/test_saga.py::test_"
+STEPS = "core/test_checkpoints.py::test_"
 
 REMOVALS = [
     # Which is started next
@@ -302,5 +303,70 @@ REMOVALS = [
         "table.step or None",
         "None",
         BACKLOG + "many_deadlines_at_once_fire_in_steps",
+    ),
+    # Sagas
+    removal(
+        "what succeeded of a failed graph is undone",
+        "compensations:begin",
+        "not saga.undone_by",
+        "False",
+        SAGA + "what_succeeded_is_undone_the_last_first_and_one_after_the_other",
+    ),
+    removal(
+        "the last that ended is undone first",
+        "compensations:_begin",
+        "reversed(saga.done)",
+        "saga.done",
+        SAGA + "what_succeeded_is_undone_the_last_first_and_one_after_the_other",
+    ),
+    removal(
+        "nothing is undone before all has ended",
+        "saga:Sagas.moved",
+        "saga.open -= 1",
+        "saga.open = 0",
+        SAGA + "nothing_is_undone_before_the_last_task_of_the_graph_has_ended",
+    ),
+    removal(
+        "what is only cancelled is not undone",
+        "compensations:begin",
+        " and failed(table.graphs.tasks(graph))",
+        "",
+        SAGA + "what_succeeds_is_not_undone_and_what_is_only_cancelled_is_not_either",
+    ),
+    removal(
+        "the others are undone though one could not be",
+        "compensations:_begin",
+        "Dependency(specs[-1].id, When.ALWAYS)",
+        "Dependency(specs[-1].id)",
+        SAGA + "each_is_undone_though_the_one_before_it_could_not_be",
+    ),
+    removal(
+        "what cannot be undone is a dead letter",
+        "saga:Sagas.lasting",
+        "not undone or verdict.state not in _FAILED",
+        "True",
+        SAGA + "one_that_cannot_be_undone_is_dead_and_says_what_still_stands",
+    ),
+    # Steps
+    removal(
+        "finished steps are given to the next attempt",
+        "checkpoints:Checkpoints.record",
+        "if not self.news(event):",
+        "if True:",
+        STEPS + "a_step_is_given_to_the_next_attempt_if_and_only_if_it_was_recorded_as_done",
+    ),
+    removal(
+        "a failure keeps the steps, a success does not",
+        "checkpoints:Checkpoints.moved",
+        "if after is State.SUCCEEDED:",
+        "if False:",
+        STEPS + "success_and_the_archive_end_them_and_a_failure_does_not",
+    ),
+    removal(
+        "a task has so many steps",
+        "checkpoints:Checkpoints.check",
+        "event.step not in before.by_name and len(before.by_name) >= MAX_STEPS",
+        "False",
+        STEPS + "a_task_has_so_many_steps_and_no_more",
     ),
 ]
