@@ -64,6 +64,7 @@ class Tasks(Table, frozen=True):
     log_limit_bytes: Annotated[int, Meta(ge=0)] = 16 * MIB
     keep_ended: Annotated[int, Meta(ge=0)] = 100_000
     keep_ended_s: Seconds = 7 * 86400.0
+    keep_dead: Annotated[int, Meta(ge=0)] = 10_000
     archive_s: Seconds = 0.0
     archive_bytes: Annotated[int, Meta(ge=0)] = 0
 

@@ -18,6 +18,7 @@ from supervisord_agents.cli import (
     events,
     install,
     journal,
+    letters,
     logs,
     results,
     status,
@@ -38,7 +39,7 @@ def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
     modules = (
-        *(status, submit, tasks, waiting, control, results, changes, logs, events),
+        *(status, submit, tasks, waiting, control, letters, results, changes, logs, events),
         *(doctor, install, configuration, journal, bridge),
     )
     for module in modules:

@@ -40,6 +40,9 @@ def status(session: Session, arguments: argparse.Namespace) -> Exit:
         output.table(_running(running.tasks, now))
         if running.total > len(running.tasks):
             output.note(f"{running.total - len(running.tasks)} more: agentctl list --state running")
+    if reply.letters:
+        waiting = f"{render.plural(reply.letters, 'dead letter')}: agentctl dlq list"
+        output.line(Span("decide  ", Style.WARNING), waiting)
     for one in reply.paused:
         output.line(Span("paused  ", Style.WARNING), scope_in_words(one))
     for note in reply.notes:

@@ -107,11 +107,12 @@ def show(session: Session, arguments: argparse.Namespace) -> Exit:
     if session.output.json:
         session.output.value(reply)
         return Exit.OK
-    _show_for_people(session.output, reply)
+    show_for_people(session.output, reply)
     return Exit.OK
 
 
-def _show_for_people(output: Output, reply: ShowReply) -> None:
+def show_for_people(output: Output, reply: ShowReply) -> None:
+    """Everything about a task."""
     task = reply.task
     output.line(Span(task.id, Style.STRONG), "  ", render.state(task.state))
     output.lines(render.table(_facts(reply)))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from supervisord_agents.core import compensations
 from supervisord_agents.core.dependents import obstacle
-from supervisord_agents.core.events import CancelRequested, PauseRequested, ResumeRequested, RetryRequested, Submitted
+from supervisord_agents.core.events import CancelRequested, Dropped, PauseRequested, ResumeRequested, RetryRequested, Submitted
 from supervisord_agents.core.graph import edge_of, find_cycle, inner_dependencies, name_cycle
 from supervisord_agents.core.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, Limits, State, TaskSpec
 from supervisord_agents.core.pauses import Scope
@@ -88,6 +88,14 @@ def check_resume(table: TaskTable, event: ResumeRequested) -> None:
     if not event.everything and Scope(event.pool, event.agent) not in table.pauses:
         there = ", ".join(map(str, sorted(table.pauses))) or "nothing"
         raise NotFound(f"there is no pause of {Scope(event.pool, event.agent)}; paused: {there}", field="pool")
+
+
+def check_drop(table: TaskTable, event: Dropped) -> None:
+    """Raise NotFound for a task that is no dead letter, InvalidInput for a reason that is too long."""
+    _check_length("reason", event.reason, MAX_REASON_CHARACTERS)
+    for name in event.tasks:
+        if name not in table.letters:
+            raise NotFound(f"{_shown(name)} is no dead letter", field="tasks", hint="`agentctl dlq list` shows what there is.")
 
 
 def check_retry(table: TaskTable, event: RetryRequested) -> None:

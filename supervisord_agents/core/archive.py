@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import islice
 
+from supervisord_agents.core import letters as letters_of
 from supervisord_agents.core.events import Archived
 from supervisord_agents.core.graphs import Graph
 from supervisord_agents.core.model import DEFAULT_PRIORITY, END_STATES, Failure, Past, State
@@ -44,15 +45,16 @@ def may_go(graph: Graph) -> bool:
     return bool(graph.ended_at) and all(edge.after.ended for task in graph.tasks for edge in task.dependents)
 
 
-def candidates(table: TaskTable, keep: int, older_than: float, limit: int) -> list[Graph]:
+def candidates(table: TaskTable, keep: int, older_than: float, limit: int, letters: int) -> list[Graph]:
     """The graphs to archive next, first ended first: as many as there are more than `keep` ended tasks in memory, and those that
-    ended before `older_than`.
+    ended before `older_than`; none with one of the newest `letters` dead letters.
 
     At most `limit` tasks, or one graph; none while there is a backlog.
     """
     if table.backlog:
         return []
     over = sum(table.counts[state] for state in END_STATES) - keep
+    unheld = letters_of.unheld(table, letters)
     chosen: list[Graph] = []
     tasks = 0
     for name in list(islice(table.lately, LOOKED_AT)):
@@ -65,7 +67,7 @@ def candidates(table: TaskTable, keep: int, older_than: float, limit: int) -> li
             break
         if chosen and tasks + len(graph.tasks) > limit:
             break
-        if may_go(graph):
+        if may_go(graph) and not (table.letters and letters_of.held(table, graph, unheld)):
             chosen.append(graph)
             tasks += len(graph.tasks)
         else:
@@ -96,6 +98,7 @@ def _forget(table: TaskTable, graph: Graph) -> None:
         del table.tasks[task.id]
         table.checkpoints.forget(task.id)
         table.counts[task.state] -= 1
+        table.letters.pop(task.id, None)
     table.lately.pop(graph.id, None)
     table.sagas.forget(graph.id)
     if graph.key and table.keys.get(graph.key) == graph.id:

@@ -83,6 +83,15 @@ class RetryRequested(Event, frozen=True, tag="retry"):
     task: str
 
 
+class Dropped(Event, frozen=True, tag="dropped"):
+    """A person has decided that nothing more is to be done about these dead tasks."""
+
+    tasks: tuple[str, ...]
+    reason: str = ""
+    client: str = ""
+    """The uid that asked, as text."""
+
+
 class PauseRequested(Event, frozen=True, tag="pause"):
     """Start nothing more of a pool, of an agent, or of an agent in a pool; empty: any. `stop`: nor let run what runs."""
 
@@ -140,6 +149,7 @@ AnyEvent = (
     | Checkpointed
     | CancelRequested
     | RetryRequested
+    | Dropped
     | PauseRequested
     | ResumeRequested
     | Ticked

@@ -5,6 +5,7 @@ from __future__ import annotations
 from supervisord_agents.core.archive import GONE
 from supervisord_agents.core.checkpoints import MAX_STEPS, STEP_BYTES
 from supervisord_agents.core.dependents import blocks
+from supervisord_agents.core.letters import DROPPED
 from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.core.saga import failed
 from supervisord_agents.core.scheduler import Scheduler
@@ -39,6 +40,7 @@ def check(scheduler: Scheduler) -> None:
     _check_archive(scheduler, in_graphs)
     _check_sagas(scheduler)
     _check_checkpoints(scheduler)
+    _check_letters(scheduler)
     _check_queues(scheduler, in_graphs)
     _check_timers(scheduler, in_graphs)
 
@@ -142,6 +144,13 @@ def _check_checkpoints(scheduler: Scheduler) -> None:
             _demand(step.done == bool(step.packed), f"{name}: the step {step.name} has a result, or is done, but not both")
     room = sum(step.size + STEP_BYTES for _, steps in picture for step in steps)
     _demand(table.checkpoints.room == room, f"steps take {room}, {table.checkpoints.room} are counted")
+
+
+def _check_letters(scheduler: Scheduler) -> None:
+    table = scheduler.table
+    dead = {task.id for task in table.tasks.values() if task.state is State.DEAD}
+    decided = {name for name in dead if table.tasks[name].history[-1].message.startswith(DROPPED)}
+    _demand(set(table.letters) == dead - decided, "the dead letters differ from the dead tasks that nobody has decided about")
 
 
 def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:

@@ -80,7 +80,10 @@ class Sagas(dict[str, Saga]):
         if not undone or verdict.state not in _FAILED:
             return verdict
         failure = verdict.failure
-        hint = f"What {undone} did still stands. Undo it by hand; or mend what is in the way, then: agentctl retry {task.id}."
+        hint = (
+            f"What {undone} did still stands. Undo it by hand, then: agentctl dlq drop {task.id}; "
+            f"or mend what is in the way, then: agentctl dlq requeue {task.id}."
+        )
         said = f" {failure.hint}" if failure.hint else ""
         message = f"{undone} is not undone: {failure.message or failure.code}"
         return Verdict(State.DEAD, Failure(failure.code, message, hint + said, retriable=False))

@@ -23,6 +23,7 @@ from supervisord_agents.core.events import (
     CancelRequested,
     Checkpointed,
     Decision,
+    Dropped,
     Finished,
     Paced,
     PauseRequested,
@@ -37,6 +38,7 @@ from supervisord_agents.core.events import (
 )
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.graphs import Graph
+from supervisord_agents.core.letters import dropped
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.revive import revived
@@ -72,6 +74,8 @@ class Scheduler:
                 self.table.checkpoints.check(event)
             case ResumeRequested():
                 admission.check_resume(self.table, event)
+            case Dropped():
+                admission.check_drop(self.table, event)
             case _:
                 pass  # Facts about attempts and time: the attempt number tells what is stale.
 
@@ -107,7 +111,7 @@ class Scheduler:
 
     def _handle_other(
         self,
-        event: Restarted | Used | Checkpointed | Advanced | Archived | Paced | PauseRequested | ResumeRequested,
+        event: Restarted | Used | Checkpointed | Advanced | Archived | Paced | PauseRequested | ResumeRequested | Dropped,
         now: float,
     ) -> None:
         match event:
@@ -125,6 +129,8 @@ class Scheduler:
                 attempts.paused(self.table, event, now)
             case ResumeRequested():
                 attempts.resumed(self.table, event)
+            case Dropped():
+                dropped(self.table, event, now)
             case Paced():
                 self.table.step = event.step
             case _:
@@ -195,9 +201,12 @@ class Scheduler:
         end = min(max(order - tasks[0].order, 0), len(tasks)) if tasks else 0
         return tasks[max(end - count, 0) : end][::-1]
 
-    def to_archive(self, keep: int, older_than: float, limit: int) -> list[Graph]:
-        """The graphs to archive next: beyond `keep` ended tasks, or ended before `older_than`; about `limit` tasks."""
-        return candidates(self.table, keep, older_than, limit)
+    def to_archive(self, keep: int, older_than: float, limit: int, letters: int = 0) -> list[Graph]:
+        """The graphs to archive next: beyond `keep` ended tasks, or ended before `older_than`; about `limit` tasks.
+
+        None with one of the newest `letters` dead letters.
+        """
+        return candidates(self.table, keep, older_than, limit, letters)
 
     def unknown(self, specs: Sequence[TaskSpec]) -> set[str]:
         """What these depend on that is neither among them nor in memory."""
@@ -226,6 +235,11 @@ class Scheduler:
     def sagas(self) -> Sagas:
         """The graphs that can be undone; to be read only."""
         return self.table.sagas
+
+    @property
+    def letters(self) -> dict[str, None]:
+        """Full ids of the dead letters, in the order of their ends; to be read only."""
+        return self.table.letters
 
     def before_it(self, task: Task, limit: int) -> int:
         """How many ready tasks of its pool are started before a ready one; `limit`: as many or more."""

@@ -76,6 +76,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     origins: dict[str, str] = {}
     """By the graph that undoes another: that other."""
     checkpoints: list[Kept] = []
+    letters: list[str] | None = None
+    """Dead letters, in the order of their ends; None where it was not kept: all that are dead."""
 
 
 class _Outline(msgspec.Struct, frozen=True, array_like=True):
@@ -112,6 +114,7 @@ class Still:
         self._pauses = _encoder.encode(list(table.pauses.items()))
         self._sagas = _encoder.encode([_saga(graph, saga) for graph, saga in table.sagas.items()])
         self._origins = _encoder.encode(table.sagas.origins)
+        self._letters = _encoder.encode(list(table.letters))
         self._past = _encoder.encode([_past(stub) for stub in table.stubs.values()])
         self._checkpoints = table.checkpoints.picture()
         self._done = 0
@@ -161,6 +164,7 @@ class Still:
             )
             for start in range(0, len(self._checkpoints), count):
                 yield b"".join(map(_encoder.encode, self._checkpoints[start : start + count]))
+            yield self._letters
 
 
 def encode_table(table: TaskTable, now: float = 0.0) -> bytes:
@@ -206,6 +210,7 @@ def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
         table.sagas[graph] = Saga(sum(not task.ended for task in table.graphs.tasks(graph)), tasks, undone_by)
     table.sagas.origins |= snapshot.origins
     table.checkpoints.restore(snapshot.checkpoints, (task for task, _ in snapshot.checkpoints if table.tasks[task].ended))
+    table.letters = dict.fromkeys(_dead(table) if snapshot.letters is None else snapshot.letters)
     return table
 
 
@@ -223,6 +228,11 @@ def _add(table: TaskTable, graph: str, records: list[TaskRecord], key: str) -> N
         table.add(task)
         if task.deadline_at and not task.ended:
             table.timers.set_deadline(task)
+
+
+def _dead(table: TaskTable) -> list[str]:
+    dead = [task for task in table.tasks.values() if task.state is State.DEAD]
+    return [task.id for task in sorted(dead, key=lambda task: task.ended_at)]
 
 
 def _saga(graph: str, saga: Saga) -> tuple[str, list[str], str]:

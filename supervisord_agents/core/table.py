@@ -22,7 +22,7 @@ from supervisord_agents.errors import InvalidTransition
 
 # Class attributes of an enum are ten times slower to read than globals in Python 3.11.
 _READY, _RUNNING, _BACKING_OFF = State.READY, State.RUNNING, State.BACKING_OFF
-_SUCCEEDED, _BLOCKED = State.SUCCEEDED, State.BLOCKED
+_SUCCEEDED, _BLOCKED, _DEAD = State.SUCCEEDED, State.BLOCKED, State.DEAD
 MOMENT_CHARACTERS = 500
 """Of a failure's message in the history, which every `show` carries whole."""
 
@@ -59,6 +59,8 @@ class TaskTable:
         self.checkpoints = Checkpoints()
         self.lately: dict[str, float] = {}
         """Graphs in which a task has ended since core.archive last looked, and when; all that may be archived are in it."""
+        self.letters: dict[str, None] = {}
+        """Full ids of the dead tasks that nobody has decided about, in the order of their ends (core.letters)."""
         self.sagas = Sagas()
         self.stubs: dict[str, Task] = {}
         """Archived tasks that others refer to (core.archive)."""
@@ -128,11 +130,18 @@ class TaskTable:
             self.lately[task.graph] = now
         elif after is not _BLOCKED:
             self._enter(task)
-        if self.checkpoints:
-            self.checkpoints.moved(task.id, after)
-        if self.sagas:
-            self.sagas.moved(task, before)
+        if self.checkpoints or self.sagas or after is _DEAD or before is _DEAD:
+            self._book(task, before)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
+
+    def _book(self, task: Task, before: State) -> None:
+        """What few tasks need: the accounts of steps, of sagas and of dead letters."""
+        self.checkpoints.moved(task.id, task.state)
+        self.sagas.moved(task, before)
+        if task.state is _DEAD:
+            self.letters[task.id] = None
+        elif before is _DEAD:
+            self.letters.pop(task.id, None)
 
     def running_in_order(self) -> list[Task]:
         """All that runs, in order of submission."""

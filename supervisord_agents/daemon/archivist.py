@@ -137,7 +137,7 @@ class Archivist:
         scheduler = self._engine.scheduler
         while True:
             older_than = self._engine.clock.now() - self._tasks.keep_ended_s
-            graphs = scheduler.to_archive(self._tasks.keep_ended, older_than, BATCH_TASKS)
+            graphs = scheduler.to_archive(self._tasks.keep_ended, older_than, BATCH_TASKS, self._tasks.keep_dead)
             if not graphs:
                 return
             await self._archive_some(graphs)

@@ -29,6 +29,7 @@ from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.graph_ids import GraphIds
+from supervisord_agents.daemon.letters import MAX_NAMED, Letters
 from supervisord_agents.daemon.outcomes import Outcomes
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import InvalidInput, NotFound, QueueFull, Unavailable
@@ -38,14 +39,13 @@ from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.workers.pool import Pools
 from supervisord_agents.workspaces.keeper import Keeper
 
 MAX_WAIT_S = 24 * 3600.0
 MAX_LOG_CHUNK_BYTES = 1024 * 1024
 MAX_LOG_OFFSET = 2**62
-MAX_NAMED = 10_000
-"""Tasks that an answer names: more would not fit into a frame."""
 log = structlog.get_logger()
 _READY = State.READY
 _PENDING = tuple(state for state in State if state not in END_STATES)
@@ -103,6 +103,7 @@ class Handlers:
         self._facts = facts
         self._max_pending = max_pending
         self._process = psutil.Process()
+        letters = Letters(engine, self._resolve, self._done)
         self._ids = GraphIds(engine.scheduler, archivist, dice)
         self._table: dict[type[m.Request], Callable[[Any, Peer], Awaitable[m.Reply]]] = {
             m.Submit: self._submit,
@@ -115,6 +116,9 @@ class Handlers:
             m.Pause: control.pause,
             m.Unpause: control.resume,
             m.Why: control.why,
+            ListLetters: letters.page,
+            Requeue: letters.requeue,
+            Drop: letters.drop,
             m.GetLogs: self._get_logs,
             m.Changes: outcomes.changes,
             m.Apply: outcomes.apply,
@@ -389,6 +393,7 @@ class Handlers:
             stalls=facts.stalls.stalls,
             longest_pause_s=facts.stalls.longest_s,
             paused=pauses(scheduler),
+            letters=len(scheduler.letters),
             notes=[*facts.notes, *self._waiting_for_disk(), *self._waiting_without_pool(), *filter(None, [self._archivist.note])],
         )
         await self._engine.settled_for([])

@@ -60,14 +60,15 @@ def view(task: Task, progress: Progress, brief: bool = False) -> TaskView:
         pool=spec.pool,
         waits_for=_waits_for(task),
         waits_for_count=_waits_for_count(task),
-        failure=_in_brief(task.failure) if brief and task.failure is not None else task.failure,
+        failure=in_brief(task.failure) if brief and task.failure is not None else task.failure,
         usage=task.usage,
         progress=fraction,
         progress_message=message,
     )
 
 
-def _in_brief(failure: Failure) -> Failure:
+def in_brief(failure: Failure) -> Failure:
+    """Short enough for an answer that tells of very many."""
     message = failure.message
     if len(message) > BRIEF_CHARACTERS:
         message = message[: BRIEF_CHARACTERS - 1] + "…"

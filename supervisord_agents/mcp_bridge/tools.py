@@ -191,7 +191,8 @@ def _notes(status: StatusReply) -> list[str]:
         f"A person has paused {Scope(one.pool, one.agent)}{f' ({one.reason})' if one.reason else ''}: nothing of it is started."
         for one in status.paused
     ]
-    return [*refused, *paused, *status.notes]
+    dead = [f"{status.letters} dead tasks wait for a person: agentctl dlq list"] if status.letters else []
+    return [*refused, *paused, *dead, *status.notes]
 
 
 def _status(counts: dict[str, int], running: ListReply, failed: ListReply, notes: list[str]) -> StatusNow:

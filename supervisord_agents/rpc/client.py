@@ -15,6 +15,7 @@ from supervisord_agents.errors import InvalidInput, ProtocolError, Unavailable
 from supervisord_agents.rpc.channel import LOST, Channel
 from supervisord_agents.wire import envelope
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.methods import METHODS
 
 _DECODERS: dict[type[m.Request], msgspec.msgpack.Decoder[Any]] = {
@@ -124,6 +125,21 @@ class Client:
     async def why(self, task: str) -> m.WhyReply:
         """Why a task is where it is."""
         reply: m.WhyReply = await self.call(m.Why(task=task))
+        return reply
+
+    async def letters(self, *, task: str = "", limit: int = 100, after: str = "") -> LettersReply:
+        """A page of dead letters, the last that died first; or one."""
+        reply: LettersReply = await self.call(ListLetters(task=task, limit=limit, after=after))
+        return reply
+
+    async def requeue(self, tasks: Sequence[str] = (), *, everything: bool = False) -> RequeueReply:
+        """Give dead letters another round."""
+        reply: RequeueReply = await self.call(Requeue(tasks=(*tasks,), everything=everything))
+        return reply
+
+    async def drop(self, tasks: Sequence[str] = (), *, everything: bool = False, reason: str = "") -> DropReply:
+        """Take dead letters off the list for good."""
+        reply: DropReply = await self.call(Drop(tasks=(*tasks,), everything=everything, reason=reason))
         return reply
 
     async def logs(self, task: str, *, offset: int = 0, limit_bytes: int = 262_144) -> m.LogsReply:

@@ -422,6 +422,8 @@ class StatusReply(Reply, frozen=True):
     longest_pause_s: float = 0.0
     """The longest that the loop was late by, since the start."""
     paused: list[PauseView] = []
+    letters: int = 0
+    """Dead letters: tasks that wait for a person's decision."""
 
 
 class Subscribe(Request, tag="subscribe", frozen=True):

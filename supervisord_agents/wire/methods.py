@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.messages import (
     Apply,
     ApplyReply,
@@ -54,6 +55,9 @@ AnyRequest = (
     | Pause
     | Unpause
     | Why
+    | ListLetters
+    | Requeue
+    | Drop
     | GetLogs
     | Changes
     | Apply
@@ -74,6 +78,9 @@ METHODS: dict[type[Request], type[Any]] = {
     Pause: PauseReply,
     Unpause: UnpauseReply,
     Why: WhyReply,
+    ListLetters: LettersReply,
+    Requeue: RequeueReply,
+    Drop: DropReply,
     GetLogs: LogsReply,
     Changes: ChangesReply,
     Apply: ApplyReply,

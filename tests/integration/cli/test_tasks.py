@@ -1,8 +1,9 @@
-"""`list`, `show`, `result`, `cancel` and `retry`."""
+"""`list`, `show`, `result`, `cancel`, `retry` and `dlq`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -185,3 +186,42 @@ def test_retry_runs_it_again_with_what_failed_because_of_it(agentctl: Agentctl, 
 def test_retry_as_json(agentctl: Agentctl) -> None:
     task = agentctl.ended("--retries", "0", "--", "false")
     assert agentctl.document("retry", task) == {"tasks": [task], "count": 1}
+
+
+def test_dead_letters_are_shown_run_again_and_dropped(agentctl: Agentctl) -> None:
+    agentctl("dlq", "drop", "--all")
+    undo = {"input": {"argv": ["test", "-e", "way"]}, "max_retries": 0}
+    file = {
+        "tasks": [
+            {"id": "a", "input": {"argv": ["echo", "booked"]}, "workspace": str(agentctl.directory), "compensate": undo},
+            {"id": "b", "input": {"argv": ["false"]}, "max_retries": 1, "backoff_s": 0.05, "dependencies": ["a"]},
+        ]
+    }
+    a, b = agentctl.submit("--file", "-", stdin=json.dumps(file).encode())
+    undoing = f"u{a}"
+    assert agentctl("wait", a.partition(".")[0]).code == 1
+    assert agentctl("wait", undoing).code == 1
+    listed = agentctl("dlq", "list").out.splitlines()
+    assert [line.split()[0] for line in listed] == ["TASK", undoing, b]
+    assert f"{a} is not undone: the command exited with code 1" in listed[1]
+    assert "2 dead letters: agentctl dlq list" in agentctl("status").out
+    assert agentctl.document("status")["letters"] == 2
+    document = agentctl.document("dlq", "show", undoing)
+    assert (document["letter"]["undoes"], document["undone"]["task"]["id"]) == (a, a)
+    assert json.loads(Path(document["undone"]["result_path"]).read_text())["output"]["stdout"] == "booked\n"
+    shown = agentctl("dlq", "show", undoing).out
+    assert f"undoes  {a}: what it did still stands" in shown
+    assert f"agentctl dlq requeue {undoing}" in shown
+
+    assert agentctl("dlq", "show", a).code == 4
+    refused = agentctl("dlq", "requeue", b)
+    assert (refused.code, refused.out) == (1, "")
+    assert f"{b} stays: task {b} is of a graph that failed" in refused.err
+    (agentctl.directory / "way").touch()
+    assert agentctl("dlq", "requeue", undoing).out.split() == [undoing]
+    assert agentctl("wait", undoing).code == 0
+    assert agentctl.document("dlq", "drop", "--all", "--reason", "it is known") == {"tasks": [b], "count": 1}
+    assert agentctl("dlq", "list").err == "no dead letters\n"
+    assert agentctl.document("show", b)["history"][-1]["message"].endswith(": it is known")
+    assert agentctl("dlq", "drop", b).code == 4
+    assert agentctl("dlq", "drop").code == 2

@@ -19,6 +19,7 @@ from supervisord_agents.core.events import (
     Checkpointed,
     Compensating,
     Decision,
+    Dropped,
     Finished,
     Paced,
     PauseRequested,
@@ -256,6 +257,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert task.state in (State.BLOCKED, State.READY)
             assert task.retries == 0
 
+    @precondition(lambda self: self.scheduler.letters)
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(list(self.scheduler.letters)))
+        self.feed(Dropped(tasks=(name,), client="7"))
+        assert self.scheduler.tasks[name].state is State.DEAD
+        assert name not in self.scheduler.letters
+
     @rule(seconds=st.sampled_from((0.0, 0.5, 4.0, 20.0, 100.0)))
     def tick(self, seconds: float) -> None:
         self.now += seconds
@@ -266,9 +275,16 @@ class SchedulerMachine(RuleBasedStateMachine):
             due = self.scheduler.next_due()
         assert due is None or due > self.now
 
-    @rule(keep=st.sampled_from((0, 3)), old=st.sampled_from((0.0, 4.0)), limit=st.sampled_from((1, 5, 100)))
-    def archive(self, keep: int, old: float, limit: int) -> None:
-        graphs = self.scheduler.to_archive(keep, self.now - old, limit)
+    @rule(
+        keep=st.sampled_from((0, 3)),
+        old=st.sampled_from((0.0, 4.0)),
+        limit=st.sampled_from((1, 5, 100)),
+        letters=st.integers(0, 2),
+    )
+    def archive(self, keep: int, old: float, limit: int, letters: int) -> None:
+        graphs = self.scheduler.to_archive(keep, self.now - old, limit, letters)
+        held = list(self.scheduler.letters)[::-1][:letters]
+        assert not {self.scheduler.tasks[name].graph for name in held} & {graph.id for graph in graphs}
         assert len(graphs) <= 1 or sum(len(graph.tasks) for graph in graphs) <= limit
         for task in [task for graph in graphs for task in graph.tasks]:
             self.past[task.id] = Past(task.id, task.state, task.failure.code if task.failure else "")

@@ -129,7 +129,7 @@ def test_one_that_cannot_be_undone_is_dead_and_says_what_still_stands(driven: Dr
     assert failure.code == "WORKER_FAILED"
     assert failure.message == "g.c is not undone: no such account"
     assert "What g.c did still stands." in failure.hint
-    assert "agentctl retry ug.c" in failure.hint
+    assert "agentctl dlq requeue ug.c" in failure.hint
     assert failure.hint.endswith("Ask the bank.")
 
 
