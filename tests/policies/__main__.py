@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.policies.removals import REMOVALS, Removal
+from tests.policies.removal import Removal
+from tests.policies.removals import REMOVALS
 from tests.support.mutation import applied
 
 
