@@ -7,6 +7,7 @@ from tests.policies.removal import removal
 EDGES = "core/test_dependents.py::test_"
 BACKLOG = "core/test_backlog.py::test_"
 SAGA = "core/test_saga.py::test_"
+LETTERS = "core/test_letters.py::test_"
 ARCHIVE = "core/test_archive.py::test_"
 
 REMOVALS = [
@@ -153,5 +154,27 @@ REMOVALS = [
         "if forward:",
         "if False:",
         "core/test_admission.py::test_a_cycle_is_refused_and_named",
+    ),
+    # Dead letters
+    removal(
+        "a dead letter is kept from the archive",
+        "letters:held",
+        "task.id in table.letters",
+        "False",
+        LETTERS + "the_archive_leaves_the_newest_letters_alone_until_they_are_decided_about",
+    ),
+    removal(
+        "only so many dead letters are kept",
+        "letters:unheld",
+        "max(len(table.letters) - most, 0)",
+        "0",
+        LETTERS + "the_archive_leaves_the_newest_letters_alone_until_they_are_decided_about",
+    ),
+    removal(
+        "a dropped letter is off the list",
+        "letters:dropped",
+        "del table.letters[name]",
+        "pass",
+        LETTERS + "a_dropped_one_stays_dead_and_its_history_says_who_and_why",
     ),
 ]
