@@ -58,6 +58,8 @@ class Journal(Table, frozen=True):
 class Tasks(Table, frozen=True):
     timeout_s: Timeout = 600.0
     timeouts_s: dict[str, Timeout] = {}
+    stall_s: Seconds = 600.0
+    stalls_s: dict[str, Seconds] = {}
     backoff_s: Seconds = 1.0
     ageing_s: Seconds = 300.0
     output_limit_bytes: Annotated[int, Meta(ge=1024, le=7 * MIB)] = 4 * MIB

@@ -13,7 +13,7 @@ from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.parser import Commands, add
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
-from supervisord_agents.cli.tasks import progress, usage
+from supervisord_agents.cli.tasks import standing, usage
 from supervisord_agents.core.model import State
 from supervisord_agents.wire.messages import ListReply, PoolView, Recovery, StatusReply, TaskView
 
@@ -124,7 +124,7 @@ def _running(tasks: list[TaskView], now: float) -> list[list[Span]]:
             str(task.attempt),
             render.duration(now - task.started_at),
             task.worker or "-",
-            progress(task.progress, task.progress_message),
+            standing(task, now),
         ]
         for task in tasks
     ]

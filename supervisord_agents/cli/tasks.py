@@ -17,6 +17,8 @@ from supervisord_agents.core.model import Failure, State, TaskSpec, Usage
 from supervisord_agents.wire.messages import ShowReply, StepView, TaskView
 
 DEFAULT_PAGE = 50
+IDLE_S = 30.0
+"""A running task that has not moved for so long is said to stand still."""
 
 
 def register(commands: Commands) -> None:
@@ -81,7 +83,7 @@ def _ran(task: TaskView, now: float) -> str:
 def remark(task: TaskView, now: float) -> Cell:
     """What is worth a few words about a task: why it failed, how far it is, what it waits for."""
     if task.state is State.RUNNING:
-        return progress(task.progress, task.progress_message)
+        return standing(task, now)
     if task.state is State.BLOCKED and task.waits_for:
         more = task.waits_for_count - len(task.waits_for)
         return "waits for " + ", ".join(task.waits_for) + (f" and {more} more" if more > 0 else "")
@@ -96,6 +98,13 @@ def progress(fraction: float, message: str) -> str:
     """Such as `40 % reading`."""
     percent = f"{fraction * 100:.0f} %" if fraction >= 0 else ""
     return " ".join(part for part in (percent, message) if part)
+
+
+def standing(task: TaskView, now: float) -> str:
+    """How far a running task is, and for how long it has not moved."""
+    idle_s = now - task.progress_at if task.progress_at else 0.0
+    still = f"no progress for {render.duration(idle_s)}" if idle_s >= IDLE_S else ""
+    return ", ".join(part for part in (progress(task.progress, task.progress_message), still) if part)
 
 
 def _why(failure: Failure | None) -> str:
@@ -151,7 +160,7 @@ def _facts(reply: ShowReply) -> list[list[Cell]]:
         "ended": render.moment(task.ended_at) if task.ended_at else "",
         "tries again": render.moment(task.retry_at) if task.state is State.BACKING_OFF else "",
         "worker": task.worker,
-        "progress": progress(task.progress, task.progress_message),
+        "progress": standing(task, now),
         "usage": usage(task.usage),
     }
     rows: list[list[Cell]] = [[name.ljust(_WIDTH - 2), value] for name, value in facts.items() if value]

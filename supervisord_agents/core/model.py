@@ -218,3 +218,5 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float = 0.0
     truncated: bool = False
     """True if `output` was cut at the configured size."""
+    partial: bool = False
+    """True if `output` is what was there of it when the attempt was stopped."""

@@ -31,9 +31,11 @@ class Accounts:
             else:
                 self._meters.remove(name)
 
-    def claim(self, task: str, usage: Usage) -> None:
-        """The worker says that it is this much by now."""
+    def claim(self, task: str, usage: Usage) -> bool:
+        """The worker says that it is this much by now; whether that is news."""
+        news = self._claimed.get(task, NO_USAGE) != usage
         self._claimed[task] = usage
+        return news
 
     def take(self, task: str, claimed: Usage = NO_USAGE) -> Usage:
         """What the attempt consumed, with what its last frame claimed; its sums are closed."""

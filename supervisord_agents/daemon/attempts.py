@@ -20,6 +20,7 @@ from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.signs import Signs, failure_of
 from supervisord_agents.daemon.steps import Steps, past_steps
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import ErrorCode, JournalError, SupervisorError
@@ -72,7 +73,7 @@ class Attempts:
         self._starting = False
         """Not before recovery is over: what starts then is taken for an attempt of the daemon before, queued again, and run
         twice. And not while stopping."""
-        self.progress: dict[str, tuple[float, str]] = {}
+        self.signs = Signs(config.tasks)
 
     @property
     def consumed(self) -> Usage:
@@ -83,6 +84,7 @@ class Attempts:
         """Feed events to this engine."""
         self._engine = engine
         self._steps.attach(engine)
+        self.signs.attach(engine.clock)
 
     async def adopt(self, found: Iterable[Sandbox]) -> set[str]:
         """Go on with the attempts of an earlier daemon whose workers were found; gives their tasks."""
@@ -94,6 +96,8 @@ class Attempts:
         }
         kept = await self._pools.adopt(self, found, running)
         self._logs.forget_positions(kept)
+        for name in kept:
+            self.signs.begun(self._engine.scheduler.tasks[name])
         return kept
 
     @property
@@ -144,7 +148,7 @@ class Attempts:
             self._waiters.ended(change.task)
 
     def _attempt_over(self, change: Changed) -> None:
-        self.progress.pop(change.task, None)
+        self.signs.over(change.task)
         self._ends.settle_accounts(change.task)
         failure = change.failure
         why = f": {failure.code} {failure.message}" if failure else ""
@@ -200,6 +204,7 @@ class Attempts:
     def _launch(self, change: Changed) -> None:
         task = self._engine.scheduler.tasks[change.task]
         spec = task.spec
+        self.signs.begun(task)
         if task.worker:
             self._tell_worker(task)
         self._logs.notice(change.task, f"attempt {change.attempt} starts on worker {task.worker}")
@@ -263,6 +268,16 @@ class Attempts:
     def attempt_died(self, task: str, attempt: int, failure: Failure) -> None:
         self._ends.died(task, attempt, failure)
 
+    def attempt_stopped(self, frame: frames.TaskResult | frames.TaskError) -> None:
+        self._ends.stopped(frame)
+
+    def time_passed(self, unheard_s: float) -> None:
+        for found in self.signs.stalled(unheard_s):
+            failure = failure_of(found)
+            log.warning("attempt_stalled", task=found.task, attempt=found.attempt, seconds=round(found.idle_s))
+            self._ends.died(found.task, found.attempt, failure)
+            self._pools.stop(found.task, found.attempt, failure.code)
+
     def attempt_found(self, task: str, attempt: int, *, told: bool) -> int:
         running = self._engine.scheduler.tasks[task]
         log.info("attempt_resumed", task=task, attempt=attempt, worker=running.worker, told=told)
@@ -277,17 +292,19 @@ class Attempts:
         if task is None or task.state is not State.RUNNING or task.attempt != frame.attempt:
             return
         if isinstance(frame, frames.Log):
+            self.signs.moved(frame.task)
             new = self._logs.hear(frame.task, frame.attempt, frame.offset, frame.data)
             if new and self._feed.listened:
                 self._tell("log", frame.task, frame.attempt, data=new)
         elif isinstance(frame, frames.Progress):
             message = frame.message[:PROGRESS_CHARACTERS]
-            self.progress[frame.task] = (frame.fraction, message)
+            self.signs.said(frame.task, frame.fraction, message)
             self._tell("progress", frame.task, frame.attempt, progress=frame.fraction, message=message)
         elif isinstance(frame, frames.Checkpoint):
+            self.signs.moved(frame.task)
             self._steps.take(frame)
-        else:
-            self._accounts.claim(frame.task, frame.usage)
+        elif self._accounts.claim(frame.task, frame.usage):
+            self.signs.moved(frame.task)
 
     def _tell(self, kind: str, task: str, attempt: int, **fields: Any) -> None:
         at = self._engine.clock.now()
@@ -311,6 +328,7 @@ class Attempts:
         if known is None:
             return
         self._accounts.count(task, known.attempt, usage)
+        self.signs.moved(task)
         if known.state is not State.RUNNING:
             self._ends.late_usage(task)
 

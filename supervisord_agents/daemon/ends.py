@@ -90,6 +90,16 @@ class Ends:
             usage = self._accounts.take(task_id)
             self._feed(Finished(task=task_id, attempt=attempt, failure=failure, usage=usage))
 
+    def stopped(self, frame: frames.TaskResult | frames.TaskError) -> None:
+        """Keep what was there of the output of an attempt whose end had been decided, until another attempt takes its place."""
+        task = self._engine.scheduler.tasks.get(frame.task)
+        output, _, refused = _storable(frame.output)
+        if task is None or not _over(task, frame.attempt) or output is None or refused:
+            return
+        status, at = (task.state, task.ended_at) if task.ended else (State.FAILED, task.history[-1].at)
+        result = _result(task, status, at, task.usage, output=output, error=task.failure, truncated=frame.truncated)
+        self._jobs.spawn(self._replace(msgspec.structs.replace(result, partial=isinstance(frame, frames.TaskError))))
+
     def settle_accounts(self, task_id: str) -> None:
         """Journal what an attempt consumed that no `Finished` told of: it was stopped, or the count came late."""
         usage = self._accounts.take(task_id)
@@ -251,14 +261,17 @@ class Ends:
     def _restored(self, task: Task, event: Finished | None) -> bool:
         status = task.state if task.ended else State.FAILED
         kept = self._last(task)
-        output = event.output if event is not None and not event.output_file else kept.output if kept is not None else None
+        partial = kept is not None and kept.partial
+        inline = event is not None and not event.output_file and not partial
+        output = event.output if event is not None and inline else kept.output if kept is not None else None
         truncated = event.truncated if event is not None else kept is not None and kept.truncated
         at = task.ended_at if task.ended else task.history[-1].at
         result = _result(task, status, at, task.usage, output=output, error=task.failure, truncated=truncated)
+        result = msgspec.structs.replace(result, partial=partial)
         # All of it is compared: after a loss of power any part of a file may be missing.
         if kept is not None and msgspec.structs.replace(kept, completed_at=result.completed_at) == result:
             return False
-        self._put_again(result, kept if event is None or event.output_file else None)
+        self._put_again(result, None if inline else kept)
         return True
 
 
@@ -291,13 +304,19 @@ def _storable(output: Any) -> tuple[Any, int, Failure | None]:
 def _end_of(task: Task, kept: Result | None, error: Failure | None) -> Result:
     """How the task ended, with what its last attempt had put into the file."""
     output, truncated = (kept.output, kept.truncated) if kept is not None else (None, False)
-    return _result(task, task.state, task.ended_at, task.usage, output=output, error=error, truncated=truncated)
+    result = _result(task, task.state, task.ended_at, task.usage, output=output, error=error, truncated=truncated)
+    return msgspec.structs.replace(result, partial=kept is not None and kept.partial)
 
 
 def _tells_of(result: Result, task: Task) -> bool:
     """Whether nothing has happened to the task since the result was made of it."""
     said = (result.attempt, result.status, result.tokens_used, result.cost_usd)
-    return said == (task.attempt, task.state, task.usage.tokens, task.usage.cost_usd)
+    return said == (task.attempt, task.state if task.ended else State.FAILED, task.usage.tokens, task.usage.cost_usd)
+
+
+def _over(task: Task, attempt: int) -> bool:
+    """Whether this was the newest attempt, and not the last word."""
+    return task.attempt == attempt and task.state not in (State.RUNNING, State.SUCCEEDED)
 
 
 def _result(task: Task, status: State, at: float, usage: Usage, *, output: Any, error: Failure | None, truncated: bool) -> Result:

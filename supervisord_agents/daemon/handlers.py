@@ -299,7 +299,7 @@ class Handlers:
     # The other way round, more would have happened by the time that the answer is made.
 
     async def _list(self, request: m.ListTasks, peer: Peer) -> m.ListReply:
-        reply = await views.page(self._scheduler, self._archivist, request, self._attempts.progress)
+        reply = await views.page(self._scheduler, self._archivist, request, self._attempts.signs)
         await self._engine.settled_for([view.id for view in reply.tasks])
         return reply
 
@@ -307,7 +307,7 @@ class Handlers:
         found = await self._resolve_one(request.task)
         task = found.task
         reply = m.ShowReply(
-            task=views.view(task, self._attempts.progress),
+            task=views.view(task, self._attempts.signs),
             spec=task.spec,
             dependencies=found.dependencies,
             dependents=found.dependents,
@@ -332,7 +332,7 @@ class Handlers:
         names = list(dict.fromkeys(name for some in found for name in some))
         done = await self._wait_for(names, request.mode, request.timeout_s)
         tasks = await self._tasks(names)
-        reply = m.WaitReply(done=done, tasks=await views.rows(tasks, self._attempts.progress))
+        reply = m.WaitReply(done=done, tasks=await views.rows(tasks, self._attempts.signs))
         await self._engine.settled_for(names)
         return reply
 

@@ -12,6 +12,7 @@ import msgspec
 from supervisord_agents.core.model import Failure, State
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import Task
+from supervisord_agents.daemon.signs import NO_SIGN, Sign
 from supervisord_agents.errors import InvalidInput, NotFound
 from supervisord_agents.wire.messages import ListReply, ListTasks, TaskView
 
@@ -25,24 +26,29 @@ MAX_ROWS_IN_FULL = 200
 BRIEF_CHARACTERS = 200
 """Of why a task failed, in an answer about more tasks than that: thousands of long messages would not fit into a frame."""
 SHOWN_CHARACTERS = 80
-Progress = dict[str, tuple[float, str]]
 
 
-async def rows(tasks: Sequence[Task], progress: Progress) -> list[TaskView]:
+class Known(Protocol):
+    """What running attempts have said."""
+
+    def get(self, task: str, /) -> Sign | None: ...
+
+
+async def rows(tasks: Sequence[Task], signs: Known) -> list[TaskView]:
     """Tasks as clients see them, in brief if they are many; the loop goes on in between."""
     brief = len(tasks) > MAX_ROWS_IN_FULL
     made: list[TaskView] = []
     for start in range(0, len(tasks), _ROWS_AT_ONCE):
         if start:
             await asyncio.sleep(0)
-        made += [view(task, progress, brief) for task in tasks[start : start + _ROWS_AT_ONCE]]
+        made += [view(task, signs, brief) for task in tasks[start : start + _ROWS_AT_ONCE]]
     return made
 
 
-def view(task: Task, progress: Progress, brief: bool = False) -> TaskView:
+def view(task: Task, signs: Known, brief: bool = False) -> TaskView:
     """A task as clients see it."""
     spec = task.spec
-    fraction, message = progress.get(task.id, (-1.0, ""))
+    sign = signs.get(task.id) or NO_SIGN
     return TaskView(
         id=task.id,
         graph=task.graph,
@@ -62,8 +68,9 @@ def view(task: Task, progress: Progress, brief: bool = False) -> TaskView:
         waits_for_count=_waits_for_count(task),
         failure=in_brief(task.failure) if brief and task.failure is not None else task.failure,
         usage=task.usage,
-        progress=fraction,
-        progress_message=message,
+        progress=sign.fraction,
+        progress_message=sign.message,
+        progress_at=sign.at,
     )
 
 
@@ -98,7 +105,7 @@ class Elsewhere(Protocol):
         """How many tasks match."""
 
 
-async def page(scheduler: Scheduler, elsewhere: Elsewhere, request: ListTasks, progress: Progress) -> ListReply:
+async def page(scheduler: Scheduler, elsewhere: Elsewhere, request: ListTasks, signs: Known) -> ListReply:
     """A page of tasks, newest first. Raises InvalidInput for a limit out of range or a page token that is none.
 
     The loop goes on in between; what it changes meanwhile may be seen or not.
@@ -117,7 +124,7 @@ async def page(scheduler: Scheduler, elsewhere: Elsewhere, request: ListTasks, p
     more = len(tasks) > request.limit
     tasks = tasks[: request.limit]
     return ListReply(
-        tasks=await rows(tasks, progress),
+        tasks=await rows(tasks, signs),
         total=_total(scheduler, request) + await elsewhere.count(graph, states),
         next=tasks[-1].id if more else "",
     )

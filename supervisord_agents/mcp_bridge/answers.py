@@ -119,6 +119,8 @@ def result(found: Result, path: str) -> TaskResult:
     notes = [DATA_NOTE]
     if cut:
         notes.append("The output is cut; `path` holds all of it.")
+    if found.partial:
+        notes.append("The attempt was stopped: the output is what was there of it.")
     if found.truncated:
         notes.append("The supervisor's own size limit had cut it before that.")
     return TaskResult(

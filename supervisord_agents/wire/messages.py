@@ -96,6 +96,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: float = -1.0
     """0 to 1; -1: the worker has not said."""
     progress_message: str = ""
+    progress_at: float = 0.0
+    """When the running attempt last made progress: output, a report, tokens, a step."""
 
     @property
     def ended(self) -> bool:

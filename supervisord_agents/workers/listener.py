@@ -22,6 +22,12 @@ class Listener(Protocol):
         Without `told` the worker has not got the attempt, and is to be launched again.
         """
 
+    def attempt_stopped(self, frame: frames.TaskResult | frames.TaskError) -> None:
+        """What an attempt had come to whose end was decided before; some of its output may be there."""
+
+    def time_passed(self, unheard_s: float) -> None:
+        """Once in a heartbeat. For so many seconds of it nothing was heard of anybody, for this process stood still."""
+
     def slots_changed(self) -> None: ...
     async def settled(self) -> bool:
         """Return when everything told so far is durable, or False if that cannot be."""

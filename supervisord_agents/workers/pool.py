@@ -387,6 +387,8 @@ class Pools:
         if not worker.stop_code:
             self._dialogue.say_held(worker.progress)
             recorded = self._listener.attempt_ended(worker.id, end)
+        else:
+            self._listener.attempt_stopped(end)
         worker.tasks_run += 1
         worker.forget_attempt()
         pool = self._config.pools[worker.pool]
@@ -424,11 +426,13 @@ class Pools:
             before = time.monotonic()
             await asyncio.sleep(frames.HEARTBEAT_S)
             now = time.monotonic()
-            stalled = now - before > 2 * frames.HEARTBEAT_S
+            late_s = now - before - frames.HEARTBEAT_S
+            stalled = late_s > frames.HEARTBEAT_S
             for worker in list(self._workers.values()):
                 if stalled:
                     worker.last_sign = now
                 self._check(worker, now)
+            self._listener.time_passed(late_s if stalled else 0.0)
             self._top_up()
 
     def _check(self, worker: Worker, now: float) -> None:

@@ -159,6 +159,7 @@ class Heard:
         self.died: list[tuple[str, int, Failure]] = []
         self.said: list[Any] = []
         self.found: list[tuple[str, int, bool]] = []
+        self.stopped: list[frames.TaskResult | frames.TaskError] = []
         self.recorded = True
         """What is answered to an end: it is with the journal already."""
         self.durable = True
@@ -178,6 +179,12 @@ class Heard:
     def attempt_found(self, task: str, attempt: int, *, told: bool) -> int:
         self.found.append((task, attempt, told))
         return 5
+
+    def attempt_stopped(self, frame: frames.TaskResult | frames.TaskError) -> None:
+        self.stopped.append(frame)
+
+    def time_passed(self, unheard_s: float) -> None:
+        pass
 
     def slots_changed(self) -> None:
         pass

@@ -157,3 +157,37 @@ async def test_what_is_written_again_after_a_crash_still_says_that_it_was_cut(be
     bench.ends.restore([TASK], {})
     await bench.ends.recorded()
     assert (bench.results.read(TASK).worker_id, bench.results.read(TASK).truncated) == ("w", True)
+
+
+@pytest.mark.parametrize("retries", [True, False])
+async def test_the_output_of_a_stopped_attempt_is_kept_as_partial_until_another_attempt_ends(bench: Bench, retries: bool) -> None:
+    bench.ends.died(TASK, 1, Failure("STALLED", "still", retriable=retries))
+    bench.ends.stopped(TaskError(task=TASK, attempt=1, failure=Failure("CANCELLED"), output="half"))
+    await bench.ends.recorded()
+    result = bench.results.read(TASK)
+    assert (result.output, result.partial, result.status) == ("half", True, "failed")
+    assert result.error is not None
+    assert result.error.code == "STALLED"
+    task = bench.machine.scheduler.tasks[TASK]
+    if not retries:
+        assert bench.ends.answer(task) == result
+        event = Finished(task=TASK, attempt=1, failure=task.failure)
+        bench.ends.restore({TASK}, {TASK: event})
+        await bench.ends.recorded()
+        assert bench.results.read(TASK) == result
+    else:
+        bench.machine.engine.feed(CancelRequested(task=TASK))
+        assert bench.ends.answer(task).partial
+
+
+async def test_what_comes_late_of_an_attempt_that_another_followed_is_not_kept(bench: Bench) -> None:
+    bench.ends.died(TASK, 1, Failure("STALLED", "still", retriable=False))
+    bench.machine.engine.feed(RetryRequested(task=TASK))
+    bench.machine.engine.feed(Started(task=TASK, attempt=2, worker="w"))
+    bench.ends.stopped(TaskError(task=TASK, attempt=1, failure=Failure("CANCELLED"), output="half"))
+    await bench.ends.recorded()
+    assert not bench.results.path(TASK).exists()
+    bench.ends.ended("w", succeeded("whole", attempt=2))
+    bench.ends.stopped(TaskError(task=TASK, attempt=2, failure=Failure("CANCELLED"), output="half"))
+    await bench.ends.recorded()
+    assert (bench.results.read(TASK).output, bench.results.read(TASK).partial) == ("whole", False)
