@@ -113,6 +113,7 @@ class Machine:
                 (
                     frames.Progress(task=task, attempt=attempt, fraction=0.5, message="half"),
                     frames.Log(task=task, attempt=attempt, stream="stdout", data=b"line\n"),
+                    frames.Checkpoint(task=task, attempt=attempt, step="half", done=True, result=f"{task}#{attempt}"),
                     frames.UsageReport(task=task, attempt=attempt, usage=Usage(10, 5, 0.01)),
                 )
             )
@@ -306,6 +307,10 @@ class Pools:
             else:
                 self._daemon.world.loop.call_later(STOP_ANSWER_S, self._kill, worker, task, attempt, context=self._daemon.context)
 
+    def answer(self, answer: frames.Checkpointed) -> None:
+        if answer.failure is None:
+            self._machine.world.witness.kept(answer)
+
     def views(self, waiting: Mapping[str, int]) -> list[PoolView]:
         return [PoolView(name=name, min_workers=0, max_workers=count, busy=0, idle=0, waiting=0) for name, count in POOLS.items()]
 
@@ -339,6 +344,8 @@ class Pools:
         recorded = True
         if not worker.stopped:
             recorded = self._listener.attempt_ended(worker.id, end)
+        else:
+            self._listener.attempt_stopped(end)
         worker.task = ""
         if recorded:
             self._rest(worker)

@@ -109,6 +109,12 @@ MUTATIONS = [
         " or task.attempt != attempt",
         "",
     ),
+    Mutation(
+        "a step is acknowledged at once",
+        f"{D}.steps:Steps.take",
+        "self._jobs.spawn(self._acknowledge(sequence, answer))",
+        "self._answer(answer)",
+    ),
     Mutation("space that is back is not noticed", f"{D}.upkeep:Upkeep._take_notes", "self._committer.reclaim()", "pass"),
     Mutation("a subscriber is told again what it knows", f"{D}.feed:Feed._missed", "if place > token", "if place >= token"),
 ]

@@ -41,6 +41,8 @@ class Witness:
         """What each attempt came to, as its worker knows."""
         self.results: dict[str, Any] = {}
         """The output that was told of each task that succeeded."""
+        self.steps: set[str] = set()
+        """Tasks of which a step was acknowledged."""
 
     # While it runs
 
@@ -87,6 +89,12 @@ class Witness:
         before = self.told_items.setdefault((sequence, index), told)
         if before != told:
             raise Violation(f"the item {token} was {before}, and now is {told}")
+
+    def kept(self, answer: frames.Checkpointed) -> None:
+        """A worker was told that its step is on disk."""
+        self.apply(self.acknowledged)
+        self.steps.add(answer.task)
+        self._check_steps({answer.task})
 
     def answered(self, result: Any) -> None:
         """A client was given the result of a task."""
@@ -154,6 +162,7 @@ class Witness:
             if index > len(changes) or told != _facts(changes[index - 1]):
                 raise Violation(f"item {sequence}.{index} was {told}, the journal says {changes}")
         self.told_items.clear()
+        self._check_steps(self.steps)
         for graph, tasks in self.graphs.items():
             if self.truth.graph_tasks(graph) != tasks:
                 raise Violation(f"the acknowledged graph {graph} is not in the journal")
@@ -162,6 +171,15 @@ class Witness:
         for key, graph in self.keys.items():
             if self.truth.graph_of_key(key) != graph:
                 raise Violation(f"the key {key} was acknowledged for {graph}, the journal says {self.truth.graph_of_key(key)}")
+
+    def _check_steps(self, tasks: Iterable[str]) -> None:
+        for name in tasks:
+            task = self.truth.tasks.get(name)
+            if task is None or task.state is State.SUCCEEDED:
+                continue
+            steps = self.truth.steps(name)
+            if not steps or steps[0].result != f"{name}#{steps[0].attempt}":
+                raise Violation(f"a step of {name} was acknowledged, and on disk are {steps}")
 
 
 def _facts(change: Changed) -> tuple[str, State, int]:
