@@ -19,9 +19,13 @@ from supervisord_agents.workers.rooms import kept, mount_points
 END = frames.TaskResult(task="g.a", attempt=2, output="x" * 100)
 
 
-def deep(directory: Path, levels: int) -> None:
+LEVELS = 2100
+"""More than the interpreter recurses, than descriptors are open at a time, and than a path can name (4096 bytes)."""
+
+
+def deep(directory: Path) -> None:
     here = os.open(directory, os.O_RDONLY)
-    for _ in range(levels):
+    for _ in range(LEVELS):
         os.mkdir("d", dir_fd=here)
         inner = os.open("d", os.O_RDONLY, dir_fd=here)
         os.close(here)
@@ -30,7 +34,7 @@ def deep(directory: Path, levels: int) -> None:
 
 
 def test_a_tree_of_any_depth_and_modes_goes(tmp_path: Path) -> None:
-    deep(tmp_path, 3000)
+    deep(tmp_path)
     shut = tmp_path / "shut" / "in"
     shut.mkdir(parents=True)
     (shut / "file").touch()
@@ -156,7 +160,7 @@ def test_a_daemon_that_comes_back_adopts_ends_and_clears_whatever_lies_there(tmp
     assert adopted == [("w-1", END)]
     assert recovery.adopt_outboxes(OneRunning(), tmp_path, lambda *item: adopted.append(item), {"g.a"}) == 0  # type: ignore[arg-type]
     (tmp_path / "w-old" / "outbox").mkdir(parents=True)
-    deep(tmp_path / "w-old" / "outbox", 3000)
+    deep(tmp_path / "w-old" / "outbox")
     recovery.clear(tmp_path, {"w-1"})
     assert os.listdir(tmp_path) == ["w-1"]
     recovery.clear(tmp_path, ())

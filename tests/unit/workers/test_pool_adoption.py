@@ -13,12 +13,19 @@ from sandbox.spawner import Exit
 from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import FrameReader
+from supervisord_agents.workers import launcher
 from supervisord_agents.workers.label import Label
 from supervisord_agents.workers.listener import Running
 from tests.support.pools import FUNCTION, PoolBench, StubSandbox, result, until
 
 WORKER = "w_e_1"
 RUNNING = Running("g.a", 1, reusable=True)
+
+
+@pytest.fixture(autouse=True)
+def _soon_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a channel that was handed to a dead worker stays here, with the test: it never closes."""
+    monkeypatch.setattr(launcher, "DRAIN_S", 0.02)
 
 
 @pytest_asyncio.fixture
@@ -159,14 +166,15 @@ async def test_the_end_of_one_that_died_meanwhile_is_told(before: PoolBench, aft
     await until(lambda: not after.directory.joinpath("w-e-1").exists())
 
 
-async def test_one_that_says_nothing_is_given_up(before: PoolBench, after: PoolBench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_says_nothing_is_given_up(before: PoolBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = await left_behind(before)
     monkeypatch.setattr("supervisord_agents.workers.pool.HELLO_S", -1.0)
     monkeypatch.setattr("supervisord_agents.wire.frames.HEARTBEAT_S", 0.0)
-    after.pools.start(after.heard)
+    after = PoolBench(tmp_path, epoch="later")
     await after.adopt(worker, **{WORKER: RUNNING})
     await until(lambda: worker.killed)
     assert [(task, failure.code) for task, _, failure in after.heard.died] == [("g.a", "WORKER_DIED")]
+    await after.pools.aclose()
 
 
 async def test_a_new_worker_does_not_share_the_uid_of_an_adopted_one(before: PoolBench, after: PoolBench) -> None:
