@@ -11,6 +11,7 @@ from pathlib import Path
 
 from supervisord_agents.daemon import app
 from tests.support.daemon import ROOT, DaemonProcess
+from tests.support.hasty_daemon import hasten_looks
 from tests.support.journal import SmallDisk
 
 VARIABLE = "DISK_FAULTS"
@@ -73,4 +74,5 @@ def _disk(faults: Path) -> SmallDisk:
 
 
 if __name__ == "__main__":
+    hasten_looks()
     sys.exit(app.main(files=_disk(Path(os.environ[VARIABLE]))))

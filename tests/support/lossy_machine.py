@@ -48,7 +48,7 @@ class LossyMachine(DaemonProcess):
         self._image = directory / "disk.image"
         self._mount: subprocess.Popen[bytes] | None = None
         self._tree: list[int] = []
-        self.environment |= {"PYTHONPATH": str(ROOT)}
+        self.environment |= {"PYTHONPATH": str(ROOT), "PROBE_FILE": str(directory / "probe.json")}
         self.pid = 0
 
     def boot(self) -> None:

@@ -94,7 +94,7 @@ async def test_a_step_between_two_daemons_keeps_order_and_work(daemon: ClockedDa
         await client.wait([first], timeout_s=30)
         waiting = await submitted(client, task("waiting", "sh", "-c", "exit 3", backoff_s=HOUR_S))
         await until_state(client, waiting, State.BACKING_OFF)
-        due = await submitted(client, task("due", "sleep", "1000", deadline_s=6, max_retries=0))
+        due = await submitted(client, task("due", "sleep", "1000", deadline_s=4, max_retries=0))
         await until_state(client, due, State.RUNNING)
     if end == "stop":
         assert daemon.stop() == 0

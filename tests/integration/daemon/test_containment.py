@@ -73,7 +73,7 @@ async def test_a_fork_bomb_is_contained_and_everything_of_it_dies(daemon: Daemon
     name, limit = f"bomb-{os.getpid()}", 40
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     async with daemon.client() as client:
-        spec = TaskSpec(input={"argv": ["python3", "-c", bomb, name]}, limits=Limits(pids=limit), max_retries=0, timeout_s=10)
+        spec = TaskSpec(input={"argv": ["python3", "-c", bomb, name]}, limits=Limits(pids=limit), max_retries=0, timeout_s=5)
         reply = await client.submit([spec])
         # It goes off: as many as may be, and with the worker that started it no more.
         while len(running := of_this_host(name)) < limit - 5:

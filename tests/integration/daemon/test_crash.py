@@ -9,14 +9,16 @@ import pytest
 
 from tests.support.crashes import crash
 
-ROUNDS = int(os.environ.get("CRASH_ROUNDS", "200"))
+ROUNDS = int(os.environ.get("CRASH_ROUNDS", "72"))
+"""Ends that are not adopted, or run again, are seen within ten rounds. `make crash` makes 1,000; rare orders of events are for the
+simulation (tests/simulation), in which a life of the daemon costs a hundredth."""
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 DAEMONS = 3
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-async def test_two_hundred_crashes_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
+async def test_crashes_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     summary = await crash(tmp_path, rounds=ROUNDS, daemons=DAEMONS, seed=SEED)
     print(summary.text())
     assert not summary.faults, summary.text()

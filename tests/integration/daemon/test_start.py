@@ -31,6 +31,7 @@ async def test_a_state_directory_that_was_there_keeps_its_mode(daemon: DaemonPro
 
 
 async def test_a_new_state_directory_is_for_its_owner_and_group(daemon: DaemonProcess) -> None:
+    daemon.brings_probe = False
     await daemon.start()
     assert stat.S_IMODE(daemon.state.stat().st_mode) == 0o750
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,10 +14,8 @@ import pytest
 
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.errors import SupervisorError
-from supervisord_agents.wire.frames import HEARTBEAT_S
-from supervisord_agents.workers.pool import MISSED_HEARTBEATS
 from tests.support.crashes import CONFIG, MODULE, Load
-from tests.support.daemon import DaemonProcess
+from tests.support.hasty_daemon import HEARTBEAT_S, MISSED_HEARTBEATS, HastyDaemon
 
 STOPPED_S = (MISSED_HEARTBEATS + 1) * HEARTBEAT_S
 """Longer than a worker may be silent."""
@@ -39,6 +38,13 @@ def held(context):
 
 
 @pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[HastyDaemon]:
+    process = HastyDaemon(tmp_path)
+    yield process
+    process.close()
+
+
+@pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     path = tmp_path / "workspace"
     path.mkdir()
@@ -57,15 +63,14 @@ async def until_there(path: Path) -> None:
         await asyncio.sleep(0.02)
 
 
-@pytest.mark.slow
 async def test_a_stopped_daemon_goes_on_as_if_nothing_had_been(tmp_path: Path, workspace: Path) -> None:
-    daemon = DaemonProcess(tmp_path, CONFIG)
+    daemon = HastyDaemon(tmp_path, CONFIG)
     load = Load(daemon, workspace)
     try:
         await daemon.start()
         async with daemon.client() as client:
             # It ends in time, while nobody is there to notice.
-            slow = (await client.submit([python(workspace, "slow", seconds=3, timeout_s=STOPPED_S / 2)])).tasks[0]
+            slow = (await client.submit([python(workspace, "slow", seconds=2, timeout_s=STOPPED_S - 1)])).tasks[0]
             await until_there(workspace / "begun")
             connected = asyncio.Event()
             submitting = asyncio.create_task(load.run(connected))
@@ -99,8 +104,7 @@ async def test_a_stopped_daemon_goes_on_as_if_nothing_had_been(tmp_path: Path, w
     assert "worker_given_up" not in daemon.log_text()
 
 
-@pytest.mark.slow
-async def test_a_stopped_worker_is_found_by_its_silence(daemon: DaemonProcess, workspace: Path) -> None:
+async def test_a_stopped_worker_is_found_by_its_silence(daemon: HastyDaemon, workspace: Path) -> None:
     await daemon.start()
     async with daemon.client() as client:
         task = (await client.submit([python(workspace, "held")])).tasks[0]

@@ -88,7 +88,7 @@ async def test_an_attempt_goes_on_and_its_log_has_no_gap(daemon: DaemonProcess, 
     async with daemon.client() as client:
         (task,) = (await client.submit([counter(workspace)])).tasks
         await appears(workspace / "begun.1")
-    for _ in range(5):
+    for _ in range(3):
         await asyncio.sleep(0.05)
         replaced(daemon, how)
         await daemon.start()
@@ -233,7 +233,7 @@ async def test_without_a_daemon_workers_end_when_the_grace_is_over(tmp_path: Pat
         daemon.kill()
         async with asyncio.timeout(60):
             while somebody_waits_at_the_door(daemon):
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.5)  # longer than the grace, which each look begins anew
         assert not in_cgroups(daemon)
         (workspace / "go").touch()
         await daemon.start()
