@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import compileall
 import contextlib
+import functools
 import json
 import os
 import re
@@ -126,13 +129,14 @@ def maker(name: str) -> Iterator[Maker]:
         if name == "ordinary" and os.geteuid() == 0:
             os.chown(home, ORDINARY, ORDINARY)
             become = ("setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups")
-            yield Maker(name, ORDINARY, (*become, reachable_interpreter(become)), str(_readable_packages(home)), home)
+            yield Maker(name, ORDINARY, (*become, reachable_interpreter(become)), str(_readable_packages()), home)
         else:
             yield Maker(name, os.geteuid(), (sys.executable,), str(PACKAGE.parent), home)
     finally:
         shutil.rmtree(home)
 
 
+@functools.cache
 def reachable_interpreter(become: tuple[str, ...]) -> str:
     """An interpreter that the user may run and that takes the same compiled modules; ours may stand in a home closed to him."""
     wanted = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -147,13 +151,20 @@ def reachable_interpreter(become: tuple[str, ...]) -> str:
     pytest.skip(f"user {ORDINARY} can run neither {os.path.realpath(sys.executable)} nor another Python {wanted}")
 
 
-def _readable_packages(home: Path) -> Path:
-    """A copy of the package and of what it imports: the fork server looks beside the package and nowhere else."""
-    packages = home / "packages"
+@functools.cache
+def _readable_packages() -> Path:
+    """A copy of the package and of what it imports: the fork server looks beside the package and nowhere else.
+
+    Compiled once: he who uses it cannot write there, and would compile it at every start.
+    """
+    packages = Path(tempfile.mkdtemp(prefix="sandbox-packages-"))
+    packages.chmod(0o755)
+    atexit.register(shutil.rmtree, packages, ignore_errors=True)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(PACKAGE, packages / "sandbox", ignore=ignore)
     shutil.copytree(Path(msgspec.__file__).parent, packages / "msgspec", ignore=ignore)
     shutil.copy(pyseccomp.__file__, packages)
+    compileall.compile_dir(packages, quiet=2)
     return packages
 
 
