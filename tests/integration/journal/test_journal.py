@@ -147,15 +147,15 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "file") in str(refused.value)
 
 
-def test_a_torn_tail_at_every_byte(tmp_path: Path) -> None:
-    crashed(tmp_path / "whole", RECORDS[:8])
-    original = segment_paths(tmp_path / "whole")[-1]
+def test_a_torn_tail_at_every_byte(memory_path: Path) -> None:
+    crashed(memory_path / "whole", RECORDS[:8])
+    original = segment_paths(memory_path / "whole")[-1]
     data = original.read_bytes().rstrip(b"\0")
     boundaries = [HEADER.size]
     for record in RECORDS[:8]:
         boundaries.append(boundaries[-1] + RECORD_OVERHEAD + len(record))
     for size in range(HEADER.size, len(data) + 1):
-        directory = tmp_path / str(size)
+        directory = memory_path / str(size)
         directory.mkdir()
         (directory / original.name).write_bytes(data[:size])
         journal, recovered = open_journal(directory)
