@@ -17,9 +17,11 @@ from supervisord_agents.journal import snapshot as snapshots
 from supervisord_agents.journal.files import REAL_FILES, Files
 from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.journal.segment import HEADER, RECORD_OVERHEAD, header_of_name
-from tests.support.journal import SEGMENT_BYTES, fill, open_journal
+from tests.support.journal import fill, open_journal
 
 RECORDS = 1000
+SEGMENT_BYTES = 1024
+"""As small as may be: every byte costs a look at its segment and the next."""
 BATCH = 4
 PAYLOADS = [b"%d" % number for number in range(RECORDS)]
 DIRECTORY = Path("/journal")
@@ -49,7 +51,7 @@ class Kept(Files):
 def journal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The segments of one that ended so, by name."""
     directory = tmp_path_factory.mktemp("journal")
-    opened, _ = open_journal(directory)
+    opened, _ = open_journal(directory, segment_bytes=SEGMENT_BYTES)
     fill(opened, PAYLOADS, BATCH)
     opened.close(clean=request.param == "in order")
     return {path.name: path.read_bytes() for path in sorted(directory.glob("segment-*"))}
