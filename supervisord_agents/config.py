@@ -27,6 +27,8 @@ Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Timeout = Annotated[float, Meta(gt=0, le=1e9)]
 Price = Annotated[float, Meta(ge=0, le=1e6)]
+Rate = Annotated[float, Meta(ge=0, le=1e6)]
+Scaling = Literal["on-demand", "pre-warmed", "hybrid"]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +79,12 @@ class Pool(Table, frozen=True):
     recycle_after_tasks: Count = 1_000
     recycle_after_s: Timeout = 4 * 3600.0
     idle_s: Seconds = 60.0
+    scaling: Scaling = "hybrid"
+    scale_up_waiting: Annotated[int, Meta(ge=0)] = 5
+    scale_up_s: Timeout = 10.0
+    scale_up_wait_s: Timeout = 30.0
+    borrows_from: tuple[str, ...] = ()
+    starts_per_s: Rate = 0.0
 
 
 class Sandbox(Table, frozen=True):
@@ -115,6 +123,11 @@ class Workspaces(Table, frozen=True):
     diff_limit_bytes: Annotated[int, Meta(ge=0, le=4 * MIB)] = MIB
 
 
+class Breakers(Table, frozen=True):
+    failures: Annotated[int, Meta(ge=0)] = 5
+    open_s: Timeout = 60.0
+
+
 class Provider(Table, frozen=True):
     base_url: Annotated[str, Meta(pattern="^https?://[^/]+")]
     dialect: Literal["openai", "anthropic", "gemini"] = "openai"
@@ -122,6 +135,7 @@ class Provider(Table, frozen=True):
     api_key_file: str = ""
     input_usd_per_mtok: Price = 0.0
     output_usd_per_mtok: Price = 0.0
+    starts_per_minute: Rate = 0.0
 
 
 class Gateway(Table, frozen=True):
@@ -141,6 +155,10 @@ class Agent(Table, frozen=True):
     provider: str = ""
     model: str = ""
     pool: str = ""
+    max_running: Annotated[int, Meta(ge=0)] = 0
+    starts_per_minute: Rate = 0.0
+    breaker_failures: Annotated[int, Meta(ge=0)] | None = None
+    """None: that of `breakers` for one that calls a model, else 0."""
     profile: str = ""
     workspace_mode: Literal["", "dir", "copy", "overlay", "git-worktree"] = ""
     read_only_paths: tuple[str, ...] = ()
@@ -151,9 +169,9 @@ class Agent(Table, frozen=True):
 
 def _default_pools() -> dict[str, Pool]:
     return {
-        "critical": Pool(min_workers=0, max_workers=3),
-        "standard": Pool(min_workers=2, max_workers=10),
-        "background": Pool(min_workers=0, max_workers=2),
+        "critical": Pool(min_workers=0, max_workers=3, scaling="on-demand", borrows_from=("standard", "background")),
+        "standard": Pool(min_workers=2, max_workers=10, borrows_from=("background",)),
+        "background": Pool(min_workers=0, max_workers=2, scaling="on-demand"),
     }
 
 
@@ -162,6 +180,7 @@ class Config(Table, frozen=True):
     journal: Journal = Journal()
     tasks: Tasks = Tasks()
     pools: dict[str, Pool] = msgspec.field(default_factory=_default_pools)
+    breakers: Breakers = Breakers()
     sandbox: Sandbox = Sandbox()
     profiles: dict[str, dict[str, Any]] = {}
     """Profiles of the sandbox beside the built-in ones; sandbox/profile.py has their keys."""
@@ -255,9 +274,7 @@ def _named_profiles(config: Config) -> Iterator[tuple[str, str]]:
 def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if not config.pools:
         yield "pools", "must hold at least one pool"
-    for name, pool in config.pools.items():
-        if pool.min_workers > pool.max_workers:
-            yield f"pools.{name}", "has more min_workers than max_workers"
+    yield from _contradictions_of_pools(config)
     for name, agent in config.agents.items():
         if agent.pool and agent.pool not in config.pools:
             yield f"agents.{name}.pool", f"names a pool that is not configured: {agent.pool}"
@@ -268,6 +285,15 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     for key, path in _paths(config):
         if path and not os.path.isabs(path):
             yield key, f"must be absolute, not {path}"
+
+
+def _contradictions_of_pools(config: Config) -> Iterator[tuple[str, str]]:
+    for name, pool in config.pools.items():
+        if pool.min_workers > pool.max_workers:
+            yield f"pools.{name}", "has more min_workers than max_workers"
+        for lender in pool.borrows_from:
+            if lender == name or lender not in config.pools:
+                yield f"pools.{name}.borrows_from", f"names no other pool that is configured: {lender}"
 
 
 def _host_lists(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:

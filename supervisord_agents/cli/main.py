@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from supervisord_agents.cli import (
+    breakers,
     bridge,
     changes,
     configuration,
@@ -39,7 +40,7 @@ def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
     modules = (
-        *(status, submit, tasks, waiting, control, letters, results, changes, logs, events),
+        *(status, submit, tasks, waiting, control, breakers, letters, results, changes, logs, events),
         *(doctor, install, configuration, journal, bridge),
     )
     for module in modules:

@@ -113,7 +113,8 @@ def _counts(counts: dict[str, int]) -> str:
 def _pool(pool: PoolView) -> str:
     waiting = f", {pool.waiting} waiting" if pool.waiting else ""
     idle = f", {pool.idle} idle" if pool.idle else ""
-    return f"{pool.name} {pool.busy}/{pool.max_workers} busy{idle}{waiting}"
+    size = f"{pool.size} of {pool.max_workers}" if 0 < pool.size < pool.max_workers else str(pool.max_workers)
+    return f"{pool.name} {pool.busy}/{size} busy{idle}{waiting}"
 
 
 def _running(tasks: list[TaskView], now: float) -> list[list[Span]]:

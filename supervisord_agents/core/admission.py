@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 
 from supervisord_agents.core import compensations
 from supervisord_agents.core.dependents import obstacle
-from supervisord_agents.core.events import CancelRequested, Dropped, PauseRequested, ResumeRequested, RetryRequested, Submitted
+from supervisord_agents.core.events import (
+    BreakerReset,
+    CancelRequested,
+    Dropped,
+    PauseRequested,
+    ResumeRequested,
+    RetryRequested,
+    Submitted,
+)
 from supervisord_agents.core.graph import edge_of, find_cycle, inner_dependencies, name_cycle
 from supervisord_agents.core.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, Limits, State, TaskSpec
 from supervisord_agents.core.pauses import Scope
@@ -78,9 +86,16 @@ def check_cancel(table: TaskTable, event: CancelRequested) -> None:
         )
 
 
-def check_pause(event: PauseRequested) -> None:
+def check_pause(table: TaskTable, event: PauseRequested) -> None:
     """Raise InvalidInput for a reason that is too long; the shell knows which pools and agents there are."""
     _check_length("reason", event.reason, MAX_REASON_CHARACTERS)
+
+
+def check_reset(table: TaskTable, event: BreakerReset) -> None:
+    """Raise NotFound for an agent that has not failed."""
+    if event.agent not in table.health:
+        there = ", ".join(sorted(table.health)) or "none"
+        raise NotFound(f"the agent {_shown(event.agent)} has not failed lately; agents that have: {there}", field="agent")
 
 
 def check_resume(table: TaskTable, event: ResumeRequested) -> None:
@@ -178,6 +193,11 @@ def _check_numbers(spec: TaskSpec, position: int, part: str = "") -> None:
         raise InvalidInput(
             f"must be a number of seconds, 0 to {MAX_TIME_S:.0f}, not {getattr(spec, name)}",
             field=f"tasks[{position}]{part}.{name}",
+        )
+    if spec.agents and (spec.agents[0] != spec.agent or len(set(spec.agents)) < len(spec.agents)):
+        raise InvalidInput(
+            "must name different agents, the first of them as `agent` does or where that is left out",
+            field=f"tasks[{position}].agents",
         )
     if spec.type:
         _check_length(f"tasks[{position}]{part}.type", spec.type, MAX_TYPE_CHARACTERS)

@@ -76,7 +76,7 @@ def candidates(table: TaskTable, keep: int, older_than: float, limit: int, lette
     return chosen
 
 
-def archived(table: TaskTable, event: Archived) -> None:
+def archived(table: TaskTable, event: Archived, now: float) -> None:
     """Forget these graphs; one that may not go stays."""
     if table.backlog:
         return

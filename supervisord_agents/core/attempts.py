@@ -5,10 +5,21 @@ Attempt numbers are the fence: what arrives about any attempt but the one that i
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 
-from supervisord_agents.core import policy
-from supervisord_agents.core.events import Checkpointed, Finished, PauseRequested, Restarted, ResumeRequested, Started, Stop, Used
+from supervisord_agents.core import breakers, policy
+from supervisord_agents.core.events import (
+    Checkpointed,
+    Finished,
+    PauseRequested,
+    Restarted,
+    ResumeRequested,
+    Started,
+    Stop,
+    Ticked,
+    Used,
+)
 from supervisord_agents.core.model import Failure, State
 from supervisord_agents.core.pauses import Pause, Scope
 from supervisord_agents.core.table import TaskTable
@@ -30,7 +41,11 @@ def started(table: TaskTable, event: Started, now: float) -> None:
     task.attempt = event.attempt
     task.started_at = now
     task.worker = event.worker
-    table.move(task, _RUNNING, now)
+    if event.agent:
+        task.agent = sys.intern(event.agent)
+    if event.pool and event.pool != task.pool:
+        table.placed[task.id] = event.pool
+    table.move(task, _RUNNING, now, note=event.note)
 
 
 def finished(table: TaskTable, event: Finished, now: float) -> None:
@@ -41,13 +56,15 @@ def finished(table: TaskTable, event: Finished, now: float) -> None:
     if event.usage != NO_USAGE:
         table.change(task)
         task.usage = task.usage + event.usage
+    if event.failure is not None or table.health:
+        breakers.observe(table.health, task.agent, event.failure, now)
     if event.failure is None:
         table.move(task, _SUCCEEDED, now)
     else:
         _failed(table, task, event.failure, now)
 
 
-def ticked(table: TaskTable, now: float) -> None:
+def ticked(table: TaskTable, event: Ticked, now: float) -> None:
     """Fire what is due; what is too much for one step stays due."""
     for why, task in islice(table.timers.due(now), table.step or None):
         table.change(task)
@@ -56,14 +73,16 @@ def ticked(table: TaskTable, now: float) -> None:
             table.move(task, State.READY, now)
         elif why is Due.TIMEOUT:
             stop(table, task, ErrorCode.TIMEOUT)
-            _failed(table, task, Failure(ErrorCode.TIMEOUT, f"the attempt did not end within {task.timeout_s:g} s"), now)
+            failure = Failure(ErrorCode.TIMEOUT, f"the attempt did not end within {task.timeout_s:g} s")
+            breakers.observe(table.health, task.agent, failure, now)
+            _failed(table, task, failure, now)
         else:
             stop(table, task, ErrorCode.DEADLINE)
             message = f"the task did not end within {task.spec.deadline_s:g} s"
             table.move(task, State.FAILED, now, Failure(ErrorCode.DEADLINE, message, retriable=False))
 
 
-def used(table: TaskTable, event: Used) -> None:
+def used(table: TaskTable, event: Used, now: float) -> None:
     """Add to what the task has consumed, whatever its state."""
     task = table.tasks.get(event.task)
     if task is not None:
@@ -104,7 +123,7 @@ def paused(table: TaskTable, event: PauseRequested, now: float) -> None:
             table.judge(task, policy.Verdict(State.READY, failure), now)
 
 
-def resumed(table: TaskTable, event: ResumeRequested) -> None:
+def resumed(table: TaskTable, event: ResumeRequested, now: float) -> None:
     """Let go of this scope, or of all that is paused."""
     if event.everything:
         table.pauses.clear()

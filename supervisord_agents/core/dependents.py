@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from supervisord_agents.core.backlog import ALL, Untold
+from supervisord_agents.core.events import Advanced
 from supervisord_agents.core.model import State
 from supervisord_agents.core.policy import EDGE_RULES, doomed
 from supervisord_agents.core.table import TaskTable
@@ -32,7 +33,7 @@ def settle(table: TaskTable, now: float) -> None:
     ended.clear()
 
 
-def advanced(table: TaskTable, now: float) -> None:
+def advanced(table: TaskTable, event: Advanced, now: float) -> None:
     """Carry out a step of the backlog: ends are told first, then the oldest work goes on."""
     backlog, left = table.backlog, table.step or ALL
     while backlog.untold and left:

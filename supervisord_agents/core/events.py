@@ -37,6 +37,12 @@ class Started(Event, frozen=True, tag="started"):
     task: str
     attempt: int
     worker: str
+    pool: str = ""
+    """Whose worker it is, if another pool's than the task's."""
+    agent: str = ""
+    """Which of the task's agents has it, if not the first."""
+    note: str = ""
+    """Why it is there, where that is not the rule."""
 
 
 class Finished(Event, frozen=True, tag="finished"):
@@ -111,6 +117,12 @@ class ResumeRequested(Event, frozen=True, tag="resume"):
     everything: bool = False
 
 
+class BreakerReset(Event, frozen=True, tag="breaker_reset"):
+    """A person says that an agent works again."""
+
+    agent: str
+
+
 class Ticked(Event, frozen=True, tag="tick"):
     """Time has come for what was due: backoffs, timeouts, deadlines."""
 
@@ -152,6 +164,7 @@ AnyEvent = (
     | Dropped
     | PauseRequested
     | ResumeRequested
+    | BreakerReset
     | Ticked
     | Restarted
     | Paced
@@ -177,11 +190,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Start(Decision, frozen=True):
-    """Offer of `Scheduler.starts`: this task may run now. The shell journals `Started` before it launches anything."""
+    """Offer of `Scheduler.starts`: this task may run now. The shell journals `Started` before it launches anything.
+
+    `agent` and `note` are as in `Started`, which names a pool only where it is not the task's own.
+    """
 
     task: str
     attempt: int
     pool: str
+    agent: str = ""
+    note: str = ""
 
 
 class Stop(Decision, frozen=True):

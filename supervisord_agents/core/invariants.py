@@ -160,16 +160,20 @@ def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:
         _demand((task.state is State.READY) == (task.ready_entry is not None), f"{task.id}: {task.state}, queued or not")
         if task.state is State.READY:
             ready.setdefault(task.pool, []).append(task)
-    _demand(all(task.agent == task.spec.agent for task in tasks), "a task is in the lane of another agent")
+    for task in tasks:
+        choices = task.spec.agents or (task.spec.agent,)
+        at_first = task.agent == choices[0] or task.state is not State.READY
+        _demand(at_first and task.agent in choices, f"{task.id} is with {task.agent} in place of {choices}")
     for pool in table.ready.pools():
         expected = sorted(ready.get(pool, []), key=table.ready.rank)
         _demand(table.ready.waiting(pool) == len(expected), f"pool {pool}: {table.ready.waiting(pool)} counted ready")
         _demand(table.ready.first(pool, len(tasks)) == expected, f"pool {pool}: the ready queue is out of order")
     _demand(set(ready) <= set(table.ready.pools()), "a ready task is in no queue")
     running = [task for task in tasks if task.state is State.RUNNING]
+    _demand(table.placed.keys() <= table.running.keys(), "what does not run has the worker of another pool")
     _demand(scheduler.running_tasks() == running, "the running tasks differ")
     for pool in {task.pool for task in tasks} | set(table.running_in):
-        count = sum(task.pool == pool for task in running)
+        count = sum(table.placed.get(task.id, task.pool) == pool for task in running)
         _demand(scheduler.running(pool) == count, f"pool {pool}: {scheduler.running(pool)} counted running, {count} there")
 
 

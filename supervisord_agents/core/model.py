@@ -128,6 +128,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     id: str = ""
     """Short id, unique in its graph: letters, digits, `_` and `-`, at most 64. Empty: `t1`, `t2`, … by position."""
     agent: str = "command"
+    agents: tuple[str, ...] = ()
+    """Several, in order of preference: the first runs it that may start something; `agent` is the first of them."""
     type: str = ""
     """A free label that per-type policies go by, such as `code_review`."""
     input: dict[str, Any] = {}
@@ -157,6 +159,24 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """What undoes it, if its graph fails."""
 
 
+class Category(StrEnum):
+    """What kind of failure it is, whatever its code: what follows is decided by this (core.policy)."""
+
+    __hash__ = str.__hash__
+
+    TRANSIENT = "transient"
+    """The same again may succeed."""
+    RATE_LIMITED = "rate_limited"
+    """The same again later may succeed: a provider said so."""
+    PERMANENT = "permanent"
+    """The same again would fail again."""
+    RESOURCE = "resource"
+    """Memory or disk was not enough."""
+    SANDBOX = "sandbox"
+    """The sandbox did not grant, or could not give, what was needed."""
+    CANCELLED = "cancelled"
+
+
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why an attempt, or a task, did not succeed."""
 
@@ -164,6 +184,10 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     message: str = ""
     hint: str = ""
     retriable: bool = True
+    category: Category | None = None
+    """As the adapter sees it; None: what the code says (core.policy.category_of)."""
+    retry_after_s: float = 0.0
+    """No retry before this; 0: when the backoff is over."""
 
     @property
     def text(self) -> str:

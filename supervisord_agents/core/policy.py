@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import NamedTuple
 
-from supervisord_agents.core.model import Failure, State, When
+from supervisord_agents.core.model import Category, Failure, State, When
 from supervisord_agents.core.task import Edge, Task
 from supervisord_agents.errors import ErrorCode
 
@@ -16,6 +16,26 @@ JITTER = 0.25
 DEFAULT_BACKOFF_S = 1.0
 LOST_LIMIT = 10
 """A task that was running at the end of this many daemons is taken to be what ends them."""
+
+
+RETRY_AFTER_LIMIT_S = 24 * 3600.0
+"""Of what a provider may ask for."""
+
+_CATEGORIES: dict[str, Category] = {
+    ErrorCode.OUT_OF_MEMORY: Category.RESOURCE,
+    ErrorCode.DISK_QUOTA: Category.RESOURCE,
+    ErrorCode.DISK_FULL: Category.RESOURCE,
+    ErrorCode.SANDBOX_DENIED: Category.SANDBOX,
+    ErrorCode.CANCELLED: Category.CANCELLED,
+}
+_FINAL = frozenset({Category.PERMANENT, Category.CANCELLED})
+
+
+def category_of(failure: Failure) -> Category:
+    """The adapter's word, else what the code says, else whether a retry may help."""
+    if failure.category is not None:
+        return failure.category
+    return _CATEGORIES.get(failure.code) or (Category.TRANSIENT if failure.retriable else Category.PERMANENT)
 
 
 class Verdict(NamedTuple):
@@ -33,21 +53,30 @@ def retry_delay_s(task_id: str, attempt: int, retry: int, backoff_s: float) -> f
     a replay of the journal decides the same.
     """
     delay_s = min((backoff_s or DEFAULT_BACKOFF_S) * 2.0 ** (retry - 1), BACKOFF_LIMIT_S)
-    part = zlib.crc32(f"{task_id}:{attempt}".encode()) / 0xFFFFFFFF
-    return delay_s * (1.0 - JITTER + 2.0 * JITTER * part)
+    return delay_s * (1.0 - JITTER + 2.0 * JITTER * _part(task_id, attempt))
+
+
+def _part(task_id: str, attempt: int) -> float:
+    """0 to 1."""
+    return zlib.crc32(f"{task_id}:{attempt}".encode()) / 0xFFFFFFFF
 
 
 def after_failure(task: Task, failure: Failure, now: float) -> Verdict:
     """What becomes of a task whose attempt failed at `now`: another attempt later, or its end."""
     spec = task.spec
-    if not failure.retriable or spec.max_retries == 0:
+    if not failure.retriable or failure.category in _FINAL or spec.max_retries == 0:
         return Verdict(State.FAILED, failure)
     last = failure.text
     if task.retries >= spec.max_retries:
         retries = "1 retry" if spec.max_retries == 1 else f"{spec.max_retries} retries"
         message = f"gave up after {retries}; the last failure was {last}"
         return Verdict(State.DEAD, Failure(ErrorCode.MAX_RETRIES, message, failure.hint, retriable=False))
-    retry_at = now + retry_delay_s(task.id, task.attempt, task.retries + 1, spec.backoff_s)
+    delay_s = retry_delay_s(task.id, task.attempt, task.retries + 1, spec.backoff_s)
+    asked_s = min(failure.retry_after_s, RETRY_AFTER_LIMIT_S)
+    if asked_s > delay_s:
+        # Never sooner than asked for, and not all at the same moment.
+        delay_s = asked_s * (1.0 + JITTER * _part(task.id, task.attempt))
+    retry_at = now + delay_s
     if task.deadline_at and retry_at >= task.deadline_at:
         message = f"a retry would start after the deadline of {spec.deadline_s:g} s; the last failure was {last}"
         return Verdict(State.FAILED, Failure(ErrorCode.DEADLINE, message, failure.hint, retriable=False))

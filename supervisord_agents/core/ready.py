@@ -4,7 +4,8 @@ Urgency is the priority, one's own or that of the most urgent task that waits fo
 seconds that a task is ready, so that none waits for ever. As all of them age alike, that is a matter of when each became ready:
 no entry changes while it waits.
 
-Each agent has a lane of its own in a pool, so that what is paused is passed over as a whole.
+Each agent has a lane of its own in a pool, and so has each list of agents to choose from, so that what may not start is passed
+over as a whole.
 
 Longest path first is Graham's list scheduling by critical path (R. L. Graham, "Bounds on multiprocessing timing anomalies",
 1969): what delays the end of a graph most is started first.
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from collections.abc import Collection
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from supervisord_agents.core.task import Task
 
-_Entry = tuple[int, float, int, Task]
+Entry = tuple[int, float, int, Task]
+Choices = str | tuple[str, ...]
+"""The agent of a task, or those it may have."""
 _SLACK = 1024
 """Stale entries allowed beyond the live ones before a heap is rebuilt; rebuilding this rarely costs O(1) an entry."""
 
@@ -27,8 +30,9 @@ _FRONT_LIMIT = 256
 """The front is a sorted list, in which an insertion moves what follows: it stays short."""
 
 
-class _Lane:
-    """One agent in a pool: a heap, and before it the front, the best entries in order, so that to be asked again costs nothing.
+class Lane:
+    """One agent, or choice of agents, in a pool: a heap, and before it the front, the best entries in order, so that to be asked
+    again costs nothing.
 
     No entry of the heap is better than one of the front.
     """
@@ -36,11 +40,11 @@ class _Lane:
     __slots__ = ("front", "heap", "waiting")
 
     def __init__(self) -> None:
-        self.front: list[_Entry] = []
-        self.heap: list[_Entry] = []
+        self.front: list[Entry] = []
+        self.heap: list[Entry] = []
         self.waiting = 0
 
-    def put(self, entry: _Entry) -> None:
+    def put(self, entry: Entry) -> None:
         front, heap = self.front, self.heap
         if not front or entry > front[-1]:
             heapq.heappush(heap, entry)
@@ -54,7 +58,8 @@ class _Lane:
                 heapq.heappush(heap, moved)
             del front[_FRONT_LIMIT // 2 :]
 
-    def best(self, count: int) -> list[_Entry]:
+    def best(self, count: int) -> list[Entry]:
+        """The first `count` in order, or all."""
         front, heap = self.front, self.heap
         front[:] = [entry for entry in front if entry[3].ready_entry is entry]
         while heap and len(front) < count:
@@ -69,7 +74,7 @@ class ReadyQueue:
 
     def __init__(self, ageing_s: float = 0.0) -> None:
         """A ready task grows more urgent by one in every `ageing_s` seconds; 0: never."""
-        self._lanes: dict[str, dict[str, _Lane]] = {}
+        self._lanes: dict[str, dict[Choices, Lane]] = {}
         self._ageing_s = ageing_s
 
     def __len__(self) -> int:
@@ -89,9 +94,10 @@ class ReadyQueue:
         lanes = self._lanes.get(task.pool)
         if lanes is None:
             lanes = self._lanes[task.pool] = {}
-        lane = lanes.get(task.agent)
+        choices = task.choices or task.agent
+        lane = lanes.get(choices)
         if lane is None:
-            lane = lanes[task.agent] = _Lane()
+            lane = lanes[choices] = Lane()
         if task.ready_entry is None:
             lane.waiting += 1
         entry = (*self.rank(task), task)
@@ -107,10 +113,17 @@ class ReadyQueue:
         """Take the task out, if it is in."""
         if task.ready_entry is not None:
             task.ready_entry = None
-            self._lanes[task.pool][task.agent].waiting -= 1
+            self._lanes[task.pool][task.choices or task.agent].waiting -= 1
 
-    def first(self, pool: str, count: int, without: Collection[str] = ()) -> list[Task]:
-        """The best `count` tasks of the pool, in order, but for those of some agents; they stay in the queue."""
-        bests = [lane.best(count) for agent, lane in self._lanes.get(pool, {}).items() if agent not in without]
-        entries = bests[0] if len(bests) == 1 else islice(heapq.merge(*bests), max(count, 0))
-        return [entry[3] for entry in entries]
+    def lanes(self, pool: str) -> Iterable[tuple[Choices, Lane]]:
+        """The lanes of a pool, in no order."""
+        return self._lanes.get(pool, {}).items()
+
+    def first(self, pool: str, count: int) -> list[Task]:
+        """The best `count` tasks of the pool, in order; they stay in the queue."""
+        return [entry[3] for entry in merged([lane.best(count) for _, lane in self.lanes(pool)], count)]
+
+
+def merged(bests: Sequence[list[Entry]], count: int) -> Iterable[Entry]:
+    """The best `count` of several lanes, in order."""
+    return bests[0] if len(bests) == 1 else islice(heapq.merge(*bests), max(count, 0))

@@ -8,8 +8,8 @@ caller's `now` (seconds, Unix epoch, never running backwards).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import assert_never
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from supervisord_agents.core import admission, attempts, compensations, dependents
 from supervisord_agents.core.archive import archived, candidates
@@ -20,6 +20,7 @@ from supervisord_agents.core.events import (
     Advanced,
     AnyEvent,
     Archived,
+    BreakerReset,
     CancelRequested,
     Checkpointed,
     Decision,
@@ -41,6 +42,7 @@ from supervisord_agents.core.graphs import Graph
 from supervisord_agents.core.letters import dropped
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.core.pauses import Pauses
+from supervisord_agents.core.placement import Placement
 from supervisord_agents.core.revive import revived
 from supervisord_agents.core.saga import Sagas
 from supervisord_agents.core.snapshot import Still, decode_table, encode_table
@@ -49,35 +51,64 @@ from supervisord_agents.core.table import TaskTable
 from supervisord_agents.core.task import Task
 
 
+def _paced(table: TaskTable, event: Paced, now: float) -> None:
+    table.step = event.step
+
+
+def _breaker_reset(table: TaskTable, event: BreakerReset, now: float) -> None:
+    table.health.pop(event.agent, None)
+
+
+HANDLERS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
+    Submitted: submitted,
+    Started: attempts.started,
+    Finished: attempts.finished,
+    Checkpointed: attempts.checkpointed,
+    Used: attempts.used,
+    Ticked: attempts.ticked,
+    Restarted: attempts.restarted,
+    PauseRequested: attempts.paused,
+    ResumeRequested: attempts.resumed,
+    BreakerReset: _breaker_reset,
+    CancelRequested: cancelled,
+    RetryRequested: revived,
+    Dropped: dropped,
+    Archived: archived,
+    Paced: _paced,
+    Advanced: dependents.advanced,
+}
+"""What each event does to the table."""
+
+CHECKS: dict[type[Any], Callable[[TaskTable, Any], None]] = {
+    CancelRequested: admission.check_cancel,
+    RetryRequested: admission.check_retry,
+    PauseRequested: admission.check_pause,
+    ResumeRequested: admission.check_resume,
+    BreakerReset: admission.check_reset,
+    Dropped: admission.check_drop,
+    Checkpointed: lambda table, event: table.checkpoints.check(event),
+}
+"""What may be asked for; all other events but `Submitted` are facts, of which the attempt number tells what is stale."""
+
+
 class Scheduler:
     """Tasks, their states, and what is to be done about them."""
 
     def __init__(self, ageing_s: float = 0.0) -> None:
         """`starts` offers a ready task as if its priority had grown by one in every `ageing_s` seconds; 0: not."""
         self.table = TaskTable(ageing_s)
+        self.placement = Placement()
+        """What `starts` goes by beside the order of the queue; to be replaced by one with the rules of the configuration."""
 
     def check(self, event: AnyEvent, now: float) -> None:
         """Raise InvalidInput or NotFound, naming the field, for an event that must not be journalled; change nothing.
 
         The tasks of a `Submitted` have their ids filled in (core.graph.normalise). `now` is that of the `handle` to come.
         """
-        match event:
-            case Submitted():
-                deque(self.checks(event), maxlen=0)
-            case CancelRequested():
-                admission.check_cancel(self.table, event)
-            case RetryRequested():
-                admission.check_retry(self.table, event)
-            case PauseRequested():
-                admission.check_pause(event)
-            case Checkpointed():
-                self.table.checkpoints.check(event)
-            case ResumeRequested():
-                admission.check_resume(self.table, event)
-            case Dropped():
-                admission.check_drop(self.table, event)
-            case _:
-                pass  # Facts about attempts and time: the attempt number tells what is stale.
+        if isinstance(event, Submitted):
+            deque(self.checks(event), maxlen=0)
+        elif (check := CHECKS.get(type(event))) is not None:
+            check(self.table, event)
 
     def checks(self, event: Submitted) -> Iterator[None]:
         """`check` of a large graph, some tasks at a time: nothing is settled before the last, nor after another event."""
@@ -88,63 +119,23 @@ class Scheduler:
 
         Never raises for such an event: what is stale (an attempt that is over, a cancel of what ended) changes nothing.
         """
-        match event:
-            case Started():
-                attempts.started(self.table, event, now)
-            case Finished():
-                attempts.finished(self.table, event, now)
-            case Submitted():
-                submitted(self.table, event, now)
-            case Ticked():
-                attempts.ticked(self.table, now)
-            case CancelRequested():
-                cancelled(self.table, event, now)
-            case RetryRequested():
-                revived(self.table, event, now)
-            case _:
-                self._handle_other(event, now)
+        HANDLERS[type(event)](self.table, event, now)
+        if self.placement.rated and isinstance(event, Started):
+            self._placed(event, now)
         if self.table.ended:
             dependents.settle(self.table, now)
         if self.table.sagas.over:
             compensations.begin(self.table, now)
         return self.table.take_decisions()
 
-    def _handle_other(
-        self,
-        event: Restarted | Used | Checkpointed | Advanced | Archived | Paced | PauseRequested | ResumeRequested | Dropped,
-        now: float,
-    ) -> None:
-        match event:
-            case Restarted():
-                attempts.restarted(self.table, event, now)
-            case Used():
-                attempts.used(self.table, event)
-            case Checkpointed():
-                attempts.checkpointed(self.table, event, now)
-            case Advanced():
-                dependents.advanced(self.table, now)
-            case Archived():
-                archived(self.table, event)
-            case PauseRequested():
-                attempts.paused(self.table, event, now)
-            case ResumeRequested():
-                attempts.resumed(self.table, event)
-            case Dropped():
-                dropped(self.table, event, now)
-            case Paced():
-                self.table.step = event.step
-            case _:
-                assert_never(event)
+    def _placed(self, event: Started, now: float) -> None:
+        task = self.table.running.get(event.task)
+        if task is not None and task.attempt == event.attempt:
+            self.placement.started(task, event.pool or task.pool, now)
 
-    def starts(self, free: Mapping[str, int]) -> list[Start]:
+    def starts(self, free: Mapping[str, int], now: float = 0.0) -> list[Start]:
         """For each pool at most `free[pool]` ready tasks, best first. A question only: `Started` is what takes a task."""
-        pauses, ready = self.table.pauses, self.table.ready
-        return [
-            Start(task=task.id, attempt=task.attempt + 1, pool=pool)
-            for pool, count in free.items()
-            if not pauses.whole(pool)
-            for task in ready.first(pool, count, pauses.agents(pool))
-        ]
+        return self.placement.starts(self.table, free, now)
 
     def next_due(self) -> float | None:
         """When the next `Ticked` has something to do; None: not before another event."""
@@ -242,9 +233,13 @@ class Scheduler:
         return self.table.letters
 
     def before_it(self, task: Task, limit: int) -> int:
-        """How many ready tasks of its pool are started before a ready one; `limit`: as many or more."""
-        first = self.table.ready.first(task.pool, limit, self.table.pauses.agents(task.pool))
+        """How many ready tasks of its pool are better than a ready one; `limit`: as many or more."""
+        first = self.table.ready.first(task.pool, limit)
         return next((position for position, other in enumerate(first) if other is task), limit)
+
+    def why_not(self, task: Task, now: float) -> str:
+        """What keeps the agents of a ready task from starting anything, in words; empty: nothing."""
+        return self.placement.why_not(self.table, task, now)
 
     def running(self, pool: str) -> int:
         """How many tasks of the pool are running."""

@@ -17,13 +17,14 @@ from itertools import islice
 import msgspec
 
 from supervisord_agents.core.archive import stub
+from supervisord_agents.core.breakers import Health
 from supervisord_agents.core.checkpoints import Kept
 from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
 from supervisord_agents.core.pauses import Pause, Scope
 from supervisord_agents.core.saga import Saga
 from supervisord_agents.core.submit import connect
 from supervisord_agents.core.table import TaskTable
-from supervisord_agents.core.task import NO_USAGE, UNKNOWN_ESTIMATE_S, Moment, Task, full_id
+from supervisord_agents.core.task import NO_USAGE, UNKNOWN_ESTIMATE_S, Moment, Task, choices_of, full_id
 from supervisord_agents.errors import JournalCorrupt
 
 VERSION = 1
@@ -56,6 +57,8 @@ class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """-1 where it was not kept: the position among all tasks."""
     urgency: int = -1
     """-1 where it was not kept: the priority."""
+    agent: str = ""
+    """Of the newest attempt; empty where it was not kept: the first that the specification names."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -75,6 +78,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """Graph, short ids of what can be undone in the order of their ends, and the graph that undoes them, if it has begun."""
     origins: dict[str, str] = {}
     """By the graph that undoes another: that other."""
+    health: dict[str, Health] = {}
+    placed: dict[str, str] = {}
     checkpoints: list[Kept] = []
     letters: list[str] | None = None
     """Dead letters, in the order of their ends; None where it was not kept: all that are dead."""
@@ -115,6 +120,7 @@ class Still:
         self._sagas = _encoder.encode([_saga(graph, saga) for graph, saga in table.sagas.items()])
         self._origins = _encoder.encode(table.sagas.origins)
         self._letters = _encoder.encode(list(table.letters))
+        self._placement = _encoder.encode(table.health) + _encoder.encode(table.placed)
         self._past = _encoder.encode([_past(stub) for stub in table.stubs.values()])
         self._checkpoints = table.checkpoints.picture()
         self._done = 0
@@ -160,6 +166,7 @@ class Still:
                 + self._pauses
                 + self._sagas
                 + self._origins
+                + self._placement
                 + _array(len(self._checkpoints))
             )
             for start in range(0, len(self._checkpoints), count):
@@ -197,6 +204,8 @@ def decode_table(data: bytes, ageing_s: float = 0.0) -> TaskTable:
 def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
     table = TaskTable(ageing_s)
     table.stubs = {past.task: stub(past) for past in snapshot.past}
+    table.health.update(snapshot.health)
+    table.placed.update(snapshot.placed)
     keys = {graph: key for key, graph in snapshot.keys.items()}
     for graph, records in snapshot.graphs:
         _add(table, graph, _records_decoder.decode(records), keys.get(graph, ""))
@@ -272,7 +281,8 @@ def _task(
         graph=graph,
         packed=bytes(record.spec),
         pool=sys.intern(spec.pool),
-        agent=sys.intern(spec.agent),
+        agent=sys.intern(record.agent or spec.agent),
+        choices=choices_of(spec),
         priority=spec.priority,
         timeout_s=spec.timeout_s,
         estimate_s=estimate_s,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from supervisord_agents.core.backlog import Backlog
+from supervisord_agents.core.breakers import Health
 from supervisord_agents.core.checkpoints import Checkpoints
 from supervisord_agents.core.events import Changed, Decision
 from supervisord_agents.core.graphs import Graph, Graphs
@@ -49,12 +50,16 @@ class TaskTable:
         self.timers = Timers()
         self.running: dict[str, Task] = {}
         self.running_in: dict[str, int] = {}
-        """Running tasks by pool."""
+        """Running tasks by the pool whose workers they have."""
         self.ended: list[Task] = []
         """Tasks that ended in the event being handled, whose dependents have not been told."""
         self.step = 0
         """About how many edges one event may look at; 0: all."""
         self.pauses = Pauses()
+        self.health: dict[str, Health] = {}
+        """Agents whose last attempts failed (core.breakers)."""
+        self.placed: dict[str, str] = {}
+        """Running tasks on the worker of another pool than their own, and which."""
         self.backlog = Backlog()
         self.checkpoints = Checkpoints()
         self.lately: dict[str, float] = {}
@@ -102,8 +107,8 @@ class TaskTable:
         """Tell that the task is new."""
         self._decisions.append(Changed(task=task.id, before=None, after=task.state, at=task.submitted_at))
 
-    def move(self, task: Task, after: State, now: float, failure: Failure | None = None) -> None:
-        """Change the state of the task; `failure` says why, if the change is not for the better.
+    def move(self, task: Task, after: State, now: float, failure: Failure | None = None, note: str = "") -> None:
+        """Change the state of the task; `failure` says why, if the change is not for the better, else `note` may.
 
         Raises InvalidTransition, with nothing changed, where core.model.TRANSITIONS does not have the change.
         """
@@ -123,7 +128,7 @@ class TaskTable:
         else:
             if after is _SUCCEEDED or after is _BLOCKED:
                 task.failure = None
-            task.remember(Moment(now, after, task.attempt))
+            task.remember(Moment(now, after, task.attempt, "", note))
         if after in END_STATES:
             task.ended_at = now
             self.ended.append(task)
@@ -169,14 +174,16 @@ class TaskTable:
             self.ready.discard(task)
         elif task.state is _RUNNING:
             del self.running[task.id]
-            self.running_in[task.pool] -= 1
+            self.running_in[self.placed.pop(task.id, task.pool) if self.placed else task.pool] -= 1
 
     def _enter(self, task: Task) -> None:
         state = task.state
         if state is _READY:
+            if task.choices:
+                task.agent = task.choices[0]
             self.ready.push(task)
         elif state is _RUNNING:
-            pool = task.pool
+            pool = self.placed.get(task.id, task.pool)
             self.running[task.id] = task
             self.running_in[pool] = self.running_in.get(pool, 0) + 1
             self.timers.set_timeout(task)

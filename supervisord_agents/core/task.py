@@ -51,6 +51,7 @@ class Task(msgspec.Struct, eq=False, kw_only=True, gc=False):
     """The specification, see `spec`."""
     pool: str
     agent: str
+    """That of the newest attempt while it runs, else the one to be tried first."""
     priority: int
     timeout_s: float
     """Of one attempt; 0: none."""
@@ -94,6 +95,8 @@ class Task(msgspec.Struct, eq=False, kw_only=True, gc=False):
     ready_entry: tuple[int, float, int, Task] | None = None
     """The one valid entry in the ready heap; every other is stale."""
     history: tuple[Moment, ...] = ()
+    choices: tuple[str, ...] = ()
+    """The agents that may run it, in order of preference, if there are several."""
 
     @property
     def ended(self) -> bool:
@@ -114,6 +117,12 @@ class Task(msgspec.Struct, eq=False, kw_only=True, gc=False):
     def spec(self) -> TaskSpec:
         """The specification, unpacked anew each time (about a microsecond): take it once where it is read often."""
         return _spec_decoder.decode(self.packed)
+
+    @property
+    def spec_of_attempt(self) -> TaskSpec:
+        """The specification with the agent of the newest attempt in it."""
+        spec = self.spec
+        return msgspec.structs.replace(spec, agent=self.agent) if self.choices else spec
 
     @property
     def short_id(self) -> str:
@@ -137,6 +146,7 @@ def new_task(graph: str, spec: TaskSpec, order: int, submitted_at: float, client
         packed=_spec_encoder.encode(spec),
         pool=sys.intern(spec.pool),
         agent=sys.intern(spec.agent),
+        choices=choices_of(spec),
         priority=spec.priority,
         timeout_s=spec.timeout_s,
         estimate_s=estimate_s,
@@ -146,6 +156,11 @@ def new_task(graph: str, spec: TaskSpec, order: int, submitted_at: float, client
         order=order,
         submitted_at=submitted_at,
     )
+
+
+def choices_of(spec: TaskSpec) -> tuple[str, ...]:
+    """The field of that name."""
+    return tuple(map(sys.intern, spec.agents)) if len(spec.agents) > 1 else ()
 
 
 def full_id(graph: str, short: str) -> str:

@@ -19,6 +19,8 @@ from supervisord_agents.workers.profiles import TaskProfiles
 AT_ONCE = 250
 """Tasks looked at in one turn of the loop."""
 DEFAULT_POOL = "standard"
+DEFAULT_AGENT = TaskSpec().agent
+MAX_AGENTS = 8
 MAX_SPEC_BYTES = 4 * 1024 * 1024
 """Of one encoded task: half a frame, so that it fits into the worker's with its dependencies' outputs."""
 _encoder = msgspec.msgpack.Encoder()
@@ -71,7 +73,11 @@ class Admission:
 
     def _complete(self, spec: TaskSpec, index: int, seen: _Seen) -> TaskSpec:
         try:
+            if spec.agents:
+                spec = _with_first_agent(spec)
             self._agents.check(spec, self._settings(spec.agent, seen))
+            for agent in spec.agents[1:]:
+                self._agents.check(msgspec.structs.replace(spec, agent=agent), self._settings(agent, seen))
             pool = spec.pool or self._pool_of(spec.agent)
             if pool not in self._config.pools:
                 raise self._unknown_pool(pool)
@@ -136,6 +142,18 @@ class Admission:
     def _unknown_pool(self, pool: str) -> InvalidInput:
         known = ", ".join(sorted(self._config.pools))
         return InvalidInput(f"no pool is called `{pool}`.", field="pool", hint=f"Configured pools: {known}.")
+
+
+def _with_first_agent(spec: TaskSpec) -> TaskSpec:
+    """`agents` of one is `agent`, and that is the first of several."""
+    first, others = spec.agents[0], spec.agents[1:]
+    if spec.agent not in (DEFAULT_AGENT, first):
+        raise InvalidInput(
+            f"is `{spec.agent}`, and `agents` begins with `{first}`.", field="agent", hint="Leave one of them out."
+        )
+    if len(others) >= MAX_AGENTS:
+        raise InvalidInput(f"names {len(spec.agents)} agents, the limit is {MAX_AGENTS}.", field="agents")
+    return msgspec.structs.replace(spec, agent=first, agents=spec.agents if others else ())
 
 
 class _Seen:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterable
-from typing import Any
+from math import inf
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -14,7 +15,7 @@ from sandbox.spawner import Sandbox
 from supervisord_agents.config import Config
 from supervisord_agents.core.events import Changed, Compensating, Decision, Start, Started, Stop
 from supervisord_agents.core.graph import edge_of
-from supervisord_agents.core.model import END_STATES, Failure, State, TaskSpec, Usage
+from supervisord_agents.core.model import END_STATES, Category, Failure, State, TaskSpec, Usage
 from supervisord_agents.core.task import Task
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.ends import Ends
@@ -35,11 +36,20 @@ from supervisord_agents.workers.profiles import TaskProfiles
 DEPENDENCY_OUTPUT_BYTES = 3 * 1024 * 1024
 """All outputs of dependencies and results of steps in one task frame; with the largest specification they fill no frame."""
 PROGRESS_CHARACTERS = 1000
+SHORTEST_WAIT_S = 0.01
+"""Between two looks at what time alone lets start."""
 TRANSIENT = frozenset({ErrorCode.DISK_FULL, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL})
 """Why a worker could not be had, where the next attempt may find one."""
 # Class attributes of an enum are ten times slower to read than globals in Python 3.11.
 _READY, _RUNNING = State.READY, State.RUNNING
 log = structlog.get_logger()
+
+
+class ProviderWaits(Protocol):
+    """Who knows what providers have asked for."""
+
+    def asked_to_wait_s(self, provider: str) -> float:
+        """How long a provider wants to be left alone; 0: it did not say."""
 
 
 class Attempts:
@@ -56,6 +66,7 @@ class Attempts:
         feed: Feed,
         waiters: Waiters,
         accepting: Callable[[], bool],
+        providers: ProviderWaits,
     ) -> None:
         self._config = config
         self._agents = agents
@@ -66,10 +77,13 @@ class Attempts:
         self._feed = feed
         self._waiters = waiters
         self._accepting = accepting
+        self._providers = providers
         self._profiles = TaskProfiles(config)
         self._steps = Steps(pools.answer)
         self._engine: Engine
         self._dispatch_due = False
+        self._again: asyncio.TimerHandle | None = None
+        """The next dispatch that time alone makes due."""
         self._starting = False
         """Not before recovery is over: what starts then is taken for an attempt of the daemon before, queued again, and run
         twice. And not while stopping."""
@@ -90,7 +104,7 @@ class Attempts:
         """Go on with the attempts of an earlier daemon whose workers were found; gives their tasks."""
         self._accounts.reopen(self._engine.scheduler)
         running = {
-            task.worker: Running(task.id, task.attempt, self._reusable(task.spec))
+            task.worker: Running(task.id, task.attempt, self._reusable(task.spec_of_attempt))
             for task in self._engine.scheduler.running_tasks()
             if task.worker
         }
@@ -181,15 +195,28 @@ class Attempts:
         self._dispatch_due = False
         if not self._starting or not self._accepting():
             return
+        scheduler, now = self._engine.scheduler, self._engine.clock.now()
         try:
-            for start in self._engine.scheduler.starts(self._pools.free()):
+            for start in scheduler.starts(self._pools.free(), now):
                 self._start(start)
         except JournalError as error:
             log.error("dispatch_stopped", error=str(error))
+            return
+        self._dispatch_again(scheduler.placement.again_at - now)
+
+    def _dispatch_again(self, wait_s: float) -> None:
+        """At the latest in `wait_s`: a pool has grown then, or a breaker lets a probe through."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if wait_s < inf:
+            self._again = asyncio.get_running_loop().call_later(max(wait_s, SHORTEST_WAIT_S), self.slots_changed)
 
     def _start(self, start: Start) -> None:
         task = self._engine.scheduler.tasks[start.task]
         spec = task.spec
+        if start.agent:
+            spec = msgspec.structs.replace(spec, agent=start.agent)
         worker, failure = "", None
         try:
             worker = self._pools.claim(start.pool, start.task, start.attempt, spec, task.client)
@@ -197,24 +224,29 @@ class Attempts:
             failure = Failure(code=error.code, message=error.message, hint=error.hint, retriable=error.code in TRANSIENT)
         except Exception as error:
             failure = _broken(spec, error)
-        self._engine.feed(Started(task=start.task, attempt=start.attempt, worker=worker))
+        pool = start.pool if start.pool != task.pool else ""
+        self._engine.feed(
+            Started(task=start.task, attempt=start.attempt, worker=worker, pool=pool, agent=start.agent, note=start.note)
+        )
         if failure is not None:
             self._ends.died(start.task, start.attempt, failure)
 
     def _launch(self, change: Changed) -> None:
         task = self._engine.scheduler.tasks[change.task]
-        spec = task.spec
         self.signs.begun(task)
         if task.worker:
             self._tell_worker(task)
-        self._logs.notice(change.task, f"attempt {change.attempt} starts on worker {task.worker}")
-        log.info("attempt_started", task=change.task, attempt=change.attempt, worker=task.worker, agent=spec.agent)
+        note = task.history[-1].message
+        self._logs.notice(
+            change.task, f"attempt {change.attempt} starts on worker {task.worker}" + (f" ({note})" if note else "")
+        )
+        log.info("attempt_started", task=change.task, attempt=change.attempt, worker=task.worker, agent=task.agent)
 
     def _tell_worker(self, task: Task) -> None:
         try:
-            message = self._message(task, task.spec, task.attempt)
+            message = self._message(task, task.spec_of_attempt, task.attempt)
         except Exception as error:
-            self._ends.died(task.id, task.attempt, _broken(task.spec, error))
+            self._ends.died(task.id, task.attempt, _broken(task.spec_of_attempt, error))
             self._pools.stop(task.id, task.attempt, ErrorCode.INTERNAL)
             return
         self._pools.launch(task.worker, message)
@@ -263,7 +295,17 @@ class Attempts:
     # What the pools say (workers.pool.Listener)
 
     def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
+        if isinstance(frame, frames.TaskError) and frame.failure.category is Category.RATE_LIMITED:
+            frame = msgspec.structs.replace(frame, failure=self._told_when(frame.task, frame.failure))
         return self._ends.ended(worker, frame)
+
+    def _told_when(self, task_id: str, failure: Failure) -> Failure:
+        """The failure with the time that the provider has asked to wait, where the program has not passed it on."""
+        task = self._engine.scheduler.tasks.get(task_id)
+        if task is None:
+            return failure
+        wait_s = self._providers.asked_to_wait_s(self._engine.scheduler.placement.agent(task.agent).provider)
+        return msgspec.structs.replace(failure, retry_after_s=max(failure.retry_after_s, wait_s))
 
     def attempt_died(self, task: str, attempt: int, failure: Failure) -> None:
         self._ends.died(task, attempt, failure)

@@ -17,6 +17,7 @@ import structlog
 from supervisord_agents.core.events import Changed, Finished, Used
 from supervisord_agents.core.model import Failure, Result, State, Usage
 from supervisord_agents.core.nesting import MAX_NESTING, too_deep
+from supervisord_agents.core.policy import RETRY_AFTER_LIMIT_S
 from supervisord_agents.core.task import NO_USAGE, Task
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.clock import iso
@@ -282,6 +283,7 @@ def bounded(failure: Failure) -> Failure:
         code=failure.code if failure.code in _CODES else str(ErrorCode.WORKER_FAILED),
         message=failure.message[:MESSAGE_CHARACTERS],
         hint=failure.hint[:MESSAGE_CHARACTERS],
+        retry_after_s=failure.retry_after_s if 0 < failure.retry_after_s < RETRY_AFTER_LIMIT_S else 0.0,
     )
 
 

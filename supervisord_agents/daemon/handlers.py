@@ -17,13 +17,15 @@ import psutil
 import structlog
 
 from supervisord_agents import __version__
+from supervisord_agents.core.breakers import BreakerState
 from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
 from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.core.task import Task, full_id
-from supervisord_agents.daemon import steps, views
+from supervisord_agents.daemon import breakers, steps, views
 from supervisord_agents.daemon.admission import AT_ONCE, Admission
 from supervisord_agents.daemon.archivist import ArchivedTask, Archivist
 from supervisord_agents.daemon.attempts import Attempts
+from supervisord_agents.daemon.breakers import BreakerControl
 from supervisord_agents.daemon.control import Control, pauses
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
@@ -39,6 +41,7 @@ from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.breakers import Breakers, ResetBreaker
 from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.workers.pool import Pools
 from supervisord_agents.workspaces.keeper import Keeper
@@ -88,6 +91,7 @@ class Handlers:
         keeper: Keeper,
     ) -> None:
         outcomes = Outcomes(keeper, self._resolve_one)
+        breaker_control = BreakerControl(engine, attempts)
         control = Control(engine, admission, attempts, pools, self._resolve_one)
         self._engine = engine
         self._scheduler = engine.scheduler
@@ -119,6 +123,8 @@ class Handlers:
             ListLetters: letters.page,
             Requeue: letters.requeue,
             Drop: letters.drop,
+            Breakers: breaker_control.breakers,
+            ResetBreaker: breaker_control.reset,
             m.GetLogs: self._get_logs,
             m.Changes: outcomes.changes,
             m.Apply: outcomes.apply,
@@ -379,7 +385,10 @@ class Handlers:
             started_at=facts.started_at,
             state_dir=str(facts.state_dir),
             counts={str(state): count for state, count in scheduler.counts.items()},
-            pools=self._pools.views(waiting),
+            pools=[
+                msgspec.structs.replace(view, size=scheduler.placement.size(view.name, self._engine.clock.now()))
+                for view in self._pools.views(waiting)
+            ],
             recovery=facts.recovery,
             journal_bytes=facts.journal_bytes(),
             journal_sequence=self._engine.sequence,
@@ -394,7 +403,13 @@ class Handlers:
             longest_pause_s=facts.stalls.longest_s,
             paused=pauses(scheduler),
             letters=len(scheduler.letters),
-            notes=[*facts.notes, *self._waiting_for_disk(), *self._waiting_without_pool(), *filter(None, [self._archivist.note])],
+            notes=[
+                *facts.notes,
+                *self._waiting_for_disk(),
+                *self._waiting_without_pool(),
+                *self._broken(),
+                *filter(None, [self._archivist.note]),
+            ],
         )
         await self._engine.settled_for([])
         return reply
@@ -406,6 +421,15 @@ class Handlers:
             return []
         return [
             f"{count} records wait for the disk, since {seconds:.1f} s: these figures count them, else nobody is told of them"
+        ]
+
+    def _broken(self) -> list[str]:
+        """What is left alone, for who wonders why its tasks wait."""
+        return [
+            f"the breaker of {view.kind} {view.name} is {view.state}: {view.failures} failures in a row, the last: {view.last} "
+            "(see: agentctl breakers)"
+            for view in breakers.views(self._scheduler, self._engine.clock.now())
+            if view.state != BreakerState.CLOSED
         ]
 
     def _waiting_without_pool(self) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sandbox.spawner import Spawner
 from supervisord_agents.config import Config
+from supervisord_agents.core.placement import Placement
 from supervisord_agents.daemon import recovery
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
@@ -20,6 +21,8 @@ from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine, Growth
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.handlers import Facts, Handlers
+from supervisord_agents.daemon.providers import Providers
+from supervisord_agents.daemon.rules import rules_of
 from supervisord_agents.daemon.upkeep import Upkeep
 from supervisord_agents.daemon.violations import Violations
 from supervisord_agents.daemon.waiters import Waiters
@@ -63,8 +66,15 @@ class Parts:
             state_dir / "logs", config.tasks.log_limit_bytes, partial(asyncio.get_running_loop().call_later, NOTICES_S)
         )
         agents, waiters = AgentRegistry(config), Waiters()
+        clock = Clock(replayed.last_at)
+        scheduler = replayed.scheduler
+        scheduler.placement = Placement(rules_of(config, agents))
+        self.providers = Providers(scheduler.placement, clock, lambda: self.attempts.slots_changed())
         self.gateway = Gateway(
-            config.gateway, lambda *used: self.attempts.used(*used), lambda *refused: self.attempts.refused(*refused)
+            config.gateway,
+            lambda *used: self.attempts.used(*used),
+            lambda *refused: self.attempts.refused(*refused),
+            guard=self.providers,
         )
         self.keeper = Keeper(state_dir, config.workspaces, spawner)
         violations = Violations(lambda *told: self.attempts.violated(*told), lambda *tried: self.attempts.tried(*tried))
@@ -72,10 +82,19 @@ class Parts:
         accounts = Accounts(Meters(state_dir / "meters"))
         self.ends = Ends(results, accounts)
         self.attempts = Attempts(
-            config, agents, self.pools, self.ends, accounts, self.logs, feed, waiters, lambda: journal.accepting
+            config,
+            agents,
+            self.pools,
+            self.ends,
+            accounts,
+            self.logs,
+            feed,
+            waiters,
+            lambda: journal.accepting,
+            self.providers,
         )
         grown = Growth(replayed.records, replayed.bytes)
-        self.engine = Engine(replayed.scheduler, self.committer, Clock(replayed.last_at), self.attempts.released, grown)
+        self.engine = Engine(scheduler, self.committer, clock, self.attempts.released, grown)
         self.facts = Facts(
             epoch=epoch,
             started_at=self.engine.clock.now(),

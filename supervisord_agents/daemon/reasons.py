@@ -46,7 +46,9 @@ class Reasons:
             case State.READY:
                 yield f"{task.id} is ready: {self._why_not_started(task)}"
             case State.RUNNING:
-                yield f"{task.id} is running: attempt {task.attempt} on worker {task.worker}, for {self._since(task.started_at)}"
+                why_here = f" ({task.history[-1].message})" if task.history[-1].message else ""
+                since = self._since(task.started_at)
+                yield f"{task.id} is running: attempt {task.attempt} on worker {task.worker}, for {since}{why_here}"
             case State.BACKING_OFF:
                 left = f"retry {task.retries} of {task.spec.max_retries} in {max(0.0, task.retry_at - self._now):.0f} s"
                 yield f"{task.id} is tried again: {left}; the last attempt failed with {_text(task.failure)}"
@@ -86,10 +88,15 @@ class Reasons:
         free = self._pools.free()
         if task.pool not in free:
             return f"the configuration has no pool {task.pool}"
+        held = self._scheduler.why_not(task, self._now)
+        if held:
+            return held
         count = self._scheduler.before_it(task, COUNTED)
         before = f"{count} or more" if count == COUNTED else str(count)
         pool = next(view for view in self._pools.views({}) if view.name == task.pool)
-        busy = f"{pool.busy} of {pool.max_workers} workers of the pool {task.pool} are busy"
+        size = self._scheduler.placement.size(task.pool, self._now) or pool.max_workers
+        grows = f", and it grows to {pool.max_workers} while tasks wait" if size < pool.max_workers else ""
+        busy = f"{pool.busy} of {size} workers of the pool {task.pool} are busy{grows}"
         return f"{before} come before it (by priority, inherited and grown with age, then by longest path); {busy}"
 
     def _since(self, at: float) -> str:

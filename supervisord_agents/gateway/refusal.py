@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from aiohttp import web
 
@@ -16,18 +17,21 @@ class Refusal(Exception):
     `code` is stable, for programs. `permanent`: trying again without a change of the configuration or the request is no use.
     """
 
-    def __init__(self, status: int, code: str, message: str, *, permanent: bool = True) -> None:
+    def __init__(self, status: int, code: str, message: str, *, permanent: bool = True, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.permanent = permanent
+        self.retry_after_s = retry_after_s
 
     def response(self, dialect: str) -> web.Response:
         """The answer in the shape that clients of `dialect` read."""
         body = json.dumps(error_body(dialect, self.status, self.code, self.message))
         # Heard by the OpenAI and Anthropic client libraries, which otherwise try a 5xx again, more slowly each time.
         headers = {"x-should-retry": "false"} if self.permanent else {}
+        if self.retry_after_s:
+            headers["Retry-After"] = str(math.ceil(self.retry_after_s))
         return web.Response(status=self.status, text=body, content_type="application/json", headers=headers)
 
 

@@ -32,6 +32,7 @@ from supervisord_agents.core.model import Usage
 from supervisord_agents.errors import ConfigError, Unavailable
 from supervisord_agents.gateway import egress
 from supervisord_agents.gateway.direct import Direct
+from supervisord_agents.gateway.guard import Guard, NoGuard
 from supervisord_agents.gateway.nameserver import Datagrams, serve_stream
 from supervisord_agents.gateway.refusal import BrokenOff, Refusal, how_to_allow
 from supervisord_agents.gateway.resolver import Resolver
@@ -62,19 +63,22 @@ class Gateway:
         on_usage: Callable[[str, Usage], None],
         on_refusal: Callable[[str, str], None],
         *,
+        guard: Guard | None = None,
         resolve: egress.Resolve | None = None,
         dial: egress.Dial = egress.dial,
     ) -> None:
         """`on_usage(task, usage)` after an answer that told its cost, `on_refusal(task, line)` for what was not let through, a
         bounded number of times (telling.py).
 
-        Both must return at once and not raise. `resolve` and `dial` replace the system's for all but providers.
+        Both must return at once and not raise. `guard` decides whether a provider is called. `resolve` and `dial` replace the
+        system's for all but providers.
         Raises ConfigError.
         """
         _check_limits(settings)
         self.settings = settings
         self.on_usage = on_usage
         self.on_refusal = on_refusal
+        self.guard = guard or NoGuard()
         self._routes = {name: Route(name, provider) for name, provider in settings.providers.items()}
         self._resolve = resolve
         self._dial = dial
@@ -89,7 +93,7 @@ class Gateway:
             if route.missing_key:
                 log.warning("gateway_key_missing", provider=route.name, reason=route.missing_key)
         self._resolver = Resolver()
-        self._upstream = Upstream(self.settings, self._resolver)
+        self._upstream = Upstream(self.settings, self._resolver, self.guard)
 
     async def aclose(self) -> None:
         """Close every attachment and every connection."""

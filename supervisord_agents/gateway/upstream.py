@@ -13,6 +13,7 @@ from supervisord_agents import config
 from supervisord_agents.core.model import Usage
 from supervisord_agents.gateway import usage
 from supervisord_agents.gateway.dialects import AUTH_HEADERS
+from supervisord_agents.gateway.guard import Guard, fault_of, retry_after_s
 from supervisord_agents.gateway.keys import Redactor
 from supervisord_agents.gateway.refusal import BrokenOff, Refusal
 from supervisord_agents.gateway.resolver import Resolver
@@ -45,8 +46,9 @@ _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 class Upstream:
     """The way to all providers: one pool of connections, no cookies, no redirects."""
 
-    def __init__(self, settings: config.Gateway, resolver: Resolver) -> None:
+    def __init__(self, settings: config.Gateway, resolver: Resolver, guard: Guard) -> None:
         self._settings = settings
+        self._guard = guard
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, resolver=resolver),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -68,6 +70,7 @@ class Upstream:
         anything was answered, BrokenOff after.
         """
         upload = Upload(request, self._settings.max_request_bytes)
+        self._refuse_while_open(route)
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             # The interim answer is not the answer: an error can still be sent.
@@ -81,9 +84,32 @@ class Upstream:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise upload.refusal() or self._unreachable(route, error) from None
+            refusal = upload.refusal()
+            if refusal is None:
+                refusal = self._unreachable(route, error)
+                self._guard.answered(route.name, refusal.message, 0.0)
+            raise refusal from None
         async with answer:
-            return await self._answer(request, route, answer, report)
+            fault = fault_of(answer.status)
+            if fault:
+                self._guard.answered(route.name, fault, retry_after_s(answer.headers))
+            try:
+                response = await self._answer(request, route, answer, report)
+            except BrokenOff as broken:
+                self._guard.answered(route.name, str(broken), 0.0)
+                raise
+            if not fault:
+                self._guard.answered(route.name, "", 0.0)
+            return response
+
+    def _refuse_while_open(self, route: Route) -> None:
+        wait_s = self._guard.wait_s(route.name)
+        if wait_s > 0:
+            message = (
+                f"the breaker of provider {route.name} ({route.host}) is open: it failed again and again, and is tried again in "
+                f"{wait_s:.0f} s. See agentctl breakers."
+            )
+            raise Refusal(503, "breaker_open", message, permanent=False, retry_after_s=wait_s)
 
     async def _answer(
         self, request: web.BaseRequest, route: Route, answer: aiohttp.ClientResponse, report: Callable[[Usage], None]

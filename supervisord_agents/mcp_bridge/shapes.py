@@ -30,6 +30,9 @@ class Task(BaseModel):
     prompt: str = ""
     argv: list[str] = []
     function: Annotated[str, Field(description="module:name, importable in the workspace")] = ""
+    agents: Annotated[
+        list[str], Field(description="Instead of agent: by preference; the next while one fails again and again")
+    ] = []
     input: Annotated[dict[str, Any], Field(description="More agent input: args, kwargs, stdin, env, model")] = {}
     depends_on: Annotated[list[str], Field(description="Ids that must succeed first; their outputs are given to this task")] = []
     priority: Annotated[int, Field(ge=HIGHEST_PRIORITY, le=LOWEST_PRIORITY, description="0 runs first")] = DEFAULT_PRIORITY

@@ -55,7 +55,8 @@ def in_tool_words(error: SupervisorError, names: dict[str, str]) -> str:
 def _spec_of(task: Task, project: Path | None) -> TaskSpec:
     return TaskSpec(
         id=task.id,
-        agent=task.agent or _agent_of(task),
+        agent=task.agent or (task.agents[0] if task.agents else _agent_of(task)),
+        agents=tuple(task.agents),
         input=_input_of(task),
         dependencies=tuple(task.depends_on),
         priority=task.priority,

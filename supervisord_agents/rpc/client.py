@@ -15,6 +15,7 @@ from supervisord_agents.errors import InvalidInput, ProtocolError, Unavailable
 from supervisord_agents.rpc.channel import LOST, Channel
 from supervisord_agents.wire import envelope
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.breakers import Breakers, BreakersReply, Kind, ResetBreaker, ResetBreakerReply
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.methods import METHODS
 
@@ -140,6 +141,16 @@ class Client:
     async def drop(self, tasks: Sequence[str] = (), *, everything: bool = False, reason: str = "") -> DropReply:
         """Take dead letters off the list for good."""
         reply: DropReply = await self.call(Drop(tasks=(*tasks,), everything=everything, reason=reason))
+        return reply
+
+    async def breakers(self) -> BreakersReply:
+        """The agents and providers that have failed lately."""
+        reply: BreakersReply = await self.call(Breakers())
+        return reply
+
+    async def reset_breaker(self, kind: Kind, name: str) -> ResetBreakerReply:
+        """Say that an agent or a provider works again."""
+        reply: ResetBreakerReply = await self.call(ResetBreaker(kind=kind, name=name))
         return reply
 
     async def logs(self, task: str, *, offset: int = 0, limit_bytes: int = 262_144) -> m.LogsReply:

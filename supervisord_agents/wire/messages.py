@@ -375,6 +375,8 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     idle: int
     waiting: int
     """Ready tasks of this pool."""
+    size: int = 0
+    """How many tasks it runs at once at present; it grows to `max_workers` as they wait."""
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):

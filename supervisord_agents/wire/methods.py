@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from supervisord_agents.wire.breakers import Breakers, BreakersReply, ResetBreaker, ResetBreakerReply
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.messages import (
     Apply,
@@ -62,6 +63,8 @@ AnyRequest = (
     | Changes
     | Apply
     | Discard
+    | Breakers
+    | ResetBreaker
     | Status
     | Subscribe
 )
@@ -85,6 +88,8 @@ METHODS: dict[type[Request], type[Any]] = {
     Changes: ChangesReply,
     Apply: ApplyReply,
     Discard: DiscardReply,
+    Breakers: BreakersReply,
+    ResetBreaker: ResetBreakerReply,
     Status: StatusReply,
     Subscribe: Item,
 }

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from sandbox.spawner import Exit, Sandbox, Spawner
-from supervisord_agents.config import Config
+from supervisord_agents.config import Config, Pool
 from supervisord_agents.core.model import Failure, TaskSpec
 from supervisord_agents.errors import ErrorCode, SupervisorError
 from supervisord_agents.wire import frames
@@ -301,7 +301,7 @@ class Pools:
             if shape is None or not still_there(shape):
                 shape = self._shaper.warm()
             members = self._of(name)
-            wanted = pool.min_workers - sum(worker.phase is not Phase.DYING for worker in members)
+            wanted = _kept_ready(pool) - sum(worker.phase is not Phase.DYING for worker in members)
             for _ in range(min(wanted, pool.max_workers - len(members))):
                 self._new_worker(name, shape)
 
@@ -445,5 +445,10 @@ class Pools:
         elif worker.phase is Phase.IDLE:
             pool = self._config.pools[worker.pool]
             alive = sum(other.phase is not Phase.DYING for other in self._of(worker.pool))
-            if not still_there(worker.shape) or (now - worker.idle_since > pool.idle_s and alive > pool.min_workers):
+            if not still_there(worker.shape) or (now - worker.idle_since > pool.idle_s and alive > _kept_ready(pool)):
                 worker.kill()
+
+
+def _kept_ready(pool: Pool) -> int:
+    """Workers that are not ended for being idle, and replaced."""
+    return pool.max_workers if pool.scaling == "pre-warmed" else pool.min_workers

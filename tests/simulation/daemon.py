@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from supervisord_agents.config import Config, Pool, Tasks
 from supervisord_agents.config import Journal as JournalTable
 from supervisord_agents.core.model import State
+from supervisord_agents.core.placement import Placement
+from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.daemon import app, parts, recovery
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
@@ -20,6 +22,8 @@ from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine, Growth
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.handlers import Facts, Handlers
+from supervisord_agents.daemon.providers import Providers
+from supervisord_agents.daemon.rules import rules_of
 from supervisord_agents.daemon.upkeep import PIECE_REST_S, Upkeep
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.daemon.workspaces import Workspaces
@@ -43,7 +47,18 @@ STATE_DIR = Path("/state")
 SEGMENT_BYTES = 4096
 RESERVE_BYTES = 2048
 CONFIG = Config(
-    pools={name: Pool(min_workers=0, max_workers=count) for name, count in POOLS.items()},
+    pools={
+        name: Pool(
+            min_workers=0,
+            max_workers=count,
+            scale_up_waiting=1,
+            scale_up_s=0.5,
+            scale_up_wait_s=2.0,
+            idle_s=5.0,
+            borrows_from=tuple(other for other in POOLS if other > name),
+        )
+        for name, count in POOLS.items()
+    },
     tasks=Tasks(timeout_s=6.0, backoff_s=0.2),
     journal=JournalTable(snapshot_every_records=40),
 )
@@ -124,6 +139,12 @@ class WatchedCommitter(Committer):
         super()._flushed(durable, rests)
 
 
+def placed(scheduler: Scheduler, clock: Clock) -> Providers:
+    """Have the scheduler obey the configuration; nobody calls a model here."""
+    scheduler.placement = Placement(rules_of(CONFIG, AGENTS))
+    return Providers(scheduler.placement, clock, lambda: None)
+
+
 class Daemon(Process):
     """One life of the supervisor."""
 
@@ -168,15 +189,15 @@ class Daemon(Process):
         del opened, recovered
         watch: Any = Stopwatch()
         stop = app._Stop(leaving=False)
-        results = ResultStore(STATE_DIR / "results", self.files)
+        clock = Clock(replayed.last_at, wall=world.wall, boot=world.loop.time)
+        results, providers = ResultStore(STATE_DIR / "results", self.files), placed(replayed.scheduler, clock)
         committer, waiters = WatchedCommitter(journal, threads, world), Waiters()
         meters: Any = Meters(world.machine)
         accounts = Accounts(meters)
         pools: Any = Pools(world.machine, self)
         logs: Any = Logs()
         ends = self.ends = Ends(results, accounts)
-        attempts = Attempts(CONFIG, AGENTS, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting)
-        clock = Clock(replayed.last_at, wall=world.wall, boot=world.loop.time)
+        attempts = Attempts(CONFIG, AGENTS, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting, providers)
         engine = Engine(replayed.scheduler, committer, clock, self._release(attempts), Growth(replayed.records, replayed.bytes))
         facts = Facts(
             epoch=self.epoch,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from supervisord_agents.core.model import MAX_COST_USD, MAX_TOKENS, Failure, TaskSpec
+from supervisord_agents.core.model import MAX_COST_USD, MAX_TOKENS, Category, Failure, TaskSpec
 from supervisord_agents.errors import ErrorCode, InvalidInput
 from supervisord_agents.wire.frames import DependencyResult, RunTask
 from supervisord_agents.workers.agents import programs
@@ -127,7 +127,8 @@ def refused(agent: type[PromptAgent], status: int, message: str) -> Failure:
             retriable=False,
         )
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return Failure(code=ErrorCode.WORKER_FAILED, message=f"the model provider limits the rate ({status}): {said}")
+        message = f"the model provider limits the rate ({status}): {said}"
+        return Failure(code=ErrorCode.WORKER_FAILED, message=message, category=Category.RATE_LIMITED)
     where = f" ({status})" if status else ""
     return Failure(
         code=ErrorCode.WORKER_FAILED,

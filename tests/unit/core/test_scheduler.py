@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from supervisord_agents.core import invariants, snapshot
+from supervisord_agents.core.events import AnyEvent
 from supervisord_agents.core.model import State
-from supervisord_agents.core.scheduler import Scheduler
+from supervisord_agents.core.scheduler import HANDLERS, Scheduler
 from supervisord_agents.errors import JournalCorrupt
 from tests.support.scheduling import Driven, a_task
 
@@ -98,3 +99,7 @@ def test_the_invariants_notice_a_wrong_count(driven: Driven) -> None:
     driven.scheduler.table.counts[State.READY] += 1
     with pytest.raises(invariants.InvariantBroken, match="counted in ready"):
         invariants.check(driven.scheduler)
+
+
+def test_every_event_has_its_handler() -> None:
+    assert set(HANDLERS) == set(AnyEvent.__args__)

@@ -129,6 +129,8 @@ def notation(info: Any) -> str:
             if {getattr(item, "cls", None) for item in info.types} == set(METHODS):
                 return "Request"
             return " or ".join(notation(item) for item in info.types)
+        case msgspec.inspect.LiteralType():
+            return "str"
     return SIMPLE[type(info)]
 
 
