@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.policies.removal import removal
 
+STALLS = "core/test_stalls.py::test_"
 ATTEMPTS = "core/test_attempts.py::test_"
 STEPS = "core/test_checkpoints.py::test_"
 
@@ -135,5 +136,34 @@ REMOVALS = [
         "event.step not in before.by_name and len(before.by_name) >= MAX_STEPS",
         "False",
         STEPS + "a_task_has_so_many_steps_and_no_more",
+    ),
+    # Progress
+    removal(
+        "what makes no progress is stalled",
+        "stalls:Stalls.stalled",
+        "now - watched.moved_at > watched.limit_s",
+        "False",
+        STALLS + "an_attempt_is_stalled_when_it_has_not_moved_for_longer_than_its_limit",
+    ),
+    removal(
+        "progress counts",
+        "stalls:Stalls.moved",
+        "watched.moved_at = now",
+        "pass",
+        STALLS + "an_attempt_is_stalled_when_it_has_not_moved_for_longer_than_its_limit",
+    ),
+    removal(
+        "types have limits of their own",
+        "stalls:Stalls.begun",
+        "self._limits_s.get(type, self._limit_s)",
+        "self._limit_s",
+        STALLS + "limits_go_by_type_and_0_is_never",
+    ),
+    removal(
+        "time in which nobody was heard does not count",
+        "stalls:Stalls.unheard",
+        "watched.moved_at += seconds",
+        "pass",
+        STALLS + "time_in_which_nobody_was_heard_does_not_count",
     ),
 ]
