@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +25,7 @@ from tests.support.daemon import DaemonProcess
 
 SECONDS = 1.0
 WORKERS = 4
+MANY = 10
 SHORT_S = 0.3
 TASKS = 100
 IDLE_S = 5.0
@@ -118,25 +120,26 @@ def _cpu_s(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-async def measure() -> dict[str, list[Expectation]]:
-    """All of it, each with a daemon of its own; by title."""
-    found = {}
+async def measured() -> AsyncIterator[tuple[str, list[Expectation]]]:
+    """All of it, by title; each pool size with a daemon of its own."""
     with tempfile.TemporaryDirectory(prefix="simulate-real-") as base:
-        for workers in (WORKERS, 10):
-            directory = Path(base) / str(workers)
-            directory.mkdir()
-            daemon = DaemonProcess(directory, CONFIG.format(workers=workers))
-            try:
-                await daemon.start()
-                async with daemon.client() as client:
-                    await warmed(client, workers)
-                    if workers == WORKERS:
-                        found["1. Chain, for real: sandboxed workers"] = await chain(client)
-                        found["2. Fan-out, for real: sandboxed workers"] = await fan_out(client)
-                    else:
-                        assert daemon.process is not None
-                        process = psutil.Process(daemon.process.pid)
-                        found["The daemon's processor time"] = await processor(client, process)
-            finally:
-                daemon.close()
-    return found
+        async with _daemon(Path(base) / "four", WORKERS) as (client, _):
+            yield "1. Chain, for real: sandboxed workers", await chain(client)
+            yield "2. Fan-out, for real: sandboxed workers", await fan_out(client)
+        async with _daemon(Path(base) / "ten", MANY) as (client, process):
+            yield "The daemon's processor time", await processor(client, process)
+
+
+@asynccontextmanager
+async def _daemon(directory: Path, workers: int) -> AsyncIterator[tuple[Client, psutil.Process]]:
+    """One whose workers are warm."""
+    directory.mkdir()
+    daemon = DaemonProcess(directory, CONFIG.format(workers=workers))
+    try:
+        await daemon.start()
+        assert daemon.process is not None
+        async with daemon.client() as client:
+            await warmed(client, workers)
+            yield client, psutil.Process(daemon.process.pid)
+    finally:
+        daemon.close()
