@@ -82,7 +82,7 @@ class Pool(Table, frozen=True):
     scaling: Scaling = "hybrid"
     scale_up_waiting: Annotated[int, Meta(ge=0)] = 5
     scale_up_s: Timeout = 10.0
-    scale_up_wait_s: Timeout = 30.0
+    scale_up_wait_s: Timeout = 5.0
     borrows_from: tuple[str, ...] = ()
     starts_per_s: Rate = 0.0
 

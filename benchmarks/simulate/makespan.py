@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.simulate.expectation import Expectation, told
 from benchmarks.simulate.graphs import Graph, random_graphs, realistic_graphs
-from benchmarks.simulate.workers import Work, Workers
+from benchmarks.simulate.workers import Work, Workers, fixed
 from benchmarks.simulate.world import World
 from supervisord_agents.core.model import LOWEST_PRIORITY, TaskSpec
 from supervisord_agents.core.ready import ReadyQueue
@@ -79,7 +79,7 @@ def makespan_s(graph: Graph, order: str) -> float:
         specs.append(
             TaskSpec(id=name, dependencies=graph.after[name], pool=POOL, priority=priority, estimate_s=estimate(name, seconds))
         )
-    world = World(Workers({POOL: graph.workers}), lambda task: Work(graph.seconds[task.short_id]), scheduler=scheduler)
+    world = World(Workers(fixed({POOL: graph.workers})), lambda task: Work(graph.seconds[task.short_id]), scheduler=scheduler)
     world.submit(specs)
     return world.run().makespan_s
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from functools import cache
 from math import inf
 from typing import NamedTuple
 
 from supervisord_agents.config import Config
 from supervisord_agents.core.events import Start
 from supervisord_agents.core.model import Failure
+from supervisord_agents.core.placement import AgentRule, Placement, Rules
+from supervisord_agents.core.scaling import PoolRule
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import Task
+from supervisord_agents.daemon.rules import rules_of
 from supervisord_agents.errors import ErrorCode
+from supervisord_agents.workers.agents.registry import AgentRegistry
 
 BROKEN = Failure(ErrorCode.WORKER_FAILED, "the simulated worker failed")
 
@@ -54,14 +59,17 @@ class Dice(NamedTuple):
 class Workers:
     """How many attempts run in each pool, and what may be started beside them."""
 
-    def __init__(self, pools: Mapping[str, int]) -> None:
-        """`pools`: the most workers of each."""
-        self._most = dict(pools)
-        self._busy = dict.fromkeys(pools, 0)
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._busy = dict.fromkeys(rules.pools, 0)
+
+    def attach(self, scheduler: Scheduler) -> None:
+        """Have the scheduler go by the rules."""
+        scheduler.placement = Placement(self._rules)
 
     def starts(self, scheduler: Scheduler, now: float) -> list[Start]:
         """What the daemon would start at `now`."""
-        return scheduler.starts({pool: most - self._busy[pool] for pool, most in self._most.items()})
+        return scheduler.starts({name: pool.max_workers - self._busy[name] for name, pool in self._rules.pools.items()}, now)
 
     def taken(self, pool: str) -> None:
         """A worker of the pool has an attempt."""
@@ -72,6 +80,13 @@ class Workers:
         self._busy[pool] -= 1
 
 
-def default_pools() -> dict[str, int]:
+@cache
+def default_rules() -> Rules:
     """Those of config.toml."""
-    return {name: pool.max_workers for name, pool in Config().pools.items()}
+    settings = Config()
+    return rules_of(settings, AgentRegistry(settings))
+
+
+def fixed(pools: Mapping[str, int], **agents: AgentRule) -> Rules:
+    """Pools of so many workers, all of them ready from the first."""
+    return Rules(pools={name: PoolRule(max_workers=most) for name, most in pools.items()}, agents=agents)

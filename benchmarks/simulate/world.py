@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Sequence
-from math import isinf
+from math import inf
 from typing import NamedTuple
 
 from benchmarks.simulate.workers import Behaviour, Work, Workers
@@ -17,6 +17,8 @@ from supervisord_agents.core.task import Task
 
 BEGIN = 1_000_000.0
 """The clock at first: any number that is no special one."""
+SHORTEST_WAIT_S = 0.01
+"""That of daemon/attempts.py, between two looks at what time alone lets start."""
 AGEING_S = 300.0
 """Of config.toml."""
 
@@ -49,6 +51,7 @@ class World:
         self.cpu_s = 0.0
         """Processor time that the core has taken."""
         self._workers = workers
+        workers.attach(self.scheduler)
         self._behaviour = behaviour
         self._overhead_s = overhead_s
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
@@ -90,10 +93,13 @@ class World:
         heapq.heappush(self._agenda, (at, self._count, action))
 
     def _next(self) -> float | None:
-        due = self.scheduler.next_due()
+        """When something is due, if anything is: of the core, of the clients and workers, or because a pool has grown by then."""
+        due, again_at = self.scheduler.next_due(), self.scheduler.placement.again_at
         times = [] if due is None else [due - BEGIN]
         if self._agenda:
             times.append(self._agenda[0][0])
+        if again_at < inf:
+            times.append(max(again_at - BEGIN, self.now + SHORTEST_WAIT_S))
         return min(times, default=None)
 
     def _feed(self, event: AnyEvent) -> None:
@@ -118,12 +124,16 @@ class World:
     def _start(self, offer: Start) -> None:
         task = self.scheduler.tasks[offer.task]
         ready = task.history[-1].at - BEGIN
-        self._feed(Started(task=offer.task, attempt=offer.attempt, worker="simulated"))
+        pool = offer.pool if offer.pool != task.pool else ""
+        started = Started(
+            task=offer.task, attempt=offer.attempt, worker="simulated", pool=pool, agent=offer.agent, note=offer.note
+        )
+        self._feed(started)
         self._workers.taken(offer.pool)
         begun = self.now + self._overhead_s
         self._running[offer.task, offer.attempt] = Run(task.short_id, offer.pool, ready, self.now, begun, 0.0)
         work = self._behaviour(task)
-        if not isinf(work.seconds):
+        if work.seconds < inf:
             self._at(begun + work.seconds, lambda: self._done(offer, work))
 
     def _done(self, offer: Start, work: Work) -> None:

@@ -27,7 +27,7 @@ REMOVALS = [
     removal(
         "retries",
         "policy:after_failure",
-        "not failure.retriable or spec.max_retries == 0",
+        "not failure.retriable or failure.category in _FINAL or spec.max_retries == 0",
         "True",
         ATTEMPTS + "a_failure_is_retried_after_a_backoff_that_doubles",
     ),
@@ -62,7 +62,7 @@ REMOVALS = [
     removal(
         "the backoff is spread by a jitter",
         "policy:retry_delay_s",
-        "1.0 - JITTER + 2.0 * JITTER * part",
+        "1.0 - JITTER + 2.0 * JITTER * _part(task_id, attempt)",
         "1.0",
         ATTEMPTS + "the_delay_is_capped_spread_and_the_same_every_time",
     ),

@@ -60,17 +60,17 @@ REMOVALS = [
     ),
     removal(
         "pools are bulkheads",
-        "ready:ReadyQueue.first",
+        "ready:ReadyQueue.lanes",
         "self._lanes.get(pool, {})",
         "{p: l for lanes in self._lanes.values() for p, l in lanes.items()}",
         ORDER + "pools_are_offered_by_their_own_number_of_slots",
     ),
     removal(
         "no more than there are slots",
-        "ready:_Lane.best",
-        "front[: max(count, 0)]",
-        "front[:]",
-        ORDER + "pools_are_offered_by_their_own_number_of_slots",
+        "placement:_Answer.of",
+        "if len(starts) == count:",
+        "if False:",
+        ORDER + "the_slots_of_a_pool_are_shared_by_all_agents",
     ),
     # Pauses
     removal(
@@ -82,9 +82,9 @@ REMOVALS = [
     ),
     removal(
         "a pause of an agent: lanes",
-        "ready:ReadyQueue.first",
-        " if agent not in without",
-        "",
+        "placement:_Answer.of",
+        "table.pauses.agents(pool) if table.pauses else _NOBODY",
+        "_NOBODY",
         PAUSES + "what_is_paused_is_passed_over",
     ),
     removal(

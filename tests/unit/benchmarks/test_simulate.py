@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from math import inf
 from statistics import median
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.simulate import makespan, plot
 from benchmarks.simulate.expectation import Expectation, show
-from benchmarks.simulate.graphs import Graph, random_graphs, realistic_graphs, share
+from benchmarks.simulate.graphs import FAMILIES, Graph, random_graphs, realistic_graphs, share
 from benchmarks.simulate.scenarios import SCENARIOS, a_task, most_at_once, simulated
-from benchmarks.simulate.workers import BROKEN, Work
+from benchmarks.simulate.workers import BROKEN, Dice, Work, Workers, default_rules, fixed
+from benchmarks.simulate.world import World
+from supervisord_agents.core import invariants
+from supervisord_agents.core.breakers import Breaker
 from supervisord_agents.core.model import State
+from supervisord_agents.core.placement import AgentRule
 
 
 @pytest.mark.parametrize("title", SCENARIOS)
@@ -70,7 +76,7 @@ def test_a_group_is_shared_out_whole(have: int, count: int) -> None:
 
 
 def test_a_pool_never_runs_more_than_it_has_workers_and_idles_for_nothing() -> None:
-    world = simulated([a_task() for _ in range(10)], {"standard": 3}, overhead_s=1.0)
+    world = simulated([a_task() for _ in range(10)], fixed({"standard": 3}), overhead_s=1.0)
     assert most_at_once(world.runs) == 3
     assert world.makespan_s == 4 * 31.0
     assert {run.begun - run.start for run in world.runs} == {1.0}
@@ -78,13 +84,15 @@ def test_a_pool_never_runs_more_than_it_has_workers_and_idles_for_nothing() -> N
 
 def test_a_worker_that_hangs_is_freed_by_the_timeout() -> None:
     graph = [a_task("stuck", timeout_s=50.0, max_retries=1), a_task("next")]
-    world = simulated(graph, {"standard": 1}, lambda task: Work(inf if task.short_id == "stuck" else 30.0), overhead_s=0.0)
+    world = simulated(graph, fixed({"standard": 1}), lambda task: Work(inf if task.short_id == "stuck" else 30.0), overhead_s=0.0)
     assert [(run.task, run.end) for run in world.runs][:2] == [("stuck", 50.0), ("next", 80.0)]
     assert world.task("stuck").state is State.DEAD
 
 
 def test_an_attempt_that_fails_is_seen_by_the_core() -> None:
-    world = simulated([a_task("t", max_retries=2)], {"standard": 1}, lambda task: Work(1.0, BROKEN if task.attempt < 3 else None))
+    world = simulated(
+        [a_task("t", max_retries=2)], fixed({"standard": 1}), lambda task: Work(1.0, BROKEN if task.attempt < 3 else None)
+    )
     assert (len(world.runs), world.task("t").state) == (3, State.SUCCEEDED)
 
 
@@ -92,3 +100,47 @@ def test_a_table_tells_what_is_not_held(capsys: pytest.CaptureFixture[str]) -> N
     assert show("good", [Expectation("this", "1", "1")])
     assert not show("bad", [Expectation("this", "1", "1"), Expectation("that", "1", "2", held=False)])
     assert "NO" in capsys.readouterr().out
+
+
+AGENTS = {
+    "capped": AgentRule(max_running=2),
+    "paced": AgentRule(starts_per_minute=20.0),
+    "shaky": AgentRule(breaker=Breaker(failures=3, open_s=60.0)),
+    "free": AgentRule(),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1_000_000), family=st.sampled_from(sorted(FAMILIES)))
+def test_whatever_fails_or_hangs_all_ends_and_no_limit_is_passed(seed: int, family: str) -> None:
+    dice = random.Random(seed)
+    after = FAMILIES[family](dice)
+    rules = msgspec.structs.replace(default_rules(), agents=AGENTS)
+    agents = {name: dice.choice(list(AGENTS)) for name in after}
+    graph = [
+        a_task(
+            name,
+            waits,
+            pool=dice.choice(list(rules.pools)),
+            seconds=dice.uniform(1.0, 60.0),
+            agent=agents[name],
+            priority=dice.randrange(10),
+            timeout_s=120.0,
+            deadline_s=dice.choice((0.0, 0.0, 2000.0)),
+            max_retries=dice.randrange(4),
+        )
+        for name, waits in after.items()
+    ]
+    world = World(Workers(rules), Dice(seed, spread=0.5, failing=0.2, hanging=0.05))
+    world.submit(graph)
+    world.run()
+
+    invariants.check(world.scheduler)
+    assert all(task.ended for task in world.scheduler.tasks.values())
+    for name, pool in rules.pools.items():
+        assert most_at_once([run for run in world.runs if run.pool == name]) <= pool.max_workers
+    assert most_at_once([run for run in world.runs if agents[run.task] == "capped"]) <= 2
+    ends = {run.task: run.end for run in world.runs}
+    for run in world.runs:
+        assert most_at_once([other for other in world.runs if other.task == run.task]) == 1
+        assert all(ends[name] <= run.start for name in after[run.task])

@@ -72,6 +72,12 @@ def test_pools_are_offered_by_their_own_number_of_slots(driven: Driven) -> None:
     assert driven.scheduler.starts({}) == []
 
 
+def test_the_slots_of_a_pool_are_shared_by_all_agents(driven: Driven) -> None:
+    driven.submit(a_task("a"), a_task("b", agent="qwen"), a_task("c", agent="gemini"), a_task("d"))
+    assert driven.offered(2) == ["g.a", "g.b"]
+    assert driven.offered(3) == ["g.a", "g.b", "g.c"]
+
+
 def test_what_becomes_ready_between_two_questions_takes_its_place(driven: Driven) -> None:
     driven.submit(*(a_task(f"t{number}", priority=5) for number in range(10)))
     assert driven.offered(3) == ["g.t0", "g.t1", "g.t2"]

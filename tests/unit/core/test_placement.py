@@ -179,6 +179,13 @@ def test_nothing_is_lent_while_a_task_of_the_lender_waits() -> None:
     assert [pool for _, pool, _ in placed.offers(high=1, low=3)] == ["high", "low", "low", "low"]
 
 
+def test_nothing_is_lent_either_while_it_waits_for_its_agent_only() -> None:
+    placed = Placed(pools=LENT, agents={"qwen": AgentRule(max_running=1)})
+    placed.submit(*some(2, pool="low", agent="qwen"), graph="own")
+    placed.submit(*some(3, pool="high"))
+    assert placed.offers(high=1, low=3) == [("t0", "high", ""), ("t0", "low", "")]
+
+
 def test_borrowed_workers_are_counted_as_the_lenders_after_a_restart_too() -> None:
     placed = Placed(pools=LENT)
     placed.submit(*some(3, pool="high"))
