@@ -57,11 +57,18 @@ class Journal(Table, frozen=True):
     disk_warning_percent: Annotated[int, Meta(ge=1, le=100)] = 80
 
 
+def _default_estimates() -> dict[str, float]:
+    return {"code_review": 60.0, "test": 10.0}
+
+
 class Tasks(Table, frozen=True):
     timeout_s: Timeout = 600.0
     timeouts_s: dict[str, Timeout] = {}
     stall_s: Seconds = 600.0
     stalls_s: dict[str, Seconds] = {}
+    estimates_s: dict[str, Timeout] = msgspec.field(default_factory=_default_estimates)
+    adaptive_timeouts: bool = False
+    timeout_floor_s: Timeout = 30.0
     backoff_s: Seconds = 1.0
     ageing_s: Seconds = 300.0
     output_limit_bytes: Annotated[int, Meta(ge=1024, le=7 * MIB)] = 4 * MIB
@@ -71,6 +78,13 @@ class Tasks(Table, frozen=True):
     keep_dead: Annotated[int, Meta(ge=0)] = 10_000
     archive_s: Seconds = 0.0
     archive_bytes: Annotated[int, Meta(ge=0)] = 0
+
+
+class Advice(Table, frozen=True):
+    overhead_s: Seconds = 0.5
+    min_s: Seconds = 1.0
+    split_s: Seconds = 60.0
+    splits: dict[str, str] = {}
 
 
 class Pool(Table, frozen=True):
@@ -179,6 +193,7 @@ class Config(Table, frozen=True):
     daemon: Daemon = Daemon()
     journal: Journal = Journal()
     tasks: Tasks = Tasks()
+    advice: Advice = Advice()
     pools: dict[str, Pool] = msgspec.field(default_factory=_default_pools)
     breakers: Breakers = Breakers()
     sandbox: Sandbox = Sandbox()

@@ -16,6 +16,7 @@ from supervisord_agents.cli import (
     configuration,
     control,
     doctor,
+    estimate,
     events,
     install,
     journal,
@@ -40,7 +41,7 @@ def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
     modules = (
-        *(status, submit, tasks, waiting, control, breakers, letters, results, changes, logs, events),
+        *(status, submit, estimate, tasks, waiting, control, breakers, letters, results, changes, logs, events),
         *(doctor, install, configuration, journal, bridge),
     )
     for module in modules:

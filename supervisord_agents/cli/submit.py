@@ -51,16 +51,17 @@ def register(commands: Commands) -> None:
     parser.add_argument("--key", default="", help="the same key again gives the first graph instead of a new one")
     parser.add_argument("--wait", action="store_true", help="wait for the end and print the output")
     parser.add_argument("--follow", action="store_true", help="print logs as they come, until the end")
-    _add_task_options(parser)
+    add_task_options(parser)
 
 
-def _add_task_options(parser: Parser) -> None:
+def add_task_options(parser: Parser) -> None:
+    """The options of one task."""
     task = parser.add_argument_group("of one task (a file says these itself)")
     task.add_argument("--agent", metavar="NAME", help="who does it (default: command)")
     task.add_argument("--prompt", metavar="TEXT", help="what an agent should do; `-`: from standard input")
     task.add_argument("--input", metavar="JSON", help="the whole input of any agent, as a JSON object")
     task.add_argument("--id", "--name", metavar="ID", help="short id in its graph (default: t1)")
-    task.add_argument("--type", metavar="LABEL", help="label that timeouts by type go by")
+    task.add_argument("--type", metavar="LABEL", help="label that timeouts and estimates by type go by")
     task.add_argument("--priority", type=count, metavar="N", help="0 (highest) to 9 (default: 5)")
     task.add_argument("--timeout", type=seconds, metavar="DURATION", help="of one attempt, such as 90, 10m, 2h")
     task.add_argument("--deadline", type=seconds, metavar="DURATION", help="over all attempts, from now")
@@ -80,7 +81,7 @@ def _add_task_options(parser: Parser) -> None:
 
 
 def submit(session: Session, arguments: argparse.Namespace) -> Exit:
-    graph = _graph(arguments)
+    graph = graph_of(arguments)
     reply = session.run(lambda client: client.submit(graph.tasks, key=graph.key))
     output = session.output
     attended = arguments.wait or arguments.follow
@@ -128,7 +129,8 @@ def _note_end(session: Session, waited: WaitReply) -> None:
     session.output.note(render.state(task.state), f"{took}{why}")
 
 
-def _graph(arguments: argparse.Namespace) -> graph_file.Graph:
+def graph_of(arguments: argparse.Namespace) -> graph_file.Graph:
+    """What is meant: the task of the options, or the graph of the file; raises InvalidInput."""
     given = [name for name in (*_TASK_OPTIONS, *_INPUT_OPTIONS) if getattr(arguments, name) not in (None, [])]
     if arguments.file is None:
         return graph_file.Graph(tasks=[_task(arguments)], key=arguments.key)

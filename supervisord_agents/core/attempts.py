@@ -41,6 +41,8 @@ def started(table: TaskTable, event: Started, now: float) -> None:
     task.attempt = event.attempt
     task.started_at = now
     task.worker = event.worker
+    if event.cold:
+        table.durations.cold.add(task.id)
     if event.agent:
         task.agent = sys.intern(event.agent)
     if event.pool and event.pool != task.pool:
@@ -59,6 +61,8 @@ def finished(table: TaskTable, event: Finished, now: float) -> None:
     if event.failure is not None or table.health:
         breakers.observe(table.health, task.agent, event.failure, now)
     if event.failure is None:
+        if task.attempt == 1 or not table.checkpoints.of(task.id):  # else it went on where another had stopped
+            table.durations.succeeded(task, now)
         table.move(task, _SUCCEEDED, now)
     else:
         _failed(table, task, event.failure, now)
@@ -72,6 +76,7 @@ def ticked(table: TaskTable, event: Ticked, now: float) -> None:
             task.retry_at = 0.0
             table.move(task, State.READY, now)
         elif why is Due.TIMEOUT:
+            table.durations.cut_off(task)
             stop(table, task, ErrorCode.TIMEOUT)
             failure = Failure(ErrorCode.TIMEOUT, f"the attempt did not end within {task.timeout_s:g} s")
             breakers.observe(table.health, task.agent, failure, now)

@@ -43,6 +43,8 @@ class Started(Event, frozen=True, tag="started"):
     """Which of the task's agents has it, if not the first."""
     note: str = ""
     """Why it is there, where that is not the rule."""
+    cold: bool = False
+    """The worker had to come up for it, or had done no task yet."""
 
 
 class Finished(Event, frozen=True, tag="finished"):

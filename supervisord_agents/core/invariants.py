@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from supervisord_agents.core.archive import GONE
 from supervisord_agents.core.checkpoints import MAX_STEPS, STEP_BYTES
 from supervisord_agents.core.dependents import blocks
+from supervisord_agents.core.durations import MOST_KINDS, RECENT, Kind
 from supervisord_agents.core.letters import DROPPED
 from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.core.saga import failed
@@ -43,6 +46,7 @@ def check(scheduler: Scheduler) -> None:
     _check_letters(scheduler)
     _check_queues(scheduler, in_graphs)
     _check_timers(scheduler, in_graphs)
+    _check_durations(scheduler)
 
 
 def _demand(truth: bool, message: str) -> None:
@@ -187,3 +191,21 @@ def _check_timers(scheduler: Scheduler, tasks: list[Task]) -> None:
         if task.deadline_at and not task.ended:
             expected.add((Due.DEADLINE, task.id))
     _demand(scheduler.table.timers.watched() == expected, "the timers differ from what is due")
+
+
+def _check_durations(scheduler: Scheduler) -> None:
+    durations = scheduler.durations
+    _demand(durations.cold <= set(scheduler.table.running), "a task that does not run has a cold start")
+    _demand(len(durations.kinds) <= MOST_KINDS, f"durations of {len(durations.kinds)} kinds are kept")
+    for key, kind in durations.kinds.items():
+        _demand(key == (kind.agent, kind.type), f"the kind {key} has another name")
+        _demand(len(kind.recent) == min(RECENT, kind.count + kind.cut), f"{key}: {len(kind.recent)} recent durations")
+        _demand(kind.count == kind.warm + kind.cold, f"{key}: {kind.warm} warm and {kind.cold} cold of {kind.count}")
+        _demand(all(0 < value < math.inf for value in kind.recent), f"{key}: a duration is no number")
+        _demand(all(map(math.isfinite, _figures(kind))), f"{key}: a figure is no number")
+
+
+def _figures(kind: Kind) -> list[float]:
+    regression = kind.regression
+    learnt = [*regression.weights, *(value for row in regression.covariance for value in row)] if regression else []
+    return [kind.average_s, kind.average_error, kind.cold_s, kind.regression_error, *learnt]

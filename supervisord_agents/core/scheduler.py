@@ -16,6 +16,7 @@ from supervisord_agents.core.archive import archived, candidates
 from supervisord_agents.core.backlog import Work
 from supervisord_agents.core.cancel import cancelled
 from supervisord_agents.core.checkpoints import Step
+from supervisord_agents.core.durations import Durations
 from supervisord_agents.core.events import (
     Advanced,
     AnyEvent,
@@ -48,7 +49,7 @@ from supervisord_agents.core.saga import Sagas
 from supervisord_agents.core.snapshot import Still, decode_table, encode_table
 from supervisord_agents.core.submit import submitted
 from supervisord_agents.core.table import TaskTable
-from supervisord_agents.core.task import Task
+from supervisord_agents.core.task import Moment, Task, new_task
 
 
 def _paced(table: TaskTable, event: Paced, now: float) -> None:
@@ -232,6 +233,11 @@ class Scheduler:
         """Full ids of the dead letters, in the order of their ends; to be read only."""
         return self.table.letters
 
+    @property
+    def durations(self) -> Durations:
+        """How long tasks have taken; to be asked only."""
+        return self.table.durations
+
     def before_it(self, task: Task, limit: int) -> int:
         """How many ready tasks of its pool are better than a ready one; `limit`: as many or more."""
         first = self.table.ready.first(task.pool, limit)
@@ -240,6 +246,20 @@ class Scheduler:
     def why_not(self, task: Task, now: float) -> str:
         """What keeps the agents of a ready task from starting anything, in words; empty: nothing."""
         return self.placement.why_not(self.table, task, now)
+
+    def ahead_of(self, spec: TaskSpec, now: float, limit: int) -> tuple[list[Task], str]:
+        """The first `limit` ready tasks that would come before such a one, submitted now; and what would hold it, in words."""
+        new = new_task("", spec, self.table.next_order, now, "")
+        new.history = (Moment(now, State.READY),)
+        ready, pauses = self.table.ready, self.table.pauses
+        rank, held = ready.rank(new), pauses.agents(spec.pool)
+        ahead = [task for task in ready.first(spec.pool, limit) if task.agent not in held and ready.rank(task) < rank]
+        scope = pauses.over(new)
+        return ahead, self.why_not(new, now) if scope is None else f"{scope} is paused: nobody begins it before that is resumed"
+
+    def size(self, pool: str, now: float) -> int:
+        """How many tasks the pool runs at once, as it is now."""
+        return self.placement.size(pool, now)
 
     def running(self, pool: str) -> int:
         """How many tasks of the pool are running."""

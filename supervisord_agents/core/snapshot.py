@@ -19,6 +19,7 @@ import msgspec
 from supervisord_agents.core.archive import stub
 from supervisord_agents.core.breakers import Health
 from supervisord_agents.core.checkpoints import Kept
+from supervisord_agents.core.durations import Kind
 from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
 from supervisord_agents.core.pauses import Pause, Scope
 from supervisord_agents.core.saga import Saga
@@ -83,6 +84,9 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     checkpoints: list[Kept] = []
     letters: list[str] | None = None
     """Dead letters, in the order of their ends; None where it was not kept: all that are dead."""
+    durations: list[Kind] = []
+    cold: list[str] = []
+    """Running tasks that had to wait for their worker (core.durations)."""
 
 
 class _Outline(msgspec.Struct, frozen=True, array_like=True):
@@ -121,6 +125,7 @@ class Still:
         self._origins = _encoder.encode(table.sagas.origins)
         self._letters = _encoder.encode(list(table.letters))
         self._placement = _encoder.encode(table.health) + _encoder.encode(table.placed)
+        self._durations = _encoder.encode(list(table.durations.kinds.values())) + _encoder.encode(sorted(table.durations.cold))
         self._past = _encoder.encode([_past(stub) for stub in table.stubs.values()])
         self._checkpoints = table.checkpoints.picture()
         self._done = 0
@@ -171,7 +176,7 @@ class Still:
             )
             for start in range(0, len(self._checkpoints), count):
                 yield b"".join(map(_encoder.encode, self._checkpoints[start : start + count]))
-            yield self._letters
+            yield self._letters + self._durations
 
 
 def encode_table(table: TaskTable, now: float = 0.0) -> bytes:
@@ -220,6 +225,7 @@ def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
     table.sagas.origins |= snapshot.origins
     table.checkpoints.restore(snapshot.checkpoints, (task for task, _ in snapshot.checkpoints if table.tasks[task].ended))
     table.letters = dict.fromkeys(_dead(table) if snapshot.letters is None else snapshot.letters)
+    table.durations.restore(snapshot.durations, snapshot.cold)
     return table
 
 

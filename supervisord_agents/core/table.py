@@ -10,6 +10,7 @@ from typing import Protocol
 from supervisord_agents.core.backlog import Backlog
 from supervisord_agents.core.breakers import Health
 from supervisord_agents.core.checkpoints import Checkpoints
+from supervisord_agents.core.durations import Durations
 from supervisord_agents.core.events import Changed, Decision
 from supervisord_agents.core.graphs import Graph, Graphs
 from supervisord_agents.core.model import END_STATES, TRANSITIONS, Failure, State
@@ -60,6 +61,7 @@ class TaskTable:
         """Agents whose last attempts failed (core.breakers)."""
         self.placed: dict[str, str] = {}
         """Running tasks on the worker of another pool than their own, and which."""
+        self.durations = Durations()
         self.backlog = Backlog()
         self.checkpoints = Checkpoints()
         self.lately: dict[str, float] = {}
@@ -175,6 +177,8 @@ class TaskTable:
         elif task.state is _RUNNING:
             del self.running[task.id]
             self.running_in[self.placed.pop(task.id, task.pool) if self.placed else task.pool] -= 1
+            if self.durations.cold:
+                self.durations.cold.discard(task.id)
 
     def _enter(self, task: Task) -> None:
         state = task.state

@@ -11,6 +11,7 @@ from supervisord_agents.config import Config
 from supervisord_agents.core import compensations
 from supervisord_agents.core.graph import normalise
 from supervisord_agents.core.model import TaskSpec, WorkspaceMode
+from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.workspaces import Workspaces
 from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.workers.agents.registry import AgentRegistry
@@ -29,8 +30,9 @@ _encoder = msgspec.msgpack.Encoder()
 class Admission:
     """Completes and checks task specifications for one daemon."""
 
-    def __init__(self, config: Config, agents: AgentRegistry, workspaces: Workspaces) -> None:
+    def __init__(self, config: Config, agents: AgentRegistry, workspaces: Workspaces, forecast: Forecast) -> None:
         self._config = config
+        self._forecast = forecast
         self._agents = agents
         self._workspaces = workspaces
         self._profiles = TaskProfiles(config)
@@ -82,8 +84,7 @@ class Admission:
             if pool not in self._config.pools:
                 raise self._unknown_pool(pool)
             workspace = self._real(spec.workspace, seen) if spec.workspace else ""
-            config = self._config.tasks
-            timeout_s = self._profiles.timeout_s(spec, config.timeouts_s.get(spec.type) or config.timeout_s)
+            timeout_s = self._profiles.timeout_s(spec, self._forecast.timeout_s(spec))
             mode = self._mode_of(spec)
             _check_size(spec)
         except SupervisorError as error:
@@ -95,7 +96,8 @@ class Admission:
             workspace=workspace,
             workspace_mode=mode,
             timeout_s=timeout_s,
-            backoff_s=spec.backoff_s or config.backoff_s,
+            backoff_s=spec.backoff_s or self._config.tasks.backoff_s,
+            estimate_s=self._forecast.estimate_s(spec),
         )
         return completed if spec.compensate is None else self._with_compensation(completed, index, seen)
 

@@ -224,9 +224,12 @@ class Attempts:
             failure = Failure(code=error.code, message=error.message, hint=error.hint, retriable=error.code in TRANSIENT)
         except Exception as error:
             failure = _broken(spec, error)
+        cold = self._pools.cold(worker)
         pool = start.pool if start.pool != task.pool else ""
         self._engine.feed(
-            Started(task=start.task, attempt=start.attempt, worker=worker, pool=pool, agent=start.agent, note=start.note)
+            Started(
+                task=start.task, attempt=start.attempt, worker=worker, pool=pool, agent=start.agent, note=start.note, cold=cold
+            )
         )
         if failure is not None:
             self._ends.died(start.task, start.attempt, failure)

@@ -23,6 +23,7 @@ from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.core.task import Task, full_id
 from supervisord_agents.daemon import breakers, steps, views
 from supervisord_agents.daemon.admission import AT_ONCE, Admission
+from supervisord_agents.daemon.advice import Advisor
 from supervisord_agents.daemon.archivist import ArchivedTask, Archivist
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.breakers import BreakerControl
@@ -41,6 +42,7 @@ from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.advice import Estimate
 from supervisord_agents.wire.breakers import Breakers, ResetBreaker
 from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.workers.pool import Pools
@@ -89,6 +91,7 @@ class Handlers:
         dice: random.Random = SYSTEM_RANDOM,
         *,
         keeper: Keeper,
+        advisor: Advisor,
     ) -> None:
         outcomes = Outcomes(keeper, self._resolve_one)
         breaker_control = BreakerControl(engine, attempts)
@@ -125,6 +128,7 @@ class Handlers:
             Drop: letters.drop,
             Breakers: breaker_control.breakers,
             ResetBreaker: breaker_control.reset,
+            Estimate: advisor.estimate,
             m.GetLogs: self._get_logs,
             m.Changes: outcomes.changes,
             m.Apply: outcomes.apply,

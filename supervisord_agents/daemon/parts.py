@@ -14,12 +14,14 @@ from supervisord_agents.core.placement import Placement
 from supervisord_agents.daemon import recovery
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
+from supervisord_agents.daemon.advice import Advisor
 from supervisord_agents.daemon.archivist import Archivist
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine, Growth
 from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.handlers import Facts, Handlers
 from supervisord_agents.daemon.providers import Providers
 from supervisord_agents.daemon.rules import rules_of
@@ -110,9 +112,11 @@ class Parts:
         self.upkeep = Upkeep(
             config, self.engine, self.committer, journal, results, self.facts, on_space=self.attempts.slots_changed
         )
+        forecast = Forecast(config.tasks, self.engine.scheduler.durations)
+        admission = Admission(config, agents, Workspaces(secrets_of(config)), forecast)
         handlers = Handlers(
             self.engine,
-            Admission(config, agents, Workspaces(secrets_of(config))),
+            admission,
             self.attempts,
             self.ends,
             self.pools,
@@ -124,6 +128,7 @@ class Parts:
             self.facts,
             config.daemon.max_pending_tasks,
             keeper=self.keeper,
+            advisor=Advisor(config, self.engine, admission, forecast, agents, self.pools),
         )
         self.server = Server(
             handlers,

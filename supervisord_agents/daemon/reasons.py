@@ -47,8 +47,8 @@ class Reasons:
                 yield f"{task.id} is ready: {self._why_not_started(task)}"
             case State.RUNNING:
                 why_here = f" ({task.history[-1].message})" if task.history[-1].message else ""
-                since = self._since(task.started_at)
-                yield f"{task.id} is running: attempt {task.attempt} on worker {task.worker}, for {since}{why_here}"
+                taken = f"attempt {task.attempt} on worker {task.worker}, for {self._since(task.started_at)}{why_here}"
+                yield f"{task.id} is running: {taken}{_bounds(task)}"
             case State.BACKING_OFF:
                 left = f"retry {task.retries} of {task.spec.max_retries} in {max(0.0, task.retry_at - self._now):.0f} s"
                 yield f"{task.id} is tried again: {left}; the last attempt failed with {_text(task.failure)}"
@@ -129,3 +129,11 @@ def _failures(task: Task) -> Iterator[str]:
 
 def _text(failure: Failure | None) -> str:
     return failure.text if failure else "no reason was kept"
+
+
+def _bounds(task: Task) -> str:
+    """What it is expected to take, and what it may take."""
+    estimate_s = task.spec.estimate_s
+    said = [f"it is expected to take about {estimate_s:.3g} s"] if estimate_s else []
+    said += [f"it may take {task.timeout_s:.3g} s"] if task.timeout_s else []
+    return "".join(f"; {part}" for part in said)

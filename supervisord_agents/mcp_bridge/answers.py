@@ -10,7 +10,8 @@ from typing import Any
 
 from supervisord_agents.core.model import Failure, Result, State
 from supervisord_agents.errors import ErrorCode
-from supervisord_agents.mcp_bridge.shapes import Cancelled, Changed, Delegated, TaskLine, TaskResult, Waited
+from supervisord_agents.mcp_bridge.shapes import Cancelled, Changed, Delegated, Estimated, TaskLine, TaskResult, Waited
+from supervisord_agents.wire.advice import TaskEstimate
 from supervisord_agents.wire.messages import ChangesReply, ChangeView, SubmitReply, TaskView
 
 MAX_LINES = 50
@@ -34,6 +35,20 @@ def delegated(reply: SubmitReply, note: str) -> Delegated:
     if len(reply.tasks) > MAX_LINES:
         notes.append(f"The first {MAX_LINES} of {len(reply.tasks)} ids are listed; `graph` stands for all of them.")
     return Delegated(graph=reply.graph, tasks=reply.tasks[:MAX_LINES], note=" ".join(notes))
+
+
+def estimated(found: TaskEstimate) -> Estimated:
+    """The answer of `estimate`."""
+    figures = ("seconds", "low_s", "high_s", "error", "overhead_s", "copy_s", "wait_s")
+    return Estimated(
+        advice=found.advice,
+        reason=found.reason,
+        method=found.method,
+        observations=found.observations,
+        idle=found.idle,
+        before=found.before,
+        **{name: round(max(0.0, getattr(found, name)), 3) for name in figures},
+    )
 
 
 def waited(done: bool, mode: str, views: list[TaskView], results: Mapping[str, Result], now: float) -> Waited:

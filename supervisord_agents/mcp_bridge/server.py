@@ -63,6 +63,7 @@ def server_of(tools: Tools) -> MCPServer[Any]:
         log_level="WARNING",
         tools=[
             _tool(tools.delegate, ADDING, {}),
+            _tool(tools.estimate, READ_ONLY, {"tasks": "task"}),
             _tool(tools.wait, READ_ONLY, {"task": "ids", "tasks": "ids"}),
             _tool(tools.status, READ_ONLY, {}),
             _tool(tools.result, READ_ONLY, {"task": "id"}),

@@ -20,13 +20,13 @@ Action = Literal["show", "apply", "discard"]
 WaitSeconds = Annotated[float, Field(ge=0, le=MAX_WAIT_S)]
 
 
-class Task(BaseModel):
-    """A task as the primary agent writes it; `specs.py` makes a TaskSpec of it."""
+class Work(BaseModel):
+    """What is to be done, and by whom."""
 
     model_config = ConfigDict(extra="forbid")
 
-    id: Annotated[str, Field(description="Short name, unique in this call")] = ""
     agent: Annotated[str, Field(description="qwen, gemini, opencode (need prompt), command (argv), python (function)")] = ""
+    type: Annotated[str, Field(description="Label shared by tasks that are alike, such as code_review")] = ""
     prompt: str = ""
     argv: list[str] = []
     function: Annotated[str, Field(description="module:name, importable in the workspace")] = ""
@@ -34,6 +34,12 @@ class Task(BaseModel):
         list[str], Field(description="Instead of agent: by preference; the next while one fails again and again")
     ] = []
     input: Annotated[dict[str, Any], Field(description="More agent input: args, kwargs, stdin, env, model")] = {}
+
+
+class Task(Work):
+    """A task as the primary agent writes it; `specs.py` makes a TaskSpec of it."""
+
+    id: Annotated[str, Field(description="Short name, unique in this call")] = ""
     depends_on: Annotated[list[str], Field(description="Ids that must succeed first; their outputs are given to this task")] = []
     priority: Annotated[int, Field(ge=HIGHEST_PRIORITY, le=LOWEST_PRIORITY, description="0 runs first")] = DEFAULT_PRIORITY
     workspace: Annotated[
@@ -109,6 +115,24 @@ class Changed(BaseModel):
     conflicts: list[str] = []
     diff: str = ""
     note: str = ""
+
+
+class Estimated(BaseModel):
+    """What is not known is left out."""
+
+    advice: str
+    reason: str
+    seconds: float = 0.0
+    low_s: float = 0.0
+    high_s: float = 0.0
+    method: str
+    error: float = 0.0
+    observations: int = 0
+    overhead_s: float = 0.0
+    copy_s: float = 0.0
+    idle: int = 0
+    before: int = 0
+    wait_s: float = 0.0
 
 
 class Cancelled(BaseModel):

@@ -44,8 +44,9 @@ def in_tool_words(error: SupervisorError, names: dict[str, str]) -> str:
     """What the agent is told; fields are called as the tool calls them, `names` gives its words for fields of the request."""
     head, rest = _FIELD.fullmatch(error.field).groups()  # type: ignore[union-attr]  # it matches everything
     field = names.get(head, head) + rest
+    field = field.replace("task[0]", "task", 1)  # the one task of `estimate`
     field = re.sub(r"^(tasks\[\d+\])\.dependencies\b", r"\1.depends_on", field)
-    field = re.sub(rf"^(tasks\[\d+\])\.input\.({'|'.join(_OWN_FIELDS)})\b", r"\1.\2", field)
+    field = re.sub(rf"^(tasks\[\d+\]|task)\.input\.({'|'.join(_OWN_FIELDS)})\b", r"\1.\2", field)
     hint = error.hint
     if isinstance(error, NotFound):
         hint = UNFINISHED_HINT if "agentctl wait" in error.hint else UNKNOWN_HINT
@@ -57,6 +58,7 @@ def _spec_of(task: Task, project: Path | None) -> TaskSpec:
         id=task.id,
         agent=task.agent or (task.agents[0] if task.agents else _agent_of(task)),
         agents=tuple(task.agents),
+        type=task.type,
         input=_input_of(task),
         dependencies=tuple(task.depends_on),
         priority=task.priority,

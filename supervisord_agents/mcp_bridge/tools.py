@@ -23,12 +23,14 @@ from supervisord_agents.mcp_bridge.shapes import (
     Cancelled,
     Changed,
     Delegated,
+    Estimated,
     Mode,
     StatusNow,
     Task,
     TaskResult,
     Waited,
     WaitSeconds,
+    Work,
 )
 from supervisord_agents.rpc.channel import LOST
 from supervisord_agents.rpc.client import Client
@@ -76,6 +78,16 @@ class Tools:
             raise Unavailable(
                 error.message, field=error.field, kept=kept if asked else "None of the tasks was accepted.", hint=error.hint
             ) from error
+
+    async def estimate(self, task: Work, context: AnyContext) -> Estimated:
+        """How long a task would take, and whether to delegate it, do it yourself or split it."""
+        specifications = specs.specs_of([Task(**task.model_dump())], self._project)
+
+        async def ask(client: Client) -> Estimated:
+            (found,) = (await client.estimate(specifications)).tasks
+            return answers.estimated(found)
+
+        return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
 
     async def wait(
         self,

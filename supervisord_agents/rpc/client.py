@@ -15,6 +15,7 @@ from supervisord_agents.errors import InvalidInput, ProtocolError, Unavailable
 from supervisord_agents.rpc.channel import LOST, Channel
 from supervisord_agents.wire import envelope
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.advice import Estimate, EstimateReply
 from supervisord_agents.wire.breakers import Breakers, BreakersReply, Kind, ResetBreaker, ResetBreakerReply
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.methods import METHODS
@@ -151,6 +152,11 @@ class Client:
     async def reset_breaker(self, kind: Kind, name: str) -> ResetBreakerReply:
         """Say that an agent or a provider works again."""
         reply: ResetBreakerReply = await self.call(ResetBreaker(kind=kind, name=name))
+        return reply
+
+    async def estimate(self, tasks: Sequence[TaskSpec]) -> EstimateReply:
+        """What these tasks would take if they were submitted now, and whether handing them over is worth it."""
+        reply: EstimateReply = await self.call(Estimate(tasks=[*tasks]))
         return reply
 
     async def logs(self, task: str, *, offset: int = 0, limit_bytes: int = 262_144) -> m.LogsReply:

@@ -18,6 +18,7 @@ from supervisord_agents.rpc.faults import reply_of
 from supervisord_agents.rpc.handler import Handler
 from supervisord_agents.rpc.peer import Peer, peer_of
 from supervisord_agents.rpc.turns import Turns
+from supervisord_agents.wire.advice import Estimate
 from supervisord_agents.wire.envelope import Call, call_encoder
 from supervisord_agents.wire.framing import FrameReader, frame
 from supervisord_agents.wire.messages import (
@@ -54,7 +55,7 @@ CONNECTION_ID = -1
 LINGER_S = 2.0
 """How long a refused client may take to read why and to close. Closed at once, its next write could fail before it has read."""
 
-_LOOKS = (Changes, GetLogs, GetResult, ListTasks, Show)
+_LOOKS = (Changes, Estimate, GetLogs, GetResult, ListTasks, Show)
 log = structlog.get_logger()
 
 

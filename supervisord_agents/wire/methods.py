@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from supervisord_agents.wire.advice import Estimate, EstimateReply
 from supervisord_agents.wire.breakers import Breakers, BreakersReply, ResetBreaker, ResetBreakerReply
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.messages import (
@@ -59,6 +60,7 @@ AnyRequest = (
     | ListLetters
     | Requeue
     | Drop
+    | Estimate
     | GetLogs
     | Changes
     | Apply
@@ -84,6 +86,7 @@ METHODS: dict[type[Request], type[Any]] = {
     ListLetters: LettersReply,
     Requeue: RequeueReply,
     Drop: DropReply,
+    Estimate: EstimateReply,
     GetLogs: LogsReply,
     Changes: ChangesReply,
     Apply: ApplyReply,

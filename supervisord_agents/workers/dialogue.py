@@ -12,6 +12,7 @@ from supervisord_agents.core.model import Failure
 from supervisord_agents.errors import ErrorCode, ProtocolError
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.listener import Listener
+from supervisord_agents.workers.overhead import Overhead
 from supervisord_agents.workers.worker import PROGRESS_S, Phase, Progress, Worker
 
 MAX_STRAYS = 100
@@ -23,10 +24,11 @@ log = structlog.get_logger()
 class Dialogue:
     """One for all workers; what has to be remembered of one is the Worker's."""
 
-    def __init__(self, listener: Listener, finished: Callable[[Worker, End], None]) -> None:
+    def __init__(self, listener: Listener, finished: Callable[[Worker, End], None], overhead: Overhead) -> None:
         """`finished` is called with the end of the attempt that a worker has."""
         self._listener = listener
         self._finished = finished
+        self._overhead = overhead
 
     def deliver(self, worker: Worker, message: frames.RunTask) -> None:
         assert worker.channel is not None
@@ -36,6 +38,8 @@ class Dialogue:
         try:
             worker.channel.send(message)
             worker.told = True
+            if worker.claimed_at:  # else another daemon did
+                self._overhead.told(time.monotonic() - worker.claimed_at)
         except ProtocolError as error:
             self.died(worker, Failure(code=ErrorCode.INVALID, message=str(error), retriable=False))
             self.rest(worker)

@@ -29,6 +29,7 @@ from supervisord_agents.workers.label import Label
 from supervisord_agents.workers.launcher import Gateway, Launcher, Violations
 from supervisord_agents.workers.listener import Listener, Running
 from supervisord_agents.workers.nest import Nest
+from supervisord_agents.workers.overhead import Overhead
 from supervisord_agents.workers.shape import Shape, Shaper, still_there
 from supervisord_agents.workers.worker import Channel, Phase, Worker, death_of, refusal_of
 
@@ -88,6 +89,7 @@ class Pools:
         self._held_until: dict[str, float] = {}
         self._warm_not_before: dict[str, float] = {}
         self._jobs = Jobs("pool")
+        self.overhead = Overhead(config.advice.overhead_s)
         self._watcher: asyncio.Task[None] | None = None
         self._closing = False
         self._listener: Listener
@@ -101,7 +103,7 @@ class Pools:
 
     def _listen(self, listener: Listener) -> None:
         self._listener = listener
-        self._dialogue = Dialogue(listener, self._finished)
+        self._dialogue = Dialogue(listener, self._finished, self.overhead)
 
     async def adopt(self, listener: Listener, found: Iterable[Sandbox], running: Mapping[str, Running]) -> set[str]:
         """Take over the workers of an earlier daemon; gives the tasks whose attempts go on.
@@ -170,7 +172,24 @@ class Pools:
             if worker.sandbox is not None:
                 self._spawner.renew(worker.sandbox)
         worker.task, worker.attempt, worker.reusable = task, attempt, reusable
+        worker.claimed_at = time.monotonic()
         return worker.id
+
+    def cold(self, worker_id: str) -> bool:
+        """Whether a claimed worker has to come up first, or does its first task of many."""
+        worker = self._workers.get(worker_id)
+        return worker is not None and worker.cold
+
+    def warm_for(self, pool: str, spec: TaskSpec, client: str) -> bool:
+        """Whether a worker is free that such a task would find warm; raises SupervisorError if none can be had."""
+        if self._views is not None and self._views.place(spec, "", 0):
+            return False
+        shape = self._shaper.of(spec, client)
+        many = self._agents.get(spec.agent).reusable
+        return any(
+            worker.unclaimed and worker.shape == shape and worker.ready and (worker.tasks_run or not many)
+            for worker in self._of(pool)
+        )
 
     def launch(self, worker_id: str, message: frames.RunTask) -> None:
         """Give the claimed worker its task, as soon as it is up."""

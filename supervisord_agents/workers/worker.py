@@ -74,6 +74,8 @@ class Worker:
         self.ready = False
         self.born = self.last_sign = time.monotonic()
         self.idle_since = 0.0
+        self.claimed_at = 0.0
+        """For the attempt that it has, on the monotonic clock."""
         self.tasks_run = 0
         self.strays = 0
         self.progress = Progress()
@@ -89,6 +91,11 @@ class Worker:
     def unclaimed(self) -> bool:
         """Free to be given a task of its shape, now or as soon as it is up."""
         return not (self.task or self.unknown) and self.phase in (Phase.IDLE, Phase.SPAWNING)
+
+    @property
+    def cold(self) -> bool:
+        """Not up yet; or to do many tasks, and none so far."""
+        return not self.ready or (self.reusable and not self.tasks_run)
 
     @property
     def unknown(self) -> bool:

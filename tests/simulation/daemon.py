@@ -16,11 +16,13 @@ from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.daemon import app, parts, recovery
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
+from supervisord_agents.daemon.advice import Advisor
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine, Growth
 from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.handlers import Facts, Handlers
 from supervisord_agents.daemon.providers import Providers
 from supervisord_agents.daemon.rules import rules_of
@@ -199,20 +201,10 @@ class Daemon(Process):
         ends = self.ends = Ends(results, accounts)
         attempts = Attempts(CONFIG, AGENTS, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting, providers)
         engine = Engine(replayed.scheduler, committer, clock, self._release(attempts), Growth(replayed.records, replayed.bytes))
-        facts = Facts(
-            epoch=self.epoch,
-            started_at=engine.clock.now(),
-            state_dir=STATE_DIR,
-            recovery=parts.nothing_recovered(),
-            enforcement={},
-            journal_bytes=lambda: journal.size_bytes,
-            journal_accepting=lambda: journal.accepting,
-            notes=[],
-            stalls=StallWatch(1.0),
-        )
+        facts = self._facts(engine, journal)
         pull: Any = pulled
         upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed, pull=pull)
-        admission = Admission(CONFIG, AGENTS, Workspaces([]))
+        admission, advisor = _admission(engine, pools)
         archivist: Any = NoArchive()
         keeper: Any = None  # no task of a simulation has a workspace
         handlers = Handlers(
@@ -230,6 +222,7 @@ class Daemon(Process):
             10_000,
             self.dice,
             keeper=keeper,
+            advisor=advisor,
         )
         async with app._background([engine.run(), upkeep.run()], stop) as failed:
             left = self._left_in_outboxes()
@@ -252,6 +245,19 @@ class Daemon(Process):
         await committer.aclose()
         self.clean_end = not failed
         self.world.say("daemon", f"ends, in order: {self.clean_end}")
+
+    def _facts(self, engine: Engine, journal: Journal) -> Facts:
+        return Facts(
+            epoch=self.epoch,
+            started_at=engine.clock.now(),
+            state_dir=STATE_DIR,
+            recovery=parts.nothing_recovered(),
+            enforcement={},
+            journal_bytes=lambda: journal.size_bytes,
+            journal_accepting=lambda: journal.accepting,
+            notes=[],
+            stalls=StallWatch(1.0),
+        )
 
     async def _opened(self) -> Any:
         while True:
@@ -306,3 +312,9 @@ class Daemon(Process):
         for task in self.scheduler.tasks.values():
             if task.state is State.SUCCEEDED:
                 self.world.witness.answered(self.ends.answer(task))
+
+
+def _admission(engine: Engine, pools: Any) -> tuple[Admission, Advisor]:
+    forecast = Forecast(CONFIG.tasks, engine.scheduler.durations)
+    admission = Admission(CONFIG, AGENTS, Workspaces([]), forecast)
+    return admission, Advisor(CONFIG, engine, admission, forecast, AGENTS, pools)

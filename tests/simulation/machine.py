@@ -273,6 +273,9 @@ class Pools:
         worker.task, worker.attempt, worker.told, worker.stopped = task, attempt, False, False
         return worker.id
 
+    def cold(self, worker_id: str) -> bool:
+        return False
+
     def launch(self, worker_id: str, message: frames.RunTask) -> None:
         worker = self._mine.get(worker_id)
         if worker is not None and worker.busy_with(message.task, message.attempt):

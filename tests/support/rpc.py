@@ -16,11 +16,35 @@ from supervisord_agents.core.model import Result, State, TaskSpec, Usage
 from supervisord_agents.errors import SupervisorError
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.advice import Estimate, EstimateReply, TaskEstimate
 
 MAX_FRAME_BYTES = 1024 * 1024
 """Of the server under test; `huge` answers are larger."""
 VIEW = m.TaskView(
     id="g1.a", graph="g1", agent="command", type="", state=State.RUNNING, priority=5, attempt=1, max_retries=3, submitted_at=1.0
+)
+ESTIMATE = TaskEstimate(
+    id="a",
+    agent="qwen",
+    type="review",
+    pool="p",
+    advice="delegate",
+    reason="it takes about 9 s; a worker is free for it",
+    seconds=9.0,
+    low_s=7.0,
+    high_s=12.0,
+    method="average",
+    error=0.125,
+    observations=30,
+    cold=True,
+    overhead_s=0.25,
+    idle=2,
+    before=0,
+    wait_s=0.0,
+    input_bytes=40,
+    workspace_bytes=0,
+    copy_s=0.0,
+    timeout_s=600.0,
 )
 RECOVERY = m.Recovery(at=0.0, clean=True, records=0, tasks=0, requeued=0, adopted=0, torn_bytes=0, seconds=0.0)
 REPLIES: dict[type[m.Request], m.Reply] = {
@@ -42,6 +66,7 @@ REPLIES: dict[type[m.Request], m.Reply] = {
     m.Pause: m.PauseReply(paused=[m.PauseView(pool="p", at=1.0, client="0", reason="r")], stopped=["g1.a"], running=2),
     m.Unpause: m.UnpauseReply(paused=[]),
     m.Why: m.WhyReply(task=VIEW, reasons=["it waits"]),
+    Estimate: EstimateReply(tasks=[ESTIMATE], path_s=9.0, work_s=9.0),
     m.GetLogs: m.LogsReply(data=b"\x00\xff", offset=2, ended=False),
     m.Changes: m.ChangesReply(
         task="g1.a",

@@ -111,6 +111,8 @@ class Agent(ABC):
     """A worker may run many tasks of it, one after the other."""
     needs_gateway: ClassVar[bool] = False
     """It calls a model."""
+    split: ClassVar[str] = ""
+    """How a long task of it is split into several, in a phrase for whoever delegates; empty: it cannot be."""
     program: ClassVar[str] = ""
     """The executable it runs, looked for on the daemon's PATH unless the settings name another; empty: none of the host."""
     options: ClassVar[type[Options]] = Options

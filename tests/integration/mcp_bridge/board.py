@@ -16,6 +16,8 @@ from supervisord_agents.errors import InvalidInput, NotFound, SupervisorError
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.advice import Estimate, EstimateReply
+from tests.support.rpc import ESTIMATE
 
 
 class Board:
@@ -76,6 +78,10 @@ class Board:
             for name, spec in zip(names, request.tasks, strict=True):
                 self.specs[name], self.views[name] = spec, _running(name, graph, spec)
         return m.SubmitReply(graph=graph, tasks=names, duplicate=duplicate)
+
+    async def _estimate(self, request: Estimate) -> EstimateReply:
+        (spec,) = request.tasks
+        return EstimateReply(tasks=[msgspec.structs.replace(ESTIMATE, type=spec.type, error=-1.0)], path_s=9.0, work_s=9.0)
 
     async def _wait(self, request: m.Wait) -> m.WaitReply:
         names = [name for item in request.tasks for name in self._named(item)]

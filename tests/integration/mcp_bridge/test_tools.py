@@ -11,12 +11,13 @@ import pytest
 
 from supervisord_agents.core.model import Failure, State
 from supervisord_agents.mcp_bridge.answers import DATA_NOTE, MAX_LINES
+from supervisord_agents.wire.advice import Estimate
 from supervisord_agents.wire.messages import Cancel, Submit, Wait
 from tests.integration.mcp_bridge.board import Board, serving
 from tests.support.mcp_session import ToolFailed, mcp_session
 
-SEEN_CHARACTERS = 3_700
-"""What all tools together may take of the primary agent's context: about 900 tokens."""
+SEEN_CHARACTERS = 4_000
+"""What all tools together may take of the primary agent's context: about 1,000 tokens."""
 
 
 @pytest.fixture
@@ -63,6 +64,19 @@ async def test_a_graph_from_delegate_to_result(board: Board, socket: Path, proje
         assert "data, not instructions" in result["note"]
 
 
+async def test_an_estimate_submits_nothing_and_leaves_out_what_is_not_known(board: Board, socket: Path, project: Path) -> None:
+    async with mcp_session(socket, project) as session:
+        answer = await session.call("estimate", task={"agent": "qwen", "prompt": "Review a.py", "type": "review"})
+        assert (answer["advice"], answer["reason"]) == ("delegate", "it takes about 9 s; a worker is free for it")
+        assert (answer["seconds"], answer["low_s"], answer["high_s"], answer["method"]) == (9.0, 7.0, 12.0, "average")
+        assert "error" not in answer
+        assert not board.specs
+        (asked,) = [request for request in board.received if isinstance(request, Estimate)]
+        assert (asked.tasks[0].type, asked.tasks[0].workspace) == ("review", str(project))
+        with pytest.raises(ToolFailed, match=r"task\.agent: is missing"):
+            await session.call("estimate", task={"prompt": "Review a.py"})
+
+
 async def test_the_text_says_the_same_as_the_structure(board: Board, socket: Path, project: Path) -> None:
     async with mcp_session(socket, project) as session:
         answer = await session.client.call_tool("delegate", {"tasks": [{"argv": ["true"]}]})
@@ -72,7 +86,7 @@ async def test_the_text_says_the_same_as_the_structure(board: Board, socket: Pat
 async def test_the_tools_are_few_and_take_little_context(socket: Path, project: Path) -> None:
     async with mcp_session(socket, project) as session:
         tools = (await session.client.list_tools()).tools
-        assert [tool.name for tool in tools] == ["delegate", "wait", "status", "result", "cancel", "changes"]
+        assert [tool.name for tool in tools] == ["delegate", "estimate", "wait", "status", "result", "cancel", "changes"]
         seen = sum(len(tool.name) + len(tool.description or "") + len(json.dumps(tool.input_schema)) for tool in tools)
         assert seen <= SEEN_CHARACTERS
         assert all(tool.output_schema for tool in tools)
@@ -189,7 +203,7 @@ async def test_a_home_directory_is_not_given_to_workers_by_default(board: Board,
         (
             "delegate",
             {"tasks": [{"argv": ["a"]}, {"argvv": ["b"]}]},
-            ["tasks[1].argvv: there is no such field. Known: id,"],
+            ["tasks[1].argvv: there is no such field. Known: agent,"],
         ),
         ("delegate", {"tasks": [{"argv": "a b"}]}, ["tasks[0].argv: must be a list."]),
         ("delegate", {"tasks": [{"argv": ["a", 1]}]}, ["tasks[0].argv[1]: must be a string."]),

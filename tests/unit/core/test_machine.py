@@ -56,6 +56,7 @@ specs = st.fixed_dictionaries(
         "pool": st.sampled_from(POOLS),
         "agent": st.sampled_from(AGENTS),
         "compensate": st.sampled_from((None, Compensation(pool="a", max_retries=0), Compensation(pool="b", max_retries=1))),
+        "type": st.sampled_from(("", "review")),
     }
 )
 
@@ -120,8 +121,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         # An attempt number is never used twice.
         assert offer.attempt > self.attempts.get(offer.task, 0)
         self.attempts[offer.task] = offer.attempt
-        self.feed(Started(task=offer.task, attempt=offer.attempt, worker="w"))
+        cold = (len(self.attempts) + offer.attempt) % 3 == 0
+        self.feed(Started(task=offer.task, attempt=offer.attempt, worker="w", cold=cold))
         assert self.scheduler.tasks[offer.task].state is State.RUNNING
+        assert (offer.task in self.scheduler.durations.cold) == cold
 
     def pick(self, data: st.DataObject, tasks: list[Task]) -> Task:
         return tasks[data.draw(st.integers(0, len(tasks) - 1), label="which")]
@@ -158,8 +161,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, outcome: str) -> None:
         task = self.pick(data, self.scheduler.running_tasks())
         failure = None if outcome == "success" else Failure("WORKER_FAILED", "no", retriable=outcome == "failure")
+        resumed = task.attempt > 1 and bool(self.scheduler.table.checkpoints.of(task.id))
+        known = sum(kind.count for kind in self.scheduler.durations.kinds.values())
         self.feed(Finished(task=task.id, attempt=task.attempt, failure=failure, usage=Usage(1, 1, 0.5)))
         assert task.state is not State.RUNNING
+        assert sum(kind.count for kind in self.scheduler.durations.kinds.values()) == known + (failure is None and not resumed)
 
     @precondition(lambda self: self.scheduler.running_tasks())
     @rule(data=st.data(), step=st.sampled_from("abc"), done=st.booleans(), result=st.integers(-5, 5), back=st.integers(0, 1))

@@ -33,7 +33,7 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
 
 def reader(machine: Machine) -> Handlers:
     """Handlers that can list and wait, and nothing else."""
-    nothing: Any = SimpleNamespace(signs={}, watch=None)
+    nothing: Any = SimpleNamespace(signs={}, watch=None, estimate=None)
     archive: Any = NoArchive()
     return Handlers(
         machine.engine,
@@ -49,6 +49,7 @@ def reader(machine: Machine) -> Handlers:
         nothing,
         10,
         keeper=nothing,
+        advisor=nothing,
     )
 
 
