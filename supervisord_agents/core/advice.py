@@ -78,7 +78,7 @@ def advise(situation: Situation, bounds: Bounds) -> tuple[Verdict, str]:
 def wait_s(workers: int, running: Iterable[float], waiting: Iterable[float]) -> float:
     """How long a task waits behind all of these: what is left of those that run, and what those that wait will take."""
     free_at = sorted(running)
-    free_at = [0.0] * (workers - len(free_at)) + free_at
+    free_at = [0.0] * (max(workers, 1) - len(free_at)) + free_at
     heapq.heapify(free_at)
     while len(free_at) > max(workers, 1):  # the pool was made smaller
         heapq.heappop(free_at)

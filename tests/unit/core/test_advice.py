@@ -58,6 +58,7 @@ def test_the_bounds_are_the_configured_ones() -> None:
         (2, [5.0, 3.0], [4.0, 4.0], 7.0),
         (2, [5.0], [1.0, 1.0], 2.0),
         (1, [5.0, 3.0], [], 5.0),
+        (0, [], [2.0], 2.0),
     ],
 )
 def test_how_long_one_waits_behind_others(workers: int, running: list[float], waiting: list[float], expected: float) -> None:
