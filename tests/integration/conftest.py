@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,3 +17,14 @@ def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
     process = DaemonProcess(tmp_path)
     yield process
     process.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon that runs, for all tests of a module that only use it."""
+    process = DaemonProcess(tmp_path_factory.mktemp("daemon"))
+    try:
+        asyncio.run(process.start())
+        yield process
+    finally:
+        process.close()

@@ -26,10 +26,9 @@ async def run_one(client: Client, spec: TaskSpec) -> TaskView:
     return waited.tasks[0]
 
 
-async def test_a_memory_bomb_is_out_of_memory_and_the_daemon_goes_on(daemon: DaemonProcess) -> None:
-    await daemon.start()
+async def test_a_memory_bomb_is_out_of_memory_and_the_daemon_goes_on(running: DaemonProcess) -> None:
     bomb = "b=[]\nwhile True: b.append(bytearray(1<<20))"
-    async with daemon.client() as client:
+    async with running.client() as client:
         view = await run_one(
             client,
             TaskSpec(
@@ -68,11 +67,10 @@ async def test_an_attempt_that_fills_the_disk_is_ended_and_not_tried_again(tmp_p
     assert (view.failure.code, view.attempt) == ("DISK_QUOTA", 1)
 
 
-async def test_a_fork_bomb_is_contained_and_everything_of_it_dies(daemon: DaemonProcess) -> None:
-    await daemon.start()
+async def test_a_fork_bomb_is_contained_and_everything_of_it_dies(running: DaemonProcess) -> None:
     name, limit = f"bomb-{os.getpid()}", 40
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
-    async with daemon.client() as client:
+    async with running.client() as client:
         spec = TaskSpec(input={"argv": ["python3", "-c", bomb, name]}, limits=Limits(pids=limit), max_retries=0, timeout_s=5)
         reply = await client.submit([spec])
         # It goes off: as many as may be, and with the worker that started it no more.
@@ -109,9 +107,8 @@ async def test_a_private_key_in_the_home_of_the_user_is_not_there_inside(daemon:
         assert result.output["stderr"].count("No such file or directory") >= 4
 
 
-async def test_a_worker_has_no_network_and_no_root(daemon: DaemonProcess) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_a_worker_has_no_network_and_no_root(running: DaemonProcess) -> None:
+    async with running.client() as client:
         script = "id -u; grep -c : /proc/net/dev; grep CapEff /proc/self/status"
         reply = await client.submit([TaskSpec(id="t", input={"argv": ["sh", "-c", script]})])
         await client.wait(reply.tasks, mode="all", timeout_s=60)
@@ -123,24 +120,22 @@ async def test_a_worker_has_no_network_and_no_root(daemon: DaemonProcess) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of another owner")
-async def test_files_made_in_a_workspace_belong_to_its_owner(daemon: DaemonProcess, tmp_path: Path) -> None:
+async def test_files_made_in_a_workspace_belong_to_its_owner(running: DaemonProcess, tmp_path: Path) -> None:
     workspace = tmp_path / "work"
     workspace.mkdir()
     os.chown(workspace, 12345, 12345)
-    await daemon.start()
-    async with daemon.client() as client:
+    async with running.client() as client:
         view = await run_one(client, TaskSpec(input={"argv": ["sh", "-c", "echo hi > made"]}, workspace=str(workspace)))
         assert view.state == "succeeded", view.failure
     assert (workspace / "made").read_text() == "hi\n"
     assert (workspace / "made").stat().st_uid == 12345
 
 
-async def test_grandchildren_do_not_outlive_their_task(daemon: DaemonProcess, tmp_path: Path) -> None:
+async def test_grandchildren_do_not_outlive_their_task(running: DaemonProcess, tmp_path: Path) -> None:
     workspace = tmp_path / "work"
     workspace.mkdir()
-    await daemon.start()
     name = f"1000{os.getpid()}"  # seconds to sleep, and a name to be found by
-    async with daemon.client() as client:
+    async with running.client() as client:
         script = f"(setsid sh -c 'echo $$ > pid; exec sleep {name}' >/dev/null 2>&1 &); until [ -e end ]; do sleep 0.05; done"
         reply = await client.submit([TaskSpec(input={"argv": ["sh", "-c", script]}, workspace=str(workspace))])
         while not of_this_host(f"sleep {name}"):

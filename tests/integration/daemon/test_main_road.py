@@ -18,9 +18,8 @@ def command(id: str, *argv: str, **fields: object) -> TaskSpec:
     return TaskSpec(id=id, input={"argv": list(argv)}, **fields)  # type: ignore[arg-type]
 
 
-async def test_a_graph_runs_in_order_and_its_results_are_files(daemon: DaemonProcess) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_a_graph_runs_in_order_and_its_results_are_files(running: DaemonProcess) -> None:
+    async with running.client() as client:
         reply = await client.submit([python("A"), python("B1", "A"), python("B2", "A"), python("C", "B1", "B2")])
         waited = await client.wait([reply.graph], mode="all", timeout_s=60)
         assert waited.done
@@ -29,16 +28,15 @@ async def test_a_graph_runs_in_order_and_its_results_are_files(daemon: DaemonPro
         assert ended["A"].ended_at <= ended["B1"].started_at
         assert max(ended["B1"].ended_at, ended["B2"].ended_at) <= ended["C"].started_at
     for name in ("A", "B1", "B2", "C"):
-        path = daemon.state / "results" / f"task_{reply.graph}.{name}.json"
+        path = running.state / "results" / f"task_{reply.graph}.{name}.json"
         result = json.loads(path.read_bytes())
         assert result["status"] == "succeeded"
         assert result["output"] == name
         assert set(result) >= {"task_id", "worker_id", "started_at", "completed_at", "tokens_used", "cost_usd"}
 
 
-async def test_a_command_gives_its_output_and_its_exit_code(daemon: DaemonProcess) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_a_command_gives_its_output_and_its_exit_code(running: DaemonProcess) -> None:
+    async with running.client() as client:
         spec = command("t", "sh", "-c", "echo out; echo err >&2; exit 3", max_retries=0)
         reply = await client.submit([spec])
         await client.wait(reply.tasks, mode="all", timeout_s=60)
@@ -52,9 +50,8 @@ async def test_a_command_gives_its_output_and_its_exit_code(daemon: DaemonProces
         assert logs.ended
 
 
-async def test_edges_decide_what_runs_after_a_failure(daemon: DaemonProcess) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_edges_decide_what_runs_after_a_failure(running: DaemonProcess) -> None:
+    async with running.client() as client:
         tasks = [
             command("bad", "false", max_retries=0),
             python("needs", "bad"),
@@ -83,9 +80,8 @@ async def test_a_submit_with_a_key_seen_before_gives_the_first_graph(daemon: Dae
     assert (later.graph, later.duplicate) == (first.graph, True)
 
 
-async def test_a_cancelled_task_is_stopped_and_its_dependents_never_start(daemon: DaemonProcess) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_a_cancelled_task_is_stopped_and_its_dependents_never_start(running: DaemonProcess) -> None:
+    async with running.client() as client:
         reply = await client.submit([command("long", "sleep", "1000"), python("after", "long")])
         long, after = reply.tasks
         async for item in client.subscribe(after="0.0", graph=reply.graph):
@@ -98,9 +94,8 @@ async def test_a_cancelled_task_is_stopped_and_its_dependents_never_start(daemon
         assert shown.task.attempt == 0
 
 
-async def test_a_task_over_its_time_is_ended_with_timeout(daemon: DaemonProcess) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_a_task_over_its_time_is_ended_with_timeout(running: DaemonProcess) -> None:
+    async with running.client() as client:
         reply = await client.submit([command("slow", "sleep", "1000", timeout_s=0.3, max_retries=0)])
         waited = await client.wait(reply.tasks, mode="all", timeout_s=30)
         assert waited.tasks[0].failure is not None

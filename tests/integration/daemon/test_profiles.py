@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
@@ -40,21 +41,24 @@ min_workers = 0
 """
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    made = tmp_path / "work"
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("workspace") / "work"
     subprocess.run(["git", "init", "-q", str(made)], check=True)
     (made / "secret").write_text("secret")
     (made / ".envrc").write_text("mine")
     return made
 
 
-@pytest.fixture
-def daemon(tmp_path: Path, workspace: Path) -> Iterator[DaemonProcess]:
-    process = DaemonProcess(tmp_path, CONFIG.format(secret=workspace / "secret"))
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Iterator[DaemonProcess]:
+    process = DaemonProcess(tmp_path_factory.mktemp("daemon"), CONFIG.format(secret=workspace / "secret"))
     process.environment |= {"PASSED": "on", "NOT_PASSED": "on", "TERM": "of-a-person"}
-    yield process
-    process.close()
+    try:
+        asyncio.run(process.start())
+        yield process
+    finally:
+        process.close()
 
 
 def command(script: str, **fields: Any) -> TaskSpec:
@@ -67,9 +71,8 @@ async def run(client: Client, spec: TaskSpec) -> tuple[TaskView, Result]:
     return waited.tasks[0], (await client.result(reply.tasks[0])).result
 
 
-async def test_everybodys_an_agents_and_a_tasks_profile(daemon: DaemonProcess, workspace: Path) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_everybodys_an_agents_and_a_tasks_profile(running: DaemonProcess, workspace: Path) -> None:
+    async with running.client() as client:
         said = "echo $WHO $PASSED $NOT_PASSED $TERM"
         assert (await run(client, command(said)))[1].output["stdout"] == "usual on\n"
         assert (await run(client, command(said, profile="other")))[1].output["stdout"] == "other on\n"
@@ -81,10 +84,9 @@ async def test_everybodys_an_agents_and_a_tasks_profile(daemon: DaemonProcess, w
         assert (await run(client, spec))[1].output == "of-python"
 
 
-async def test_a_workspace_under_a_profile(daemon: DaemonProcess, workspace: Path) -> None:
-    await daemon.start()
+async def test_a_workspace_under_a_profile(running: DaemonProcess, workspace: Path) -> None:
     script = "echo x >new; echo evil >>.git/config; echo evil >.git/hooks/pre-commit; echo evil >.envrc; cat secret"
-    async with daemon.client() as client:
+    async with running.client() as client:
         view, result = await run(client, command(script, workspace=str(workspace)))
         assert view.state == "failed"
         assert result.output["stdout"] == ""
@@ -104,24 +106,23 @@ async def test_a_workspace_under_a_profile(daemon: DaemonProcess, workspace: Pat
         ({"profile": "other", "timeout_s": 31}, "tasks[0].timeout_s: the profile `other` allows 30 s, not 31."),
     ],
 )
-async def test_what_a_task_may_not_ask_for(daemon: DaemonProcess, workspace: Path, fields: dict[str, Any], says: str) -> None:
-    await daemon.start()
+async def test_what_a_task_may_not_ask_for(running: DaemonProcess, workspace: Path, fields: dict[str, Any], says: str) -> None:
     fields = {name: str(workspace) if value == "HERE" else value for name, value in fields.items()}
-    async with daemon.client() as client:
+    async with running.client() as client:
         with pytest.raises(SupervisorError) as refused:
             await client.submit([command("true", **fields)])
         assert says in str(refused.value)
 
 
-async def test_the_longest_time_of_a_profile_is_that_of_its_attempts(daemon: DaemonProcess) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_the_longest_time_of_a_profile_is_that_of_its_attempts(running: DaemonProcess) -> None:
+    async with running.client() as client:
         reply = await client.submit([command("true", profile="other"), command("true")])
         shown = [(await client.show(task)).spec.timeout_s for task in reply.tasks]
         assert shown == [30.0, 600.0]
 
 
-async def test_a_profile_that_is_gone_after_a_restart_is_told(daemon: DaemonProcess, tmp_path: Path) -> None:
+async def test_a_profile_that_is_gone_after_a_restart_is_told(daemon: DaemonProcess, workspace: Path, tmp_path: Path) -> None:
+    daemon.config.write_text(CONFIG.format(secret=workspace / "secret"))
     await daemon.start()
     gate = tmp_path / "gate"
     gate.mkdir()

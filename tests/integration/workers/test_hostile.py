@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,14 @@ async def run(client: Client, spec: TaskSpec) -> tuple[TaskView, Result]:
     return waited.tasks[0], (await client.result(reply.tasks[0])).result
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Any:
-    process = DaemonProcess(tmp_path, ONE_WORKER)
-    yield process
-    process.close()
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    process = DaemonProcess(tmp_path_factory.mktemp("daemon"), ONE_WORKER)
+    try:
+        asyncio.run(process.start())
+        yield process
+    finally:
+        process.close()
 
 
 LITTER = """
@@ -67,9 +72,8 @@ LOOK = """
 """
 
 
-async def test_the_next_task_of_a_worker_finds_nothing_of_the_one_before(daemon: DaemonProcess) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_the_next_task_of_a_worker_finds_nothing_of_the_one_before(running: DaemonProcess) -> None:
+    async with running.client() as client:
         first, _ = await run(client, executed(LOOK))
         littered, _ = await run(client, executed(LITTER))
         then, _ = await run(client, executed(LOOK))
@@ -87,12 +91,11 @@ def _without_pids(line: bytes) -> bytes:
     return head + tail
 
 
-async def test_emptying_stops_at_what_belongs_to_the_host(daemon: DaemonProcess, tmp_path: Path) -> None:
+async def test_emptying_stops_at_what_belongs_to_the_host(running: DaemonProcess, tmp_path: Path) -> None:
     workspace = tmp_path / "work"
     workspace.mkdir()
     (workspace / "kept").write_text("of the user")
-    await daemon.start()
-    async with daemon.client() as client:
+    async with running.client() as client:
         workers = set()
         for number in range(2):
             source = f"open('{workspace}/{number}', 'w').close(); open('/tmp/left', 'x').close()"
@@ -112,9 +115,8 @@ async def test_emptying_stops_at_what_belongs_to_the_host(daemon: DaemonProcess,
     ],
     ids=["shared memory", "limits", "processors"],
 )
-async def test_a_worker_that_cannot_be_made_clean_takes_no_other_task(daemon: DaemonProcess, source: str) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_a_worker_that_cannot_be_made_clean_takes_no_other_task(running: DaemonProcess, source: str) -> None:
+    async with running.client() as client:
         spoiled, _ = await run(client, executed(source))
         assert spoiled.state == "succeeded", spoiled.failure
         then, _ = await run(client, executed("pass"))
@@ -123,8 +125,7 @@ async def test_a_worker_that_cannot_be_made_clean_takes_no_other_task(daemon: Da
         assert b"cannot clear up" in (await client.logs(spoiled.id)).data
 
 
-async def test_nothing_of_the_daemons_is_within_reach_of_a_task(daemon: DaemonProcess) -> None:
-    await daemon.start()
+async def test_nothing_of_the_daemons_is_within_reach_of_a_task(running: DaemonProcess) -> None:
     source = """
         import os
         assert not os.path.exists('/run/worker')
@@ -140,9 +141,9 @@ async def test_nothing_of_the_daemons_is_within_reach_of_a_task(daemon: DaemonPr
                 os.fstat(number)
             except OSError:
                 continue
-            assert number == 3, number
+            assert number in (3, 4), number  # for its reports, and for the answers to its checkpoints
     """
-    async with daemon.client() as client:
+    async with running.client() as client:
         view, _ = await run(client, executed(source))
         assert view.state == "succeeded", view.failure
         script = "ls /proc/self/fd; cat /proc/1/fd/4 /proc/1/environ; ls /run/worker"
@@ -151,8 +152,7 @@ async def test_nothing_of_the_daemons_is_within_reach_of_a_task(daemon: DaemonPr
         assert result.output["stderr"].count("Permission denied") == 2
 
 
-async def test_what_a_function_forges_is_its_own_result(daemon: DaemonProcess) -> None:
-    await daemon.start()
+async def test_what_a_function_forges_is_its_own_result(running: DaemonProcess) -> None:
     source = """
         import msgspec, os, struct, time
         def send(frame):
@@ -164,16 +164,15 @@ async def test_what_a_function_forges_is_its_own_result(daemon: DaemonProcess) -
         send({'type': 'hello', 'version': 2})
         time.sleep(60)
     """
-    async with daemon.client() as client:
+    async with running.client() as client:
         view, result = await run(client, executed(source))
         assert (view.state, result.output) == ("succeeded", "forged")
         then, _ = await run(client, executed("pass"))
         assert (then.state, then.worker) == ("succeeded", view.worker)
 
 
-async def test_a_function_over_its_time_in_a_long_call_leaves_its_worker_to_the_next(daemon: DaemonProcess) -> None:
-    await daemon.start()
-    async with daemon.client() as client:
+async def test_a_function_over_its_time_in_a_long_call_leaves_its_worker_to_the_next(running: DaemonProcess) -> None:
+    async with running.client() as client:
         view, _ = await run(client, called("builtins:sum", list(range(10)), timeout_s=30))
         slow, _ = await run(client, executed("sum(range(10**12))", timeout_s=0.3))
         assert slow.failure is not None
@@ -182,22 +181,20 @@ async def test_a_function_over_its_time_in_a_long_call_leaves_its_worker_to_the_
         assert (then.state, result.output, then.worker) == ("succeeded", 3, view.worker)
 
 
-async def test_a_deep_output_fails_for_good_and_harms_nobody(daemon: DaemonProcess, tmp_path: Path) -> None:
+async def test_a_deep_output_fails_for_good_and_harms_nobody(running: DaemonProcess, tmp_path: Path) -> None:
     workspace = tmp_path / "work"
     workspace.mkdir()
     (workspace / "deep.py").write_text("def go(n):\n    v = 1\n    for _ in range(n):\n        v = [v]\n    return v\n")
-    await daemon.start()
-    async with daemon.client() as client:
+    async with running.client() as client:
         for levels in (101, 900, 100_000):
             view, _ = await run(client, called("deep:go", levels, workspace=str(workspace), max_retries=3))
             assert view.failure is not None
             assert (view.failure.code, view.attempt) == ("WORKER_FAILED", 1)
 
 
-async def test_a_workspace_that_was_replaced_is_the_new_one(daemon: DaemonProcess, tmp_path: Path) -> None:
+async def test_a_workspace_that_was_replaced_is_the_new_one(running: DaemonProcess, tmp_path: Path) -> None:
     workspace = tmp_path / "work"
-    await daemon.start()
-    async with daemon.client() as client:
+    async with running.client() as client:
         for name in ("first", "second"):
             workspace.mkdir()
             (workspace / name).touch()
