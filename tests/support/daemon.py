@@ -45,7 +45,8 @@ class DaemonProcess:
     def spawn(self) -> None:
         """Start it and return at once."""
         argv = [*self.argv, "--socket", str(self.socket), "--state-dir", str(self.state)]
-        if self.brings_probe and DaemonProcess._probe and not self.state.exists():
+        ours = self.directory.stat().st_uid == os.geteuid()  # another user makes his own state
+        if self.brings_probe and DaemonProcess._probe and ours and not self.state.exists():
             self.state.mkdir(mode=0o750)
             (self.state / "probe.json").write_bytes(DaemonProcess._probe)
         with self.log.open("ab") as log:

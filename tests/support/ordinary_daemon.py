@@ -24,8 +24,6 @@ def showing(*paths: object) -> str:
 class OrdinaryDaemon(DaemonProcess):
     """It runs from an environment of its own, with an interpreter that the user can reach, and our installed packages."""
 
-    brings_probe = False
-
     def __init__(self, by: Maker, config: str, *, lacking: str) -> None:
         directory = by.directory("daemon")
         packages = sysconfig.get_path("purelib")
