@@ -18,6 +18,7 @@ from supervisord_agents.cli import (
     doctor,
     estimate,
     events,
+    graph,
     install,
     journal,
     letters,
@@ -41,7 +42,7 @@ def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
     modules = (
-        *(status, submit, estimate, tasks, waiting, control, breakers, letters, results, changes, logs, events),
+        *(status, submit, estimate, tasks, waiting, graph, control, breakers, letters, results, changes, logs, events),
         *(doctor, install, configuration, journal, bridge),
     )
     for module in modules:

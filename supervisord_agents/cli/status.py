@@ -15,7 +15,7 @@ from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
 from supervisord_agents.cli.tasks import standing, usage
 from supervisord_agents.core.model import State
-from supervisord_agents.wire.messages import ListReply, PoolView, Recovery, StatusReply, TaskView
+from supervisord_agents.wire.messages import ListReply, PoolView, Recovery, StandstillView, StatusReply, TaskView
 
 if TYPE_CHECKING:
     from supervisord_agents.rpc.client import Client
@@ -45,6 +45,8 @@ def status(session: Session, arguments: argparse.Namespace) -> Exit:
         output.line(Span("decide  ", Style.WARNING), waiting)
     for one in reply.paused:
         output.line(Span("paused  ", Style.WARNING), scope_in_words(one))
+    if reply.standstill is not None:
+        output.line(Span("stands still  ", Style.BAD), standstill(reply.standstill))
     for note in reply.notes:
         output.line(Span("note  ", Style.WARNING), note)
     return Exit.OK
@@ -97,6 +99,12 @@ def sandbox(enforcement: dict[str, str]) -> Cell:
     if not missing:
         return Span(f"all {on} layers on", Style.GOOD)
     return Span(f"{on} layers on, off: {', '.join(missing)} (see: agentctl doctor)", Style.WARNING)
+
+
+def standstill(found: StandstillView) -> str:
+    """Why nothing goes on, in one line."""
+    since = f"since {render.moment(found.since)} nothing runs, with {render.plural(found.tasks, 'open task')}"
+    return f"{since}: {'; '.join(found.reasons)}"
 
 
 def _loop(reply: StatusReply) -> Cell:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from supervisord_agents.core.task import Task
@@ -17,9 +19,13 @@ class Scope(msgspec.Struct, frozen=True, array_like=True, order=True):
         parts = [f"{kind} {name}" for kind, name in (("pool", self.pool), ("agent", self.agent)) if name]
         return " and ".join(parts) or "all"
 
+    def covers(self, pool: str, agent: str) -> bool:
+        """Whether tasks of the agent in the pool are of it."""
+        return self.pool in ("", pool) and self.agent in ("", agent)
+
     def holds(self, task: Task) -> bool:
         """Whether the task is of it."""
-        return self.pool in ("", task.pool) and self.agent in ("", task.agent)
+        return self.covers(task.pool, task.agent)
 
 
 class Pause(msgspec.Struct, frozen=True, array_like=True):
@@ -35,7 +41,16 @@ class Pauses(dict[Scope, Pause]):
 
     def over(self, task: Task) -> Scope | None:
         """The widest that holds a task."""
-        return next((scope for scope in sorted(self) if scope.holds(task)), None)
+        return self.holding(task.pool, task.agent)
+
+    def holding(self, pool: str, agent: str) -> Scope | None:
+        """The widest that holds the tasks of an agent in a pool."""
+        return next((scope for scope in sorted(self) if scope.covers(pool, agent)), None) if self else None
+
+    def holding_all(self, pool: str, agents: Iterable[str]) -> Scope | None:
+        """The widest that holds the first of some agents in a pool, if all of them are held."""
+        scopes = [self.holding(pool, agent) for agent in agents] if self else []
+        return scopes[0] if scopes and None not in scopes else None
 
     def whole(self, pool: str) -> bool:
         """Whether nothing of a pool may start."""

@@ -23,11 +23,18 @@ from supervisord_agents.core.task import Task
 Entry = tuple[int, float, int, Task]
 Choices = str | tuple[str, ...]
 """The agent of a task, or those it may have."""
+Rank = tuple[int, float, int]
 _SLACK = 1024
 """Stale entries allowed beyond the live ones before a heap is rebuilt; rebuilding this rarely costs O(1) an entry."""
 
 _FRONT_LIMIT = 256
 """The front is a sorted list, in which an insertion moves what follows: it stays short."""
+
+
+def rank(urgency: int, rest_s: float, order: int, ready_at: float, ageing_s: float) -> Rank:
+    """The smaller, the sooner is a task started that became ready at `ready_at` (seconds, Unix epoch)."""
+    age = int(ready_at // ageing_s) if ageing_s else 0
+    return urgency + age, -rest_s, order
 
 
 class Lane:
@@ -75,7 +82,7 @@ class ReadyQueue:
     def __init__(self, ageing_s: float = 0.0) -> None:
         """A ready task grows more urgent by one in every `ageing_s` seconds; 0: never."""
         self._lanes: dict[str, dict[Choices, Lane]] = {}
-        self._ageing_s = ageing_s
+        self.ageing_s = ageing_s
 
     def __len__(self) -> int:
         """Entries held, stale ones too."""
@@ -104,10 +111,9 @@ class ReadyQueue:
         task.ready_entry = entry
         lane.put(entry)
 
-    def rank(self, task: Task) -> tuple[int, float, int]:
-        """The smaller, the sooner; of a ready task, whose last moment is that of its becoming ready."""
-        age = int(task.history[-1].at // self._ageing_s) if self._ageing_s else 0
-        return task.urgency + age, -task.rest_s, task.order
+    def rank(self, task: Task) -> Rank:
+        """Of a ready task, whose last moment is that of its becoming ready."""
+        return rank(task.urgency, task.rest_s, task.order, task.history[-1].at, self.ageing_s)
 
     def discard(self, task: Task) -> None:
         """Take the task out, if it is in."""

@@ -8,7 +8,7 @@ caller's `now` (seconds, Unix epoch, never running backwards).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from supervisord_agents.core import admission, attempts, compensations, dependents
@@ -260,6 +260,12 @@ class Scheduler:
     def size(self, pool: str, now: float) -> int:
         """How many tasks the pool runs at once, as it is now."""
         return self.placement.size(pool, now)
+
+    def rivals(self, pools: Collection[str], limit: int) -> list[Task]:
+        """All that runs on workers of these pools, and the first `limit` ready tasks of each."""
+        placed = self.table.placed
+        running = [task for task in self.table.running.values() if placed.get(task.id, task.pool) in pools]
+        return running + [task for pool in pools for task in self.table.ready.first(pool, limit)]
 
     def running(self, pool: str) -> int:
         """How many tasks of the pool are running."""

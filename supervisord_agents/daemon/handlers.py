@@ -17,6 +17,7 @@ import psutil
 import structlog
 
 from supervisord_agents import __version__
+from supervisord_agents.core import stuck
 from supervisord_agents.core.breakers import BreakerState
 from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
 from supervisord_agents.core.model import END_STATES, State
@@ -34,6 +35,7 @@ from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.graph_ids import GraphIds
 from supervisord_agents.daemon.letters import MAX_NAMED, Letters
 from supervisord_agents.daemon.outcomes import Outcomes
+from supervisord_agents.daemon.plans import Plans
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import InvalidInput, NotFound, QueueFull, Unavailable
 from supervisord_agents.journal.journal import SYSTEM_RANDOM
@@ -44,6 +46,7 @@ from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate
 from supervisord_agents.wire.breakers import Breakers, ResetBreaker
+from supervisord_agents.wire.graph import ShowGraph
 from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.workers.pool import Pools
 from supervisord_agents.workspaces.keeper import Keeper
@@ -68,6 +71,7 @@ class Facts(msgspec.Struct, kw_only=True):
     journal_accepting: Callable[[], bool]
     notes: list[str]
     stalls: StallWatch
+    standstill: m.StandstillView | None = None
     stopping: bool = False
 
 
@@ -96,6 +100,7 @@ class Handlers:
         outcomes = Outcomes(keeper, self._resolve_one)
         breaker_control = BreakerControl(engine, attempts)
         control = Control(engine, admission, attempts, pools, self._resolve_one)
+        plans = Plans(engine, pools, self._resolve_target, self._resolve, self._tasks)
         self._engine = engine
         self._scheduler = engine.scheduler
         self._admission = admission
@@ -129,6 +134,7 @@ class Handlers:
             Breakers: breaker_control.breakers,
             ResetBreaker: breaker_control.reset,
             Estimate: advisor.estimate,
+            ShowGraph: plans.graph,
             m.GetLogs: self._get_logs,
             m.Changes: outcomes.changes,
             m.Apply: outcomes.apply,
@@ -407,6 +413,7 @@ class Handlers:
             longest_pause_s=facts.stalls.longest_s,
             paused=pauses(scheduler),
             letters=len(scheduler.letters),
+            standstill=facts.standstill if stuck.standing(scheduler) else None,
             notes=[
                 *facts.notes,
                 *self._waiting_for_disk(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from sandbox.spawner import Spawner
 from supervisord_agents.config import Config
 from supervisord_agents.core.placement import Placement
-from supervisord_agents.daemon import recovery
+from supervisord_agents.daemon import recovery, standstill
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.advice import Advisor
@@ -110,7 +110,14 @@ class Parts:
         )
         self.archivist = Archivist(config, self.engine, results, self.logs, state_dir / "archive.db", self.keeper)
         self.upkeep = Upkeep(
-            config, self.engine, self.committer, journal, results, self.facts, on_space=self.attempts.slots_changed
+            config,
+            self.engine,
+            self.committer,
+            journal,
+            results,
+            self.facts,
+            on_space=self.attempts.slots_changed,
+            look=standstill.Watch(self.engine, self.pools, self.facts, self.attempts.slots_changed).look,
         )
         forecast = Forecast(config.tasks, self.engine.scheduler.durations)
         admission = Admission(config, agents, Workspaces(secrets_of(config)), forecast)

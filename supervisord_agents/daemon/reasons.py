@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from supervisord_agents.core import stuck
+from supervisord_agents.core.graph import name_cycle
 from supervisord_agents.core.model import END_STATES, Failure, State
+from supervisord_agents.core.pauses import Scope
 from supervisord_agents.core.scheduler import Scheduler
+from supervisord_agents.core.stuck import Hold, Kind
 from supervisord_agents.core.task import Task
 from supervisord_agents.errors import ErrorCode
 from supervisord_agents.workers.pool import Pools
@@ -16,6 +20,8 @@ DEEPEST = 20
 """Tasks of a chain of dependencies that are told."""
 TOLD = 10
 """Failures of earlier attempts."""
+_LOST = "a wake-up was lost, and they are offered again"
+_FORGOTTEN = "waits for nothing: all that it waited for has ended, but it was not told; a bug, please report it with the journal"
 
 
 class Reasons:
@@ -28,21 +34,46 @@ class Reasons:
 
     def of(self, task: Task) -> Iterator[str]:
         """The nearest reason first, then those behind it, then the failures of earlier attempts."""
-        for depth, link in enumerate(_chain(task)):
-            if depth == DEEPEST:
+        told: list[Task] = []
+        for link in _chain(task):
+            if link in told:
+                cycle = name_cycle([member.id for member in told[told.index(link) :]])
+                yield f"these wait for each other, and none of them can ever run: {cycle}"
+                break
+            if len(told) == DEEPEST:
                 yield "and so on"
                 break
+            told.append(link)
             yield from self._of_one(link)
         yield from self._saga(task)
         yield from self._steps(task)
         yield from _failures(task)
 
+    def of_hold(self, hold: Hold) -> str:
+        """What holds tasks while nothing goes on by itself."""
+        some = f"{hold.tasks:,} ready {'tasks are' if hold.tasks > 1 else 'task is'}"
+        match hold.kind:
+            case Kind.PAUSE:
+                return f"{some} held: {self._of_pause(hold.scope)}"
+            case Kind.NO_POOL:
+                return f"{some} of the pool {hold.name}, which the configuration does not have"
+            case Kind.NO_WORKERS:
+                return f"{some} of the pool {hold.name}, which may have no workers"
+            case Kind.NOT_STARTED:
+                return f"{some} not started though workers of the pool {hold.name} are free: {_LOST}"
+            case Kind.CYCLE:
+                return f"{hold.tasks:,} tasks wait for each other: {hold.name}"
+            case Kind.FORGOTTEN:
+                return f"{hold.name} {_FORGOTTEN}"
+
     def _of_one(self, task: Task) -> Iterator[str]:
         match task.state:
             case State.BLOCKED:
-                first = next((edge.before.id for edge in task.dependencies if not edge.before.ended), "")
+                first = stuck.waits_for(task)
                 others = f" and {task.unmet - 1} more" if task.unmet > 1 else ""
-                yield f"{task.id} waits for {first}{others}"
+                busy = self._scheduler.busy
+                nothing = "is about to be told of the end of what it waited for" if busy else _FORGOTTEN
+                yield f"{task.id} waits for {first.id}{others}" if first else f"{task.id} {nothing}"
             case State.READY:
                 yield f"{task.id} is ready: {self._why_not_started(task)}"
             case State.RUNNING:
@@ -81,10 +112,7 @@ class Reasons:
     def _why_not_started(self, task: Task) -> str:
         scope = self._scheduler.pauses.over(task)
         if scope is not None:
-            pause = self._scheduler.pauses[scope]
-            reason = f" ({pause.reason})" if pause.reason else ""
-            since = self._since(pause.at)
-            return f"{scope} has been paused for {since}, by uid {pause.client}{reason}; agentctl resume lets go of it"
+            return self._of_pause(scope)
         free = self._pools.free()
         if task.pool not in free:
             return f"the configuration has no pool {task.pool}"
@@ -95,9 +123,18 @@ class Reasons:
         before = f"{count} or more" if count == COUNTED else str(count)
         pool = next(view for view in self._pools.views({}) if view.name == task.pool)
         size = self._scheduler.placement.size(task.pool, self._now) or pool.max_workers
+        if count < min(free[task.pool], size - self._scheduler.running(task.pool)):
+            return f"a worker of the pool {task.pool} is free for it, it is about to be started"
         grows = f", and it grows to {pool.max_workers} while tasks wait" if size < pool.max_workers else ""
         busy = f"{pool.busy} of {size} workers of the pool {task.pool} are busy{grows}"
         return f"{before} come before it (by priority, inherited and grown with age, then by longest path); {busy}"
+
+    def _of_pause(self, scope: Scope) -> str:
+        pause = self._scheduler.pauses[scope]
+        reason = f" ({pause.reason})" if pause.reason else ""
+        return (
+            f"{scope} has been paused for {self._since(pause.at)}, by uid {pause.client}{reason}; agentctl resume lets go of it"
+        )
 
     def _since(self, at: float) -> str:
         return f"{max(0.0, self._now - at):.0f} s"
@@ -112,10 +149,10 @@ def _chain(task: Task) -> Iterator[Task]:
 
 
 def _behind(task: Task) -> Task | None:
-    befores = [edge.before for edge in task.dependencies]
     if task.state is State.BLOCKED:
-        return next((before for before in befores if not before.ended), None)
+        return stuck.waits_for(task)
     if task.failure and task.failure.code == ErrorCode.DEPENDENCY_FAILED:
+        befores = (edge.before for edge in task.dependencies)
         return next((before for before in befores if before.ended and before.state is not State.SUCCEEDED), None)
     return None
 

@@ -62,7 +62,8 @@ def pulled(pieces: Iterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator
 class Upkeep:
     """One loop that wakes at least every MAX_SLEEP_S.
 
-    `on_space` is called when the journal accepts new work again; by `pull` the thread that writes a snapshot gets its pieces.
+    `on_space` is called when the journal accepts new work again, `look` in every turn; by `pull` the thread that writes a
+    snapshot gets its pieces.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Upkeep:
         facts: Facts,
         on_space: Callable[[], None],
         pull: Pull = pulled,
+        look: Callable[[float], None] = lambda now: None,
     ) -> None:
+        self._look = look
         self._pull = pull
         self._config = config
         self._engine = engine
@@ -111,6 +114,7 @@ class Upkeep:
             self._feed_watchdog(now)
             self._look_at_space()
             self._take_notes(now)
+            self._look(now)
             self._snapshot_if_due(now)
             self._collect(now)
             until_due = MAX_SLEEP_S if due is None else due - now

@@ -204,7 +204,9 @@ def _notes(status: StatusReply) -> list[str]:
         for one in status.paused
     ]
     dead = [f"{status.letters} dead tasks wait for a person: agentctl dlq list"] if status.letters else []
-    return [*refused, *paused, *dead, *status.notes]
+    still = status.standstill
+    stands = [f"Nothing runs, and nothing will by itself: {'; '.join(still.reasons)}."] if still else []
+    return [*refused, *paused, *stands, *dead, *status.notes]
 
 
 def _status(counts: dict[str, int], running: ListReply, failed: ListReply, notes: list[str]) -> StatusNow:

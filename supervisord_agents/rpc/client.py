@@ -17,6 +17,7 @@ from supervisord_agents.wire import envelope
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate, EstimateReply
 from supervisord_agents.wire.breakers import Breakers, BreakersReply, Kind, ResetBreaker, ResetBreakerReply
+from supervisord_agents.wire.graph import GraphReply, ShowGraph
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.methods import METHODS
 
@@ -157,6 +158,11 @@ class Client:
     async def estimate(self, tasks: Sequence[TaskSpec]) -> EstimateReply:
         """What these tasks would take if they were submitted now, and whether handing them over is worth it."""
         reply: EstimateReply = await self.call(Estimate(tasks=[*tasks]))
+        return reply
+
+    async def graph(self, graph: str, *, limit: int = 100, after: str = "", edges: bool = False) -> GraphReply:
+        """When the tasks of a graph may start, must start, and are likely to: a page of them."""
+        reply: GraphReply = await self.call(ShowGraph(graph=graph, limit=limit, after=after, edges=edges))
         return reply
 
     async def logs(self, task: str, *, offset: int = 0, limit_bytes: int = 262_144) -> m.LogsReply:

@@ -220,6 +220,17 @@ class PauseView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
+class StandstillView(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing runs, nothing waits for time, and tasks are open."""
+
+    since: float
+    """Unix seconds."""
+    tasks: int
+    """Open ones."""
+    reasons: list[str]
+    """Sentences: what holds them."""
+
+
 class Pause(Request, tag="pause", frozen=True):
     """Start nothing more of a pool, of an agent, or of an agent in a pool (empty: any) until it is resumed.
 
@@ -428,6 +439,7 @@ class StatusReply(Reply, frozen=True):
     paused: list[PauseView] = []
     letters: int = 0
     """Dead letters: tasks that wait for a person's decision."""
+    standstill: StandstillView | None = None
 
 
 class Subscribe(Request, tag="subscribe", frozen=True):

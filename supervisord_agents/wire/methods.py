@@ -6,6 +6,7 @@ from typing import Any
 
 from supervisord_agents.wire.advice import Estimate, EstimateReply
 from supervisord_agents.wire.breakers import Breakers, BreakersReply, ResetBreaker, ResetBreakerReply
+from supervisord_agents.wire.graph import GraphReply, ShowGraph
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.messages import (
     Apply,
@@ -61,6 +62,7 @@ AnyRequest = (
     | Requeue
     | Drop
     | Estimate
+    | ShowGraph
     | GetLogs
     | Changes
     | Apply
@@ -87,6 +89,7 @@ METHODS: dict[type[Request], type[Any]] = {
     Requeue: RequeueReply,
     Drop: DropReply,
     Estimate: EstimateReply,
+    ShowGraph: GraphReply,
     GetLogs: LogsReply,
     Changes: ChangesReply,
     Apply: ApplyReply,

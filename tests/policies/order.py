@@ -11,22 +11,22 @@ REMOVALS = [
     # Which is started next
     removal(
         "priority",
-        "ready:ReadyQueue.rank",
-        "task.urgency + age",
+        "ready:rank",
+        "urgency + age",
         "age",
         ORDER + "priority_comes_first_then_the_longest_remaining_path_then_submission",
     ),
     removal(
         "ageing",
-        "ready:ReadyQueue.rank",
-        "int(task.history[-1].at // self._ageing_s) if self._ageing_s else 0",
+        "ready:rank",
+        "int(ready_at // ageing_s) if ageing_s else 0",
         "0",
         ORDER + "what_waits_long_enough_is_passed_by_nobody",
     ),
     removal(
         "longest path first",
-        "ready:ReadyQueue.rank",
-        "-task.rest_s",
+        "ready:rank",
+        "-rest_s",
         "0.0",
         ORDER + "priority_comes_first_then_the_longest_remaining_path_then_submission",
     ),

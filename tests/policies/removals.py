@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.policies import attempts, durations, graphs, order, placement
+from tests.policies import attempts, durations, graphs, order, placement, plans
 
-REMOVALS = [*order.REMOVALS, *attempts.REMOVALS, *graphs.REMOVALS, *placement.REMOVALS, *durations.REMOVALS]
+REMOVALS = [*order.REMOVALS, *attempts.REMOVALS, *graphs.REMOVALS, *placement.REMOVALS, *durations.REMOVALS, *plans.REMOVALS]

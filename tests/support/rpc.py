@@ -17,6 +17,7 @@ from supervisord_agents.errors import SupervisorError
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate, EstimateReply, TaskEstimate
+from supervisord_agents.wire.graph import GraphReply, ShowGraph, TaskTimes
 
 MAX_FRAME_BYTES = 1024 * 1024
 """Of the server under test; `huge` answers are larger."""
@@ -67,6 +68,13 @@ REPLIES: dict[type[m.Request], m.Reply] = {
     m.Unpause: m.UnpauseReply(paused=[]),
     m.Why: m.WhyReply(task=VIEW, reasons=["it waits"]),
     Estimate: EstimateReply(tasks=[ESTIMATE], path_s=9.0, work_s=9.0),
+    ShowGraph: GraphReply(
+        graph="g1",
+        at=1.0,
+        tasks=[TaskTimes(id="g1.a", state=State.READY, pool="p", priority=5, estimate_s=1.0, estimated=False, end_s=1.0)],
+        total=1,
+        open=1,
+    ),
     m.GetLogs: m.LogsReply(data=b"\x00\xff", offset=2, ended=False),
     m.Changes: m.ChangesReply(
         task="g1.a",

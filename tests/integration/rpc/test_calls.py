@@ -29,6 +29,7 @@ from supervisord_agents.rpc.client import Client
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate
+from supervisord_agents.wire.graph import ShowGraph
 from supervisord_agents.wire.methods import METHODS
 from tests.support.rpc import MAX_FRAME_BYTES, REPLIES, CannedHandler, RawClient
 
@@ -53,6 +54,10 @@ METHOD_CALLS: list[tuple[Callable[[Client], Coroutine[Any, Any, m.Reply]], m.Req
     (lambda client: client.resume(pool="p", agent="a", everything=True), m.Unpause(pool="p", agent="a", everything=True)),
     (lambda client: client.why("g1.a"), m.Why(task="g1.a")),
     (lambda client: client.estimate([SPEC]), Estimate(tasks=[SPEC])),
+    (
+        lambda client: client.graph("g1", limit=3, after="x", edges=True),
+        ShowGraph(graph="g1", limit=3, after="x", edges=True),
+    ),
     (lambda client: client.logs("g1.a", offset=5, limit_bytes=6), m.GetLogs(task="g1.a", offset=5, limit_bytes=6)),
     (lambda client: client.changes("g1.a", diff=False), m.Changes(task="g1.a", diff=False)),
     (lambda client: client.apply("g1.a", protected=True), m.Apply(task="g1.a", protected=True)),

@@ -16,7 +16,8 @@ from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.main import build_parser
 from supervisord_agents.cli.parser import EPILOG, Parser, parse
 from supervisord_agents.core.model import State
-from supervisord_agents.wire import advice, letters, messages
+from supervisord_agents.wire import letters, messages
+from supervisord_agents.wire.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs" / "agentctl.md").read_text(encoding="utf-8")
@@ -107,7 +108,8 @@ def test_the_variables_of_the_environment_are_those_that_are_read() -> None:
 def test_every_command_says_what_it_gives_as_json_and_names_structs_that_are_there() -> None:
     assert sorted(row[0].strip("`") for row in rows("JSON")) == sorted(COMMANDS)
     named = {name for row in rows("JSON") for name in re.findall(r"`([A-Z][A-Za-z]+)`", row[1])}
-    assert all(any(hasattr(module, name) for module in (messages, letters, advice)) for name in named)
+    replies = {reply.__name__ for reply in METHODS.values()}
+    assert all(name in replies or any(hasattr(module, name) for module in (messages, letters)) for name in named)
 
 
 def examples() -> list[str]:

@@ -38,6 +38,7 @@ EVERY_CONSTANT_OF = (
     "rpc.server",
     "daemon.feed",
     "daemon.handlers",
+    "daemon.plans",
     "daemon.views",
     "workers.ending",
     "workers.runtime",
@@ -318,6 +319,7 @@ def test_limits_that_the_text_repeats() -> None:
     meanings = {(item.head[0], name_in(row[0])): row[3] for item in FIELD_TABLES for row in item.rows}
     for struct, field, reference in (
         ("ListTasks", "limit", "daemon.views:MAX_PAGE"),
+        ("ShowGraph", "limit", "daemon.views:MAX_PAGE"),
         ("GetLogs", "limit_bytes", "daemon.handlers:MAX_LOG_CHUNK_BYTES"),
         ("Wait", "timeout_s", "daemon.handlers:MAX_WAIT_S"),
         ("TaskSpec", "max_retries", "core.admission:MAX_RETRIES_LIMIT"),
