@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -153,6 +154,11 @@ def _read(table: Mapping[str, Any]) -> Graph:
             waits += [other for group in entry.get("along", ()) for other in share(groups[group], place, len(names))]
             seconds[name], after[name] = float(own_s), tuple(waits)
     return Graph(table["name"], "realistic", table["workers"], seconds, after)
+
+
+def kind_of(name: str) -> str:
+    """The group of a task of a realistic graph: what it would have as its type."""
+    return re.sub(r"-\d+$", "", name)
 
 
 def share(group: Sequence[str], place: int, count: int) -> Sequence[str]:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from statistics import median
 
-from benchmarks.simulate.makespan import OURS, Made
+from benchmarks.simulate.makespan import ORDERS, OURS, Made
 
 LABEL, COLUMN, GAP, ROW = 224, 168, 30, 44
 TOP, BOTTOM, RIGHT = 104, 62, 24
@@ -25,9 +25,8 @@ def write(made: Sequence[Made], path: Path) -> None:
 def svg(made: Sequence[Made]) -> str:
     """The whole picture."""
     families = list(dict.fromkeys(one.graph.family for one in made))
-    orders = list(dict.fromkeys(one.order for one in made))
     width = LABEL + len(families) * (COLUMN + GAP) - GAP + RIGHT
-    height = TOP + len(orders) * ROW + BOTTOM
+    height = TOP + len(ORDERS) * ROW + BOTTOM
     graphs = len({one.graph.name for one in made})
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" style="{STYLE}">',
@@ -44,10 +43,10 @@ def svg(made: Sequence[Made]) -> str:
         left = LABEL + column * (COLUMN + GAP)
         count = len({one.graph.name for one in made if one.graph.family == family})
         parts += _axis(left, height - BOTTOM, f"{family}, {count}")
-        for row, order in enumerate(orders):
+        for row, order in enumerate(ORDERS):
             ratios = [one.ratio for one in made if one.graph.family == family and one.order == order]
             parts += _dots(left, TOP + row * ROW, ratios, FIRST if order == OURS else OTHER)
-    for row, order in enumerate(orders):
+    for row, order in enumerate(ORDERS):
         weight = "bold" if order == OURS else "normal"
         parts.append(_label(LABEL - 18, TOP + (row + 0.5) * ROW + 4, order, anchor="end", weight=weight))
     foot = "dot: one graph · bar and number: the median · simulated time, the real scheduler, no overheads"
@@ -72,6 +71,8 @@ def _place(ratio: float) -> float:
 
 
 def _dots(left: float, top: float, ratios: Sequence[float], colour: str) -> list[str]:
+    if not ratios:
+        return [_label(left + COLUMN / 2, top + ROW / 2 + 4, "no types to learn from", anchor="middle", size=10, fill=FAINT)]
     parts = []
     for place, ratio in enumerate(ratios):
         y = top + 16 + (place * 7 % 11) * 2.2  # spread, so that equal ones can be told apart

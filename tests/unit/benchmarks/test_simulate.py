@@ -56,6 +56,7 @@ def test_one_order_gives_one_history() -> None:
 def test_the_plot_has_a_dot_for_each_graph_and_order(made: list[makespan.Made]) -> None:
     drawn = plot.svg(made)
     assert drawn.count("<circle") == len(made)
+    assert drawn.count("no types") == len(FAMILIES)
     assert "nan" not in drawn
 
 
