@@ -71,6 +71,9 @@ class Tasks(Table, frozen=True):
     timeout_floor_s: Timeout = 30.0
     backoff_s: Seconds = 1.0
     ageing_s: Seconds = 300.0
+    max_depth: Annotated[int, Meta(ge=0, le=100)] = 5
+    max_children: Annotated[int, Meta(ge=0, le=10_000)] = 100
+    max_descendants: Annotated[int, Meta(ge=0, le=10_000)] = 1_000
     output_limit_bytes: Annotated[int, Meta(ge=1024, le=7 * MIB)] = 4 * MIB
     log_limit_bytes: Annotated[int, Meta(ge=0)] = 16 * MIB
     keep_ended: Annotated[int, Meta(ge=0)] = 100_000

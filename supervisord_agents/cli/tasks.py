@@ -151,6 +151,7 @@ def _facts(reply: ShowReply) -> list[list[Cell]]:
         "type": task.type,
         "priority": f"{task.priority} (0 is the highest)",
         "pool": task.pool,
+        "submitted by": task.parent,
         "workspace": _workspace(spec),
         "attempt": f"{task.attempt} of {task.max_retries + 1} at most",
         "timeout": f"{render.duration(spec.timeout_s)} an attempt",
@@ -168,6 +169,7 @@ def _facts(reply: ShowReply) -> list[list[Cell]]:
         when = conditions.get(name) or conditions.get(name.removeprefix(f"{task.graph}."))
         rows.append(["depends on", f"{name} ({state.value}; runs {when.value if when else '?'})"])
     rows += [["needed by", name] for name in reply.dependents]
+    rows += [["child", name] for name in reply.children]
     rows += [[name, value] for name, value in (("undoes", reply.undoes), ("undone by", reply.undone_by)) if value]
     rows += [["result", reply.result_path], ["log", reply.log_path]]
     return [[Span(str(name), Style.FAINT), value] for name, value in rows]

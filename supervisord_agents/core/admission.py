@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from supervisord_agents.core import compensations
 from supervisord_agents.core.dependents import obstacle
+from supervisord_agents.core.descent import check_parent
 from supervisord_agents.core.events import (
     BreakerReset,
     CancelRequested,
@@ -68,6 +69,8 @@ def checks_of_submitted(table: TaskTable, event: Submitted) -> Iterator[None]:
     if forward:
         _check_cycles(specs)
     _check_names(table, event)  # other events may have come in between
+    if event.parent:
+        check_parent(table, event)
 
 
 def _check_names(table: TaskTable, event: Submitted) -> None:

@@ -40,9 +40,12 @@ GONE = stub(Past("", State.SUCCEEDED))
 """Stands for every dependent that has left memory."""
 
 
-def may_go(graph: Graph) -> bool:
-    """Whether all of its tasks have ended, and all that waits for them."""
-    return bool(graph.ended_at) and all(edge.after.ended for task in graph.tasks for edge in task.dependents)
+def may_go(table: TaskTable, graph: Graph) -> bool:
+    """Whether all of its tasks have ended, all that waits for them, and all their ancestors."""
+    if not graph.ended_at or not all(edge.after.ended for task in graph.tasks for edge in task.dependents):
+        return False
+    # What an ancestor may still be given, or is counted by.
+    return all(task.ended for task in table.families.ancestors(graph.tasks[0], table.tasks))
 
 
 def candidates(table: TaskTable, keep: int, older_than: float, limit: int, letters: int) -> list[Graph]:
@@ -67,7 +70,7 @@ def candidates(table: TaskTable, keep: int, older_than: float, limit: int, lette
             break
         if chosen and tasks + len(graph.tasks) > limit:
             break
-        if may_go(graph) and not (table.letters and letters_of.held(table, graph, unheld)):
+        if may_go(table, graph) and not (table.letters and letters_of.held(table, graph, unheld)):
             chosen.append(graph)
             tasks += len(graph.tasks)
         else:
@@ -81,7 +84,7 @@ def archived(table: TaskTable, event: Archived, now: float) -> None:
     if table.backlog:
         return
     for name in event.graphs:
-        if name in table.graphs and may_go(table.graphs[name]):
+        if name in table.graphs and may_go(table, table.graphs[name]):
             _forget(table, table.graphs.remove(name))
 
 
@@ -93,6 +96,7 @@ def _forget(table: TaskTable, graph: Graph) -> None:
         for edge in task.dependents:
             if edge.after.graph != graph.id and edge.after is not GONE:
                 _keep_stub(table, edge)
+    table.families.forget(graph.id, graph.tasks)
     for task in graph.tasks:
         task.dependencies = task.dependents = ()
         del table.tasks[task.id]

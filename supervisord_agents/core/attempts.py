@@ -52,8 +52,8 @@ def started(table: TaskTable, event: Started, now: float) -> None:
 
 def finished(table: TaskTable, event: Finished, now: float) -> None:
     """The running attempt ended."""
-    task = table.tasks.get(event.task)
-    if task is None or task.state is not _RUNNING or event.attempt != task.attempt:
+    task = running_attempt(table, event.task, event.attempt)
+    if task is None:
         return
     if event.usage != NO_USAGE:
         table.change(task)
@@ -65,7 +65,15 @@ def finished(table: TaskTable, event: Finished, now: float) -> None:
             table.durations.succeeded(task, now)
         table.move(task, _SUCCEEDED, now)
     else:
-        _failed(table, task, event.failure, now)
+        failed(table, task, event.failure, now)
+
+
+def running_attempt(table: TaskTable, name: str, attempt: int) -> Task | None:
+    """The task, if this attempt of it is the one that runs."""
+    task = table.tasks.get(name)
+    if task is None or task.state is not _RUNNING or attempt != task.attempt:
+        return None
+    return task
 
 
 def ticked(table: TaskTable, event: Ticked, now: float) -> None:
@@ -80,7 +88,7 @@ def ticked(table: TaskTable, event: Ticked, now: float) -> None:
             stop(table, task, ErrorCode.TIMEOUT)
             failure = Failure(ErrorCode.TIMEOUT, f"the attempt did not end within {task.timeout_s:g} s")
             breakers.observe(table.health, task.agent, failure, now)
-            _failed(table, task, failure, now)
+            failed(table, task, failure, now)
         else:
             stop(table, task, ErrorCode.DEADLINE)
             message = f"the task did not end within {task.spec.deadline_s:g} s"
@@ -142,7 +150,8 @@ def stop(table: TaskTable, task: Task, code: ErrorCode) -> None:
         table.decide(Stop(task=task.id, attempt=task.attempt, code=code))
 
 
-def _failed(table: TaskTable, task: Task, failure: Failure, now: float) -> None:
+def failed(table: TaskTable, task: Task, failure: Failure, now: float) -> None:
+    """The running attempt ended without success: another one later, or the end of the task."""
     verdict = policy.after_failure(task, failure, now)
     if verdict.state is State.BACKING_OFF:
         table.change(task)

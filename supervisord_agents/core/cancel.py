@@ -20,7 +20,7 @@ def cancelled(table: TaskTable, event: CancelRequested, now: float) -> None:
     failure = Failure(ErrorCode.CANCELLED, event.reason or "cancelled on request", retriable=False)
     if not event.subtree:
         for root in roots:
-            _cancel(table, root, failure, now, len(roots) > 1 and _within(root))
+            cancel(table, root, failure, now, len(roots) > 1 and _within(root))
         return
     wave = Wave(roots, failure)
     wave.advance(table, table.step or ALL, now)
@@ -64,7 +64,7 @@ class Wave(Work):
 
     def _visit(self, table: TaskTable, task: Task, now: float) -> None:
         reached = self._place >= self._roots or (self._roots > 1 and _within(task))
-        if _cancel(table, task, self._failure, now, reached):
+        if cancel(table, task, self._failure, now, reached):
             self.names.append(task.id)
 
     def _reach(self, table: TaskTable, edges: Sequence[Edge]) -> None:
@@ -82,7 +82,8 @@ def _within(root: Task) -> bool:
     return any(edge.before.graph == root.graph for edge in root.dependencies)
 
 
-def _cancel(table: TaskTable, task: Task, failure: Failure, now: float, by_dependency: bool) -> bool:
+def cancel(table: TaskTable, task: Task, failure: Failure, now: float, by_dependency: bool = False) -> bool:
+    """End a task; False if it has ended before."""
     if task.ended:
         return False
     table.change(task)

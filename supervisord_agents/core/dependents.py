@@ -52,7 +52,7 @@ def advanced(table: TaskTable, event: Advanced, now: float) -> None:
 def _tell(table: TaskTable, edges: Sequence[Edge], now: float) -> None:
     for edge in edges:
         after = edge.after
-        if after.state is not _BLOCKED:
+        if after.state is not _BLOCKED or (table.families.of and table.families.waits(after)):
             continue
         if blocks(edge):
             table.change(after)

@@ -29,6 +29,12 @@ class Submitted(Event, frozen=True, tag="submitted"):
     """The uid that asked, as text: its rights decide what a worker may be given."""
     past: tuple[Past, ...] = ()
     """Of the tasks that these depend on, those that are archived."""
+    parent: str = ""
+    """The full id of the running task that submitted these, its children; empty: a client did."""
+    attempt: int = 0
+    """Of the parent: only the one that is running may submit."""
+    call: int = 0
+    """The number of the request within that attempt."""
 
 
 class Started(Event, frozen=True, tag="started"):
@@ -58,6 +64,17 @@ class Finished(Event, frozen=True, tag="finished"):
     output_file: bool = False
     """True: the output was too large for the journal; the result file was synced before this event."""
     truncated: bool = False
+
+
+class Yielded(Event, frozen=True, tag="yielded"):
+    """An attempt ended to wait for the children that it has submitted; the next one is given `state`, plain values of JSON."""
+
+    task: str
+    attempt: int
+    state: Any = None
+    fail_fast: bool = False
+    """The first failure of a child ends the others."""
+    usage: Usage = Usage()
 
 
 class Used(Event, frozen=True, tag="used"):
@@ -159,6 +176,7 @@ AnyEvent = (
     | Submitted
     | Started
     | Finished
+    | Yielded
     | Used
     | Checkpointed
     | CancelRequested

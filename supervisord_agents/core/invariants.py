@@ -6,6 +6,7 @@ import math
 
 from supervisord_agents.core.archive import GONE
 from supervisord_agents.core.checkpoints import MAX_STEPS, STEP_BYTES
+from supervisord_agents.core.children import members
 from supervisord_agents.core.dependents import blocks
 from supervisord_agents.core.durations import MOST_KINDS, RECENT, Kind
 from supervisord_agents.core.letters import DROPPED
@@ -39,7 +40,11 @@ def check(scheduler: Scheduler) -> None:
     for task in in_graphs:
         _check_task(task)
         _check_edges(task)
-        _check_dependencies(task, busy)
+        if table.families.waits(task):
+            _demand(task.state is State.BLOCKED and not task.unmet, f"{task.id} waits for children, and is {task.state}")
+        else:
+            _check_dependencies(task, busy)
+    _check_families(scheduler)
     _check_archive(scheduler, in_graphs)
     _check_sagas(scheduler)
     _check_checkpoints(scheduler)
@@ -95,6 +100,23 @@ def _check_dependencies(task: Task, busy: bool) -> None:
         # A dependency may have had its end and been given another round since.
         unheard = [edge.before.id for edge in open_edges if not any(moment.state in END_STATES for moment in edge.before.history)]
         _demand(not unheard, f"{task.id} is {task.state} before {', '.join(unheard)} ended")
+
+
+def _check_families(scheduler: Scheduler) -> None:
+    table, families = scheduler.table, scheduler.table.families
+    _demand(not families.stirred, "a family was not looked at")
+    _demand(set(families.births) <= set(table.graphs), "a graph of children is gone")
+    listed: list[str] = []
+    for name, family in families.of.items():
+        task = table.tasks[name]
+        listed += [*family.past, *family.graphs]
+        _demand(not family.fresh or task.state is State.RUNNING, f"{name} is {task.state}, with children of a running attempt")
+        _demand(not task.ended or not family.given, f"{name} has ended, and waits for children")
+        left = sum(not child.ended for child in members(table, family.given))
+        _demand(not family.waits or family.open == left > 0, f"{name} counts {family.open} open children of {left}")
+    _demand(sorted(set(listed)) == sorted(listed), "a graph has two parents")
+    of_known = {graph for graph, birth in families.births.items() if birth.parent in table.tasks}
+    _demand(set(listed) == of_known, "parents and children differ")
 
 
 def _check_archive(scheduler: Scheduler, tasks: list[Task]) -> None:

@@ -4,6 +4,7 @@ Pure data. Times are seconds on the supervisor's clock (Unix epoch, never runnin
 
     blocked ──► ready ──► running ──► succeeded
        │  ▲        │  ▲      ├──────► failed ◄── blocked (a dependency failed)
+       │  │        │  │      ├──────► blocked    (the attempt waits for children of the task)
        │  └────────┼──┼──────┼──────► dead       (attempts used up: it needs a person)
        │           │  └── backing_off ◄── running (a retry is due later)
        └───────────┴─────────┴──────► cancelled  (from every state that is not an end)
@@ -46,7 +47,9 @@ END_STATES = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DE
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.BLOCKED: frozenset({State.READY, State.PAUSED, State.FAILED, State.CANCELLED}),
     State.READY: frozenset({State.RUNNING, State.PAUSED, State.FAILED, State.CANCELLED}),
-    State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD, State.BACKING_OFF, State.READY}),
+    State.RUNNING: frozenset(
+        {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD, State.BACKING_OFF, State.READY, State.BLOCKED}
+    ),
     State.BACKING_OFF: frozenset({State.READY, State.PAUSED, State.FAILED, State.CANCELLED}),
     State.PAUSED: frozenset({State.BLOCKED, State.READY, State.FAILED, State.CANCELLED}),
     State.SUCCEEDED: frozenset(),

@@ -79,7 +79,7 @@ class Revival(Work):
 
     def _revive(self, table: TaskTable, task: Task, now: float) -> None:
         for edge in task.dependents:
-            if edge.after.state is State.BLOCKED:
+            if edge.after.state is State.BLOCKED and not table.families.waits(edge.after):
                 # It waits for others still, and from now on for this one again.
                 edge.after.unmet += 1
             elif edge.after.id in self._obstacles and blocks(edge):
@@ -89,6 +89,7 @@ class Revival(Work):
         task.ended_at = 0.0
         task.ended_by_dependency = False
         task.unmet = sum(not edge.before.ended for edge in task.dependencies)
+        table.families.again(task)
         table.move(task, State.BLOCKED, now)
         self.names.append(task.id)
         if task.spec.deadline_s:

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from supervisord_agents.core import admission, attempts, compensations, dependents
+from supervisord_agents.core import admission, attempts, children, compensations, dependents
 from supervisord_agents.core.archive import archived, candidates
 from supervisord_agents.core.backlog import Work
 from supervisord_agents.core.cancel import cancelled
 from supervisord_agents.core.checkpoints import Step
+from supervisord_agents.core.descent import Limits, check_limits
 from supervisord_agents.core.durations import Durations
 from supervisord_agents.core.events import (
     Advanced,
@@ -37,7 +38,9 @@ from supervisord_agents.core.events import (
     Submitted,
     Ticked,
     Used,
+    Yielded,
 )
+from supervisord_agents.core.families import Families
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.graphs import Graph
 from supervisord_agents.core.letters import dropped
@@ -64,6 +67,7 @@ HANDLERS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
     Submitted: submitted,
     Started: attempts.started,
     Finished: attempts.finished,
+    Yielded: children.yielded,
     Checkpointed: attempts.checkpointed,
     Used: attempts.used,
     Ticked: attempts.ticked,
@@ -123,8 +127,9 @@ class Scheduler:
         HANDLERS[type(event)](self.table, event, now)
         if self.placement.rated and isinstance(event, Started):
             self._placed(event, now)
-        if self.table.ended:
+        while self.table.ended or self.table.families.stirred:
             dependents.settle(self.table, now)
+            children.settle(self.table, now)
         if self.table.sagas.over:
             compensations.begin(self.table, now)
         return self.table.take_decisions()
@@ -133,6 +138,42 @@ class Scheduler:
         task = self.table.running.get(event.task)
         if task is not None and task.attempt == event.attempt:
             self.placement.started(task, event.pool or task.pool, now)
+
+    def check_children(self, parent: Task, count: int, limits: Limits) -> None:
+        """Raise InvalidInput if a task may not submit `count` more children."""
+        check_limits(self.table, parent, count, limits)
+
+    def given(self, task: Task) -> tuple[Any, list[Task]]:
+        """What the attempts of a task are given after a wait: the state that it carried, and the children it was for."""
+        family = self.table.families.of.get(task.id)
+        return (family.state, list(children.members(self.table, family.given))) if family is not None else (None, [])
+
+    def children_of(self, task: Task) -> list[str]:
+        """The full ids of all that the task has submitted, without what is archived."""
+        family = self.table.families.of.get(task.id)
+        graphs = [*family.past, *family.graphs] if family is not None else []
+        return [child.id for child in children.members(self.table, graphs)]
+
+    def waits_for(self, task: Task) -> Iterator[Task]:
+        """What a blocked task waits for: dependencies, or its children."""
+        if task.state is State.BLOCKED:
+            family = self.table.families.of.get(task.id)
+            befores: Iterator[Task] = (edge.before for edge in task.dependencies)
+            if family is not None and family.waits:
+                befores = children.members(self.table, family.given)
+            yield from (before for before in befores if not before.ended)
+
+    def waits_for_count(self, task: Task) -> int:
+        """How many tasks those are."""
+        if task.state is not State.BLOCKED:
+            return 0
+        family = self.table.families.of.get(task.id)
+        return family.open if family is not None and family.waits else task.unmet
+
+    @property
+    def families(self) -> Families:
+        """Who submitted whom; to be read only."""
+        return self.table.families
 
     def starts(self, free: Mapping[str, int], now: float = 0.0) -> list[Start]:
         """For each pool at most `free[pool]` ready tasks, best first. A question only: `Started` is what takes a task."""

@@ -20,6 +20,7 @@ from supervisord_agents.core.archive import stub
 from supervisord_agents.core.breakers import Health
 from supervisord_agents.core.checkpoints import Kept
 from supervisord_agents.core.durations import Kind
+from supervisord_agents.core.families import Birth, Family
 from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
 from supervisord_agents.core.pauses import Pause, Scope
 from supervisord_agents.core.saga import Saga
@@ -87,6 +88,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     durations: list[Kind] = []
     cold: list[str] = []
     """Running tasks that had to wait for their worker (core.durations)."""
+    births: dict[str, Birth] = {}
+    families: dict[str, Family] = {}
 
 
 class _Outline(msgspec.Struct, frozen=True, array_like=True):
@@ -126,6 +129,7 @@ class Still:
         self._letters = _encoder.encode(list(table.letters))
         self._placement = _encoder.encode(table.health) + _encoder.encode(table.placed)
         self._durations = _encoder.encode(list(table.durations.kinds.values())) + _encoder.encode(sorted(table.durations.cold))
+        self._families = _encoder.encode(table.families.births) + _encoder.encode(table.families.of)
         self._past = _encoder.encode([_past(stub) for stub in table.stubs.values()])
         self._checkpoints = table.checkpoints.picture()
         self._done = 0
@@ -177,6 +181,7 @@ class Still:
             for start in range(0, len(self._checkpoints), count):
                 yield b"".join(map(_encoder.encode, self._checkpoints[start : start + count]))
             yield self._letters + self._durations
+            yield self._families
 
 
 def encode_table(table: TaskTable, now: float = 0.0) -> bytes:
@@ -226,6 +231,7 @@ def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
     table.checkpoints.restore(snapshot.checkpoints, (task for task, _ in snapshot.checkpoints if table.tasks[task].ended))
     table.letters = dict.fromkeys(_dead(table) if snapshot.letters is None else snapshot.letters)
     table.durations.restore(snapshot.durations, snapshot.cold)
+    table.families.births, table.families.of = snapshot.births, snapshot.families
     return table
 
 

@@ -107,7 +107,7 @@ def blocked_holds(scheduler: Scheduler) -> Iterator[Hold | None]:
         while link is not None and link.order not in seen:
             seen.add(link.order)
             walk.append(link)
-            link = waits_for(link)
+            link = waits_for(scheduler, link)
             if len(walk) % STEP == 0:
                 yield None
         if link is None and walk and walk[-1].state is State.BLOCKED:
@@ -119,8 +119,6 @@ def blocked_holds(scheduler: Scheduler) -> Iterator[Hold | None]:
             yield None
 
 
-def waits_for(task: Task) -> Task | None:
-    """The first open dependency of a blocked task."""
-    if task.state is not State.BLOCKED:
-        return None
-    return next((edge.before for edge in task.dependencies if not edge.before.ended), None)
+def waits_for(scheduler: Scheduler, task: Task) -> Task | None:
+    """The first that a blocked task waits for."""
+    return next(scheduler.waits_for(task), None)

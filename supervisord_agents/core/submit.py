@@ -6,8 +6,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from supervisord_agents.core.archive import stub
+from supervisord_agents.core.attempts import running_attempt
+from supervisord_agents.core.children import members
 from supervisord_agents.core.dependents import obstacle
 from supervisord_agents.core.events import Submitted
+from supervisord_agents.core.families import Birth
 from supervisord_agents.core.graph import dependencies_first, edge_of, inner_dependencies
 from supervisord_agents.core.model import END_STATES, State, TaskSpec, When
 from supervisord_agents.core.policy import doomed
@@ -24,7 +27,7 @@ _READY, _BLOCKED, _SUCCEEDED = State.READY, State.BLOCKED, State.SUCCEEDED
 
 def submitted(table: TaskTable, event: Submitted, now: float) -> None:
     """Take up the graph; one that exists already is left as it is."""
-    if event.graph in table.graphs:
+    if event.graph in table.graphs or (event.parent and running_attempt(table, event.parent, event.attempt) is None):
         return
     blocked = (Moment(now, _BLOCKED),)
     ready = (Moment(now, _READY),)
@@ -36,9 +39,10 @@ def submitted(table: TaskTable, event: Submitted, now: float) -> None:
     in_order: Sequence[Task] = added
     if connect(table, event.specs, added):
         in_order = [added[position] for position in dependencies_first(inner_dependencies(event.specs))]
-    _measure(table, in_order, first)
+    _measure(table, in_order, first, table.tasks.get(event.parent))
     table.add_graph(event.graph, added, event.key)
     table.sagas.add(event.graph, event.specs)
+    _record_birth(table, event)
     doomed_by: list[tuple[Task, Edge]] = []
     for task, spec in zip(added, event.specs, strict=True):
         edge = obstacle(task) if task.unmet < len(task.dependencies) else None
@@ -58,6 +62,14 @@ def submitted(table: TaskTable, event: Submitted, now: float) -> None:
         table.change(task)
         task.ended_by_dependency = True
         table.judge(task, doomed(edge), now)
+
+
+def _record_birth(table: TaskTable, event: Submitted) -> None:
+    parent = table.tasks.get(event.parent)
+    if parent is not None:
+        table.change(parent)
+        depth = table.families.depth(parent) + 1
+        table.families.born(event.graph, Birth(parent.id, event.attempt, event.call, depth))
 
 
 def connect(table: TaskTable, specs: Sequence[TaskSpec], added: Sequence[Task]) -> bool:
@@ -95,11 +107,13 @@ def _refer(table: TaskTable, name: str, task: Task, when: When) -> Edge:
     return Edge(before, task, when)
 
 
-def _measure(table: TaskTable, in_order: Sequence[Task], first: int) -> None:
+def _measure(table: TaskTable, in_order: Sequence[Task], first: int, parent: Task | None) -> None:
     """Lengthen the remaining paths of the new tasks and hand on their priorities, dependents first, then the same of the earlier
-    tasks that they wait for."""
+    tasks that they wait for. A parent counts as what waits for each of its children."""
     grown: deque[Task] = deque()
     for task in reversed(in_order):
+        if parent is not None:
+            _inherit(table, task, parent)
         for edge in task.dependencies:
             if _inherit(table, edge.before, task) and edge.before.order < first:
                 grown.append(edge.before)
@@ -110,6 +124,9 @@ def _measure(table: TaskTable, in_order: Sequence[Task], first: int) -> None:
         if task.state is _READY:
             table.ready.push(task)
         grown.extend(edge.before for edge in task.dependencies if _inherit(table, edge.before, task))
+        family = table.families.of.get(task.id)
+        if family is not None and not task.ended:
+            grown.extend(child for child in members(table, family.graphs) if _inherit(table, child, task))
 
 
 def _inherit(table: TaskTable, before: Task, after: Task) -> bool:

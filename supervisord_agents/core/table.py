@@ -12,6 +12,7 @@ from supervisord_agents.core.breakers import Health
 from supervisord_agents.core.checkpoints import Checkpoints
 from supervisord_agents.core.durations import Durations
 from supervisord_agents.core.events import Changed, Decision
+from supervisord_agents.core.families import Families
 from supervisord_agents.core.graphs import Graph, Graphs
 from supervisord_agents.core.model import END_STATES, TRANSITIONS, Failure, State
 from supervisord_agents.core.pauses import Pauses
@@ -62,6 +63,7 @@ class TaskTable:
         self.placed: dict[str, str] = {}
         """Running tasks on the worker of another pool than their own, and which."""
         self.durations = Durations()
+        self.families = Families()
         self.backlog = Backlog()
         self.checkpoints = Checkpoints()
         self.lately: dict[str, float] = {}
@@ -139,6 +141,8 @@ class TaskTable:
             self._enter(task)
         if self.checkpoints or self.sagas or after is _DEAD or before is _DEAD:
             self._book(task, before)
+        if self.families.of:
+            self.families.moved(task, before, after)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
 
     def _book(self, task: Task, before: State) -> None:

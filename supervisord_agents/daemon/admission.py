@@ -9,9 +9,12 @@ import msgspec
 
 from supervisord_agents.config import Config
 from supervisord_agents.core import compensations
+from supervisord_agents.core.descent import until
 from supervisord_agents.core.graph import normalise
 from supervisord_agents.core.model import TaskSpec, WorkspaceMode
+from supervisord_agents.core.task import Task
 from supervisord_agents.daemon.forecast import Forecast
+from supervisord_agents.daemon.heritage import Heritage
 from supervisord_agents.daemon.workspaces import Workspaces
 from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.workers.agents.registry import AgentRegistry
@@ -36,6 +39,7 @@ class Admission:
         self._agents = agents
         self._workspaces = workspaces
         self._profiles = TaskProfiles(config)
+        self._heritage = Heritage(config)
 
     def admit(self, tasks: list[TaskSpec], uid: int) -> tuple[TaskSpec, ...]:
         """The specifications as they will be journalled, asked for by a client of this uid.
@@ -56,6 +60,13 @@ class Admission:
             if index % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
         return tuple(specs)
+
+    async def admit_children(self, tasks: list[TaskSpec], parent: Task, now: float) -> tuple[TaskSpec, ...]:
+        """The same for children of a running task: by the rights of its client, and no more than it was given itself."""
+        given = parent.spec
+        asked = [self._heritage.asked(until(task, parent, now), given, f"tasks[{index}]") for index, task in enumerate(tasks)]
+        specs = await self.admit_many(asked, int(parent.client))
+        return tuple([self._heritage.kept(spec, given, f"tasks[{index}]") for index, spec in enumerate(specs)])
 
     def check_scope(self, pool: str, agent: str) -> None:
         """Raise InvalidInput for a pool or an agent that there is not; empty: none is meant."""

@@ -47,6 +47,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     dependencies: dict[str, State]
     dependents: list[str]
     undoes: str = ""
+    children: list[str] = []
 
 
 class ArchivedTask(msgspec.Struct, frozen=True):
@@ -57,6 +58,8 @@ class ArchivedTask(msgspec.Struct, frozen=True):
     dependents: list[str]
     undoes: str = ""
     """The full id of the task that it undoes."""
+    children: list[str] = []
+    """The full ids of what it has submitted."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -172,13 +175,13 @@ class Archivist:
         await self._engine.released(fed.sequence)
 
     async def _rows(self, graphs: list[Graph]) -> tuple[list[Row], dict[str, Counter[State]]]:
-        sagas = self._engine.scheduler.sagas
+        scheduler = self._engine.scheduler
         rows: list[Row] = []
         counts: dict[str, Counter[State]] = {}
         for graph in graphs:
             counts[graph.id] = Counter(task.state for task in graph.tasks)
             for task in graph.tasks:
-                rows.append(_row(task, sagas.undoes(task)))
+                rows.append(_row(task, scheduler.sagas.undoes(task), scheduler.children_of(task)))
                 if len(rows) % AT_ONCE == 0:
                     await asyncio.sleep(0)
         return rows, counts
@@ -284,15 +287,15 @@ class Archivist:
         return sum(count for state, count in self.counts.items() if not states or state in states)
 
 
-def _row(task: Task, undoes: str) -> Row:
+def _row(task: Task, undoes: str, children: list[str]) -> Row:
     dependencies = {edge.before.id: edge.before.state for edge in task.dependencies}
-    record = _encoder.encode(Kept(record_of(task), dependencies, task.dependent_ids, undoes))
+    record = _encoder.encode(Kept(record_of(task), dependencies, task.dependent_ids, undoes, children))
     return Row(task.order, task.id, task.graph, str(task.state), record)
 
 
 def _read(row: Row) -> ArchivedTask:
     kept = _decoder.decode(row.record)
-    return ArchivedTask(task_of(row.graph, kept.record), kept.dependencies, kept.dependents, kept.undoes)
+    return ArchivedTask(task_of(row.graph, kept.record), kept.dependencies, kept.dependents, kept.undoes, kept.children)
 
 
 def _tasks(rows: Sequence[Row]) -> list[Task]:

@@ -18,9 +18,11 @@ from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.model import END_STATES, Category, Failure, State, TaskSpec, Usage
 from supervisord_agents.core.task import Task
 from supervisord_agents.daemon.accounts import Accounts
+from supervisord_agents.daemon.children import Children, Submit
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
+from supervisord_agents.daemon.outputs import Outputs
 from supervisord_agents.daemon.signs import Signs, failure_of
 from supervisord_agents.daemon.steps import Steps, past_steps
 from supervisord_agents.daemon.waiters import Waiters
@@ -34,7 +36,7 @@ from supervisord_agents.workers.pool import Pools
 from supervisord_agents.workers.profiles import TaskProfiles
 
 DEPENDENCY_OUTPUT_BYTES = 3 * 1024 * 1024
-"""All outputs of dependencies and results of steps in one task frame; with the largest specification they fill no frame."""
+"""All outputs of dependencies and children, and results of steps, in one frame: the largest specification fits in beside."""
 PROGRESS_CHARACTERS = 1000
 SHORTEST_WAIT_S = 0.01
 """Between two looks at what time alone lets start."""
@@ -80,6 +82,7 @@ class Attempts:
         self._providers = providers
         self._profiles = TaskProfiles(config)
         self._steps = Steps(pools.answer)
+        self._children = Children(pools)
         self._engine: Engine
         self._dispatch_due = False
         self._again: asyncio.TimerHandle | None = None
@@ -99,6 +102,10 @@ class Attempts:
         self._engine = engine
         self._steps.attach(engine)
         self.signs.attach(engine.clock)
+
+    def take_children(self, submissions: Submit) -> None:
+        """Submit what running attempts ask for by these."""
+        self._children.attach(submissions)
 
     async def adopt(self, found: Iterable[Sandbox]) -> set[str]:
         """Go on with the attempts of an earlier daemon whose workers were found; gives their tasks."""
@@ -259,7 +266,9 @@ class Attempts:
         settings = self._agents.settings(spec.agent)
         environment = self._profiles.environment(spec) | settings.get("environment", {})
         steps = past_steps(self._engine.scheduler, task.id)
-        room = DEPENDENCY_OUTPUT_BYTES - (len(frames.encoder.encode(steps)) if steps else 0)
+        state, children = self._engine.scheduler.given(task)
+        room = DEPENDENCY_OUTPUT_BYTES - sum(len(frames.encoder.encode(given)) for given in (steps, state) if given)
+        outputs = Outputs(self._ends, self._logs, task.id, room)
         return frames.RunTask(
             task=task.id,
             attempt=attempt,
@@ -268,36 +277,28 @@ class Attempts:
             agent_class=f"{agent.__module__}:{agent.__qualname__}",
             settings={**settings, "environment": environment},
             workspace=spec.workspace or frames.WORKSPACE_DIR,
-            dependencies=self._dependency_results(task, spec, room),
+            dependencies=self._dependency_results(task, spec, outputs),
+            children={child.short_id: outputs.of(child) for child in children},
+            state=state,
             steps=steps,
             gateway_port=self._pools.gateway_port(task.worker),
             output_limit_bytes=self._config.tasks.output_limit_bytes,
             undoes=self._engine.scheduler.sagas.undoes(task),
         )
 
-    def _dependency_results(self, task: Task, spec: TaskSpec, room: int) -> dict[str, frames.DependencyResult]:
+    def _dependency_results(self, task: Task, spec: TaskSpec, outputs: Outputs) -> dict[str, frames.DependencyResult]:
         undone = self._engine.scheduler.sagas.undoes(task)
         results = {}
         for asked, edge in zip(spec.dependencies, task.dependencies, strict=True):
             name, _ = edge_of(asked)
-            dependency = edge.before
-            if undone and dependency.id != undone:
+            if undone and edge.before.id != undone:
                 continue  # What was undone before it is no concern of it.
-            output, left_out = self._ends.output(dependency.id, room)
-            size = len(msgspec.msgpack.encode(output))
-            if size > room:
-                output, left_out, size = None, True, 0
-            room -= size
-            if left_out:
-                self._logs.notice(task.id, f"the output of {dependency.id} is too large to be passed on; its result file has it")
-            results[name] = frames.DependencyResult(
-                state=str(dependency.state), output=output, failure=dependency.failure, truncated=left_out
-            )
+            results[name] = outputs.of(edge.before)
         return results
 
     # What the pools say (workers.pool.Listener)
 
-    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
+    def attempt_ended(self, worker: str, frame: frames.End) -> bool:
         if isinstance(frame, frames.TaskError) and frame.failure.category is Category.RATE_LIMITED:
             frame = msgspec.structs.replace(frame, failure=self._told_when(frame.task, frame.failure))
         return self._ends.ended(worker, frame)
@@ -313,7 +314,7 @@ class Attempts:
     def attempt_died(self, task: str, attempt: int, failure: Failure) -> None:
         self._ends.died(task, attempt, failure)
 
-    def attempt_stopped(self, frame: frames.TaskResult | frames.TaskError) -> None:
+    def attempt_stopped(self, frame: frames.End) -> None:
         self._ends.stopped(frame)
 
     def time_passed(self, unheard_s: float) -> None:
@@ -331,7 +332,7 @@ class Attempts:
             self._tell_worker(running)
         return self._logs.heard(task, attempt)
 
-    def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport | frames.Checkpoint) -> None:
+    def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport | frames.Question) -> None:
         """What an attempt says after its end was decided is not heard: it would open its log again."""
         task = self._engine.scheduler.tasks.get(frame.task)
         if task is None or task.state is not State.RUNNING or task.attempt != frame.attempt:
@@ -348,6 +349,8 @@ class Attempts:
         elif isinstance(frame, frames.Checkpoint):
             self.signs.moved(frame.task)
             self._steps.take(frame)
+        elif isinstance(frame, frames.SubmitChildren):
+            self._children.take(task, frame)
         elif self._accounts.claim(frame.task, frame.usage):
             self.signs.moved(frame.task)
 

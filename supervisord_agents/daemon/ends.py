@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from supervisord_agents.core.events import Changed, Finished, Used
+from supervisord_agents.core.events import Changed, Finished, Used, Yielded
+from supervisord_agents.core.families import MAX_STATE_BYTES
 from supervisord_agents.core.model import Failure, Result, State, Usage
 from supervisord_agents.core.nesting import MAX_NESTING, too_deep
 from supervisord_agents.core.policy import RETRY_AFTER_LIMIT_S
@@ -29,6 +30,8 @@ from supervisord_agents.workers.jobs import Jobs
 
 INLINE_OUTPUT_BYTES = 64 * 1024
 """Outputs up to this size ride in the journal; larger ones are synced as files first."""
+STATE_LIMIT_BYTES = 8 * MAX_STATE_BYTES
+"""As JSON, in which a character may take six bytes."""
 RETRY_WRITING_S = 5.0
 MESSAGE_CHARACTERS = 4096
 _CODES = frozenset(map(str, ErrorCode))
@@ -57,13 +60,16 @@ class Ends:
 
     # Of attempts
 
-    def ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
-        """The worker's last frame: write the result, then feed `Finished`. That of another attempt is ignored.
+    def ended(self, worker: str, frame: frames.End) -> bool:
+        """The worker's last frame: write the result, then feed `Finished`, or `Yielded`. That of another attempt is ignored.
 
         False: the result is large, and its end is fed only when it is on disk.
         """
         task = self._running(frame.task, frame.attempt)
         if task is None:
+            return True
+        if isinstance(frame, frames.Yield):
+            self._yielded(task, frame)
             return True
         failure = bounded(frame.failure) if isinstance(frame, frames.TaskError) else None
         output, size, refused = _storable(frame.output)
@@ -84,6 +90,16 @@ class Ends:
         self._jobs.spawn(self._record_large(result, event))
         return False
 
+    def _yielded(self, task: Task, frame: frames.Yield) -> None:
+        usage = self._accounts.take(task.id, frame.usage)
+        state, size, refused = _storable(frame.state)
+        if refused is None and size > STATE_LIMIT_BYTES:
+            refused = Failure(ErrorCode.WORKER_FAILED, f"the state of its wait is {size} bytes as JSON.", retriable=False)
+        if refused is not None:
+            self._feed(Finished(task=task.id, attempt=task.attempt, failure=refused, usage=usage))
+            return
+        self._feed(Yielded(task=task.id, attempt=task.attempt, state=state, fail_fast=frame.fail_fast, usage=usage))
+
     def died(self, task_id: str, attempt: int, failure: Failure) -> None:
         """The attempt ended without a word of its own."""
         task = self._running(task_id, attempt)
@@ -91,8 +107,10 @@ class Ends:
             usage = self._accounts.take(task_id)
             self._feed(Finished(task=task_id, attempt=attempt, failure=failure, usage=usage))
 
-    def stopped(self, frame: frames.TaskResult | frames.TaskError) -> None:
+    def stopped(self, frame: frames.End) -> None:
         """Keep what was there of the output of an attempt whose end had been decided, until another attempt takes its place."""
+        if isinstance(frame, frames.Yield):
+            return
         task = self._engine.scheduler.tasks.get(frame.task)
         output, _, refused = _storable(frame.output)
         if task is None or not _over(task, frame.attempt) or output is None or refused:
@@ -166,7 +184,7 @@ class Ends:
         self._results.write_kept()
         self._retry_kept()
 
-    def _feed(self, event: Finished | Used) -> None:
+    def _feed(self, event: Finished | Yielded | Used) -> None:
         try:
             self._engine.feed(event)
         except JournalError as error:

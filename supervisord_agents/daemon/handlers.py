@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import math
 import os
-import random
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,11 +17,11 @@ import structlog
 from supervisord_agents import __version__
 from supervisord_agents.core import stuck
 from supervisord_agents.core.breakers import BreakerState
-from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested, Submitted
-from supervisord_agents.core.model import END_STATES, State
-from supervisord_agents.core.task import Task, full_id
+from supervisord_agents.core.events import CancelRequested, Changed, RetryRequested
+from supervisord_agents.core.model import END_STATES
+from supervisord_agents.core.task import Task
 from supervisord_agents.daemon import breakers, steps, views
-from supervisord_agents.daemon.admission import AT_ONCE, Admission
+from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.advice import Advisor
 from supervisord_agents.daemon.archivist import ArchivedTask, Archivist
 from supervisord_agents.daemon.attempts import Attempts
@@ -31,15 +29,14 @@ from supervisord_agents.daemon.breakers import BreakerControl
 from supervisord_agents.daemon.control import Control, pauses
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine
+from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.feed import Feed
-from supervisord_agents.daemon.graph_ids import GraphIds
 from supervisord_agents.daemon.letters import MAX_NAMED, Letters
 from supervisord_agents.daemon.outcomes import Outcomes
 from supervisord_agents.daemon.plans import Plans
+from supervisord_agents.daemon.submissions import Submissions
 from supervisord_agents.daemon.waiters import Waiters
-from supervisord_agents.errors import InvalidInput, NotFound, QueueFull, Unavailable
-from supervisord_agents.journal.journal import SYSTEM_RANDOM
-from supervisord_agents.observe.stalls import StallWatch
+from supervisord_agents.errors import InvalidInput, NotFound
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.results import ResultStore
@@ -55,24 +52,6 @@ MAX_WAIT_S = 24 * 3600.0
 MAX_LOG_CHUNK_BYTES = 1024 * 1024
 MAX_LOG_OFFSET = 2**62
 log = structlog.get_logger()
-_READY = State.READY
-_PENDING = tuple(state for state in State if state not in END_STATES)
-
-
-class Facts(msgspec.Struct, kw_only=True):
-    """What `status` tells that does not change, or that others keep up to date."""
-
-    epoch: str
-    started_at: float
-    state_dir: Path
-    recovery: m.Recovery
-    enforcement: dict[str, str]
-    journal_bytes: Callable[[], int]
-    journal_accepting: Callable[[], bool]
-    notes: list[str]
-    stalls: StallWatch
-    standstill: m.StandstillView | None = None
-    stopping: bool = False
 
 
 class Handlers:
@@ -91,9 +70,8 @@ class Handlers:
         waiters: Waiters,
         archivist: Archivist,
         facts: Facts,
-        max_pending: int,
-        dice: random.Random = SYSTEM_RANDOM,
         *,
+        submissions: Submissions,
         keeper: Keeper,
         advisor: Advisor,
     ) -> None:
@@ -113,12 +91,10 @@ class Handlers:
         self._waiters = waiters
         self._archivist = archivist
         self._facts = facts
-        self._max_pending = max_pending
         self._process = psutil.Process()
         letters = Letters(engine, self._resolve, self._done)
-        self._ids = GraphIds(engine.scheduler, archivist, dice)
         self._table: dict[type[m.Request], Callable[[Any, Peer], Awaitable[m.Reply]]] = {
-            m.Submit: self._submit,
+            m.Submit: submissions.submit,
             m.ListTasks: self._list,
             m.Show: self._show,
             m.Wait: self._wait,
@@ -182,7 +158,8 @@ class Handlers:
         task = self._scheduler.tasks.get(found[0])
         if task is not None:
             before = {edge.before.id: edge.before.state for edge in task.dependencies}
-            return ArchivedTask(task, before, task.dependent_ids, self._scheduler.sagas.undoes(task))
+            undoes, children = self._scheduler.sagas.undoes(task), self._scheduler.children_of(task)
+            return ArchivedTask(task, before, task.dependent_ids, undoes, children)
         archived = await self._archivist.task(found[0])
         if archived is None:
             raise NotFound(f"the task {found[0]} has just been removed from the archive.", field="task")
@@ -196,79 +173,6 @@ class Handlers:
         return [tasks[name] for name in names if name in tasks]
 
     # Changing
-
-    def _submit(self, request: m.Submit, peer: Peer) -> Awaitable[m.SubmitReply]:
-        """Done at once, but for the answer: a task for each submit would cost as much as the rest."""
-        known = self._scheduler.graph_of_key(request.key) if request.key else None
-        if known is not None:
-            duplicate = m.SubmitReply(graph=known, tasks=self._scheduler.graph_tasks(known), duplicate=True)
-            return self._engine.answer(self._engine.sequence, duplicate)
-        if len(request.tasks) > AT_ONCE or (request.key and not self._archivist.empty):
-            return self._submit_with_pauses(request, peer)
-        self._refuse_if_full(len(request.tasks))
-        specs = self._admission.admit(request.tasks, peer.uid)
-        graph = self._ids.take()
-        if graph is None or (not self._archivist.empty and self._scheduler.unknown(specs)):
-            return self._submit_with_pauses(request, peer)
-        event = Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid))
-        self._scheduler.check(event, self._engine.clock.now())
-        return self._take(event)
-
-    async def _submit_with_pauses(self, request: m.Submit, peer: Peer) -> m.SubmitReply:
-        """Of very many tasks, or where the archive has to be asked for the key, the dependencies and a free id."""
-        known = await self._known(request.key)
-        if known is not None:
-            return known
-        self._refuse_if_full(len(request.tasks))
-        specs = await self._admission.admit_many(request.tasks, peer.uid)
-        graph = await self._ids.wait()
-        while True:
-            moves = self._archivist.moves
-            past = await self._archivist.past(self._scheduler.unknown(specs))
-            event = Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid), past=past)
-            known = await self._known(request.key)
-            if known is not None:
-                return known
-            try:
-                for _ in self._scheduler.checks(event):
-                    await asyncio.sleep(0)
-            except InvalidInput as error:
-                if error.field != "key":
-                    raise
-                continue  # the same was submitted meanwhile
-            if moves == self._archivist.moves:
-                break  # else a dependency, or the key, may have left memory since
-        self._refuse_if_full(len(request.tasks))
-        return await self._take(event)
-
-    def _take(self, event: Submitted) -> Awaitable[m.SubmitReply]:
-        fed = self._engine.feed(event, urgent=False)
-        if any(isinstance(change, Changed) and change.after is _READY for change in fed.decisions):
-            self._attempts.slots_changed()
-        reply = m.SubmitReply(graph=event.graph, tasks=[full_id(event.graph, spec.id) for spec in event.specs])
-        return self._engine.answer(fed.sequence, reply)
-
-    async def _known(self, key: str) -> m.SubmitReply | None:
-        """The answer for a key that was used before."""
-        graph = self._scheduler.graph_of_key(key) if key else None
-        graph = graph or await self._archivist.graph_of_key(key)
-        if graph is None:
-            return None
-        await self._engine.settled()
-        return m.SubmitReply(graph=graph, tasks=await self._resolve(graph), duplicate=True)
-
-    def _refuse_if_full(self, count: int) -> None:
-        if self._facts.stopping:
-            raise Unavailable(
-                "the supervisor is stopping.", kept="Nothing of this graph was accepted.", hint="Try again when it is back."
-            )
-        pending = sum(map(self._scheduler.counts.__getitem__, _PENDING))
-        if pending + count > self._max_pending:
-            raise QueueFull(
-                f"this graph of {count} would make {pending + count} pending tasks, the limit is {self._max_pending}.",
-                kept="Nothing of this graph was accepted.",
-                hint="Wait for some to end, or raise daemon.max_pending_tasks.",
-            )
 
     async def _cancel(self, request: m.Cancel, peer: Peer) -> m.CancelReply:
         target = await self._resolve_target(request.task)
@@ -323,7 +227,7 @@ class Handlers:
         found = await self._resolve_one(request.task)
         task = found.task
         reply = m.ShowReply(
-            task=views.view(task, self._attempts.signs),
+            task=views.view(task, self._attempts.signs, self._scheduler),
             spec=task.spec,
             dependencies=found.dependencies,
             dependents=found.dependents,
@@ -331,6 +235,7 @@ class Handlers:
             result_path=str(self._results.path(task.id)),
             log_path=str(self._logs.path(task.id)),
             undoes=found.undoes,
+            children=found.children,
             undone_by=self._scheduler.sagas.undone_by(task.graph),
             steps=steps.views(self._scheduler.steps(task.id)),
         )
@@ -348,7 +253,7 @@ class Handlers:
         names = list(dict.fromkeys(name for some in found for name in some))
         done = await self._wait_for(names, request.mode, request.timeout_s)
         tasks = await self._tasks(names)
-        reply = m.WaitReply(done=done, tasks=await views.rows(tasks, self._attempts.signs))
+        reply = m.WaitReply(done=done, tasks=await views.rows(tasks, self._attempts.signs, self._scheduler))
         await self._engine.settled_for(names)
         return reply
 

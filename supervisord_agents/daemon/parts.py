@@ -20,11 +20,13 @@ from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine, Growth
+from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.forecast import Forecast
-from supervisord_agents.daemon.handlers import Facts, Handlers
+from supervisord_agents.daemon.handlers import Handlers
 from supervisord_agents.daemon.providers import Providers
 from supervisord_agents.daemon.rules import rules_of
+from supervisord_agents.daemon.submissions import Submissions, limits_of
 from supervisord_agents.daemon.upkeep import Upkeep
 from supervisord_agents.daemon.violations import Violations
 from supervisord_agents.daemon.waiters import Waiters
@@ -121,6 +123,10 @@ class Parts:
         )
         forecast = Forecast(config.tasks, self.engine.scheduler.durations)
         admission = Admission(config, agents, Workspaces(secrets_of(config)), forecast)
+        submissions = Submissions(
+            self.engine, admission, self.attempts, self.archivist, self.facts, config.daemon.max_pending_tasks, limits_of(config)
+        )
+        self.attempts.take_children(submissions)
         handlers = Handlers(
             self.engine,
             admission,
@@ -133,7 +139,7 @@ class Parts:
             waiters,
             self.archivist,
             self.facts,
-            config.daemon.max_pending_tasks,
+            submissions=submissions,
             keeper=self.keeper,
             advisor=Advisor(config, self.engine, admission, forecast, agents, self.pools),
         )

@@ -35,7 +35,7 @@ class Reasons:
     def of(self, task: Task) -> Iterator[str]:
         """The nearest reason first, then those behind it, then the failures of earlier attempts."""
         told: list[Task] = []
-        for link in _chain(task):
+        for link in self._chain(task):
             if link in told:
                 cycle = name_cycle([member.id for member in told[told.index(link) :]])
                 yield f"these wait for each other, and none of them can ever run: {cycle}"
@@ -69,11 +69,15 @@ class Reasons:
     def _of_one(self, task: Task) -> Iterator[str]:
         match task.state:
             case State.BLOCKED:
-                first = stuck.waits_for(task)
-                others = f" and {task.unmet - 1} more" if task.unmet > 1 else ""
+                count = self._scheduler.waits_for_count(task)
+                waits = (
+                    f"waits for {_children(count)} and holds no worker:" if self._scheduler.families.waits(task) else "waits for"
+                )
+                first = stuck.waits_for(self._scheduler, task)
+                others = f" and {count - 1} more" if count > 1 else ""
                 busy = self._scheduler.busy
                 nothing = "is about to be told of the end of what it waited for" if busy else _FORGOTTEN
-                yield f"{task.id} waits for {first.id}{others}" if first else f"{task.id} {nothing}"
+                yield f"{task.id} {waits} {first.id}{others}" if first else f"{task.id} {nothing}"
             case State.READY:
                 yield f"{task.id} is ready: {self._why_not_started(task)}"
             case State.RUNNING:
@@ -136,23 +140,25 @@ class Reasons:
             f"{scope} has been paused for {self._since(pause.at)}, by uid {pause.client}{reason}; agentctl resume lets go of it"
         )
 
+    def _chain(self, task: Task) -> Iterator[Task]:
+        """The task, and what it waits for or was ended by, one behind the other."""
+        link: Task | None = task
+        while link is not None:
+            yield link
+            link = stuck.waits_for(self._scheduler, link) if link.state is State.BLOCKED else _behind(link)
+
     def _since(self, at: float) -> str:
         return f"{max(0.0, self._now - at):.0f} s"
 
 
-def _chain(task: Task) -> Iterator[Task]:
-    """The task, and what it waits for or was ended by, one behind the other."""
-    link: Task | None = task
-    while link is not None:
-        yield link
-        link = _behind(link)
+def _children(count: int) -> str:
+    return "1 child" if count == 1 else f"{count} children"
 
 
 def _behind(task: Task) -> Task | None:
-    if task.state is State.BLOCKED:
-        return stuck.waits_for(task)
+    """What ended a task."""
     if task.failure and task.failure.code == ErrorCode.DEPENDENCY_FAILED:
-        befores = (edge.before for edge in task.dependencies)
+        befores = [edge.before for edge in task.dependencies]
         return next((before for before in befores if before.ended and before.state is not State.SUCCEEDED), None)
     return None
 

@@ -140,7 +140,7 @@ def _still_makes_sense(scheduler: Scheduler, event: AnyEvent, now: float, sequen
     return True
 
 
-Adopt = Callable[[str, frames.TaskResult | frames.TaskError], object]
+Adopt = Callable[[str, frames.End], object]
 
 
 def adopt_outboxes(scheduler: Scheduler, workers: Path, adopt: Adopt, going_on: Container[str]) -> int:

@@ -9,7 +9,7 @@ import structlog
 from supervisord_agents.core import stuck
 from supervisord_agents.core.stuck import Hold, Kind
 from supervisord_agents.daemon.engine import Engine
-from supervisord_agents.daemon.handlers import Facts
+from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.reasons import Reasons
 from supervisord_agents.wire.messages import StandstillView
 from supervisord_agents.workers.pool import Pools

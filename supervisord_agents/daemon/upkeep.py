@@ -14,7 +14,7 @@ from supervisord_agents.config import Config
 from supervisord_agents.core.events import Ticked
 from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.daemon.engine import Engine
-from supervisord_agents.daemon.handlers import Facts
+from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.errors import SupervisorError
 from supervisord_agents.journal.committer import Committer
 from supervisord_agents.journal.journal import Journal

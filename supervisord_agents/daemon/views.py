@@ -34,18 +34,18 @@ class Known(Protocol):
     def get(self, task: str, /) -> Sign | None: ...
 
 
-async def rows(tasks: Sequence[Task], signs: Known) -> list[TaskView]:
+async def rows(tasks: Sequence[Task], signs: Known, scheduler: Scheduler) -> list[TaskView]:
     """Tasks as clients see them, in brief if they are many; the loop goes on in between."""
     brief = len(tasks) > MAX_ROWS_IN_FULL
     made: list[TaskView] = []
     for start in range(0, len(tasks), _ROWS_AT_ONCE):
         if start:
             await asyncio.sleep(0)
-        made += [view(task, signs, brief) for task in tasks[start : start + _ROWS_AT_ONCE]]
+        made += [view(task, signs, scheduler, brief) for task in tasks[start : start + _ROWS_AT_ONCE]]
     return made
 
 
-def view(task: Task, signs: Known, brief: bool = False) -> TaskView:
+def view(task: Task, signs: Known, scheduler: Scheduler, brief: bool = False) -> TaskView:
     """A task as clients see it."""
     spec = task.spec
     sign = signs.get(task.id) or NO_SIGN
@@ -64,8 +64,9 @@ def view(task: Task, signs: Known, brief: bool = False) -> TaskView:
         retry_at=task.retry_at,
         worker=task.worker,
         pool=spec.pool,
-        waits_for=_waits_for(task),
-        waits_for_count=_waits_for_count(task),
+        parent=scheduler.families.parent(task),
+        waits_for=[other.id for other in islice(scheduler.waits_for(task), MAX_WAITS_FOR)],
+        waits_for_count=scheduler.waits_for_count(task),
         failure=in_brief(task.failure) if brief and task.failure is not None else task.failure,
         usage=task.usage,
         progress=sign.fraction,
@@ -80,16 +81,6 @@ def in_brief(failure: Failure) -> Failure:
     if len(message) > BRIEF_CHARACTERS:
         message = message[: BRIEF_CHARACTERS - 1] + "…"
     return msgspec.structs.replace(failure, message=message, hint="")
-
-
-def _waits_for(task: Task) -> list[str]:
-    if task.state is not State.BLOCKED:
-        return []
-    return list(islice((edge.before.id for edge in task.dependencies if not edge.before.ended), MAX_WAITS_FOR))
-
-
-def _waits_for_count(task: Task) -> int:
-    return task.unmet if task.state is State.BLOCKED else 0
 
 
 class Elsewhere(Protocol):
@@ -124,7 +115,7 @@ async def page(scheduler: Scheduler, elsewhere: Elsewhere, request: ListTasks, s
     more = len(tasks) > request.limit
     tasks = tasks[: request.limit]
     return ListReply(
-        tasks=await rows(tasks, signs),
+        tasks=await rows(tasks, signs, scheduler),
         total=_total(scheduler, request) + await elsewhere.count(graph, states),
         next=tasks[-1].id if more else "",
     )

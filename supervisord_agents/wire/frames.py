@@ -1,7 +1,8 @@
 """The worker protocol: frames on the socketpair that a sandbox inherits as descriptor 3.
 
 The worker says `hello` first. The daemon sends one `task` at a time; the worker answers with any number of `progress`, `log`,
-`usage` and `checkpoint`, of which the last is answered by `checkpointed`, and exactly one `result` or `error`. `heartbeat` goes
+`usage`, `checkpoint` and `submit`, of which the last two are answered by `checkpointed` and `submitted`, and exactly one
+`result`, `error` or `yield`. `heartbeat` goes
 out every 5 s, also between tasks. Every frame that belongs to an attempt names it; a frame for another attempt is ignored, and a
 worker that sends many is ended.
 
@@ -73,6 +74,10 @@ class RunTask(Frame, tag="task", frozen=True):
     workspace: str = WORKSPACE_DIR
     dependencies: dict[str, DependencyResult] = {}
     """By the name the task's spec uses for them."""
+    children: dict[str, DependencyResult] = {}
+    """By short id: the ends of the children that an earlier attempt has waited for."""
+    state: Any = None
+    """What that wait was given."""
     steps: dict[str, PastStep] = {}
     """By name, in the order in which they were first begun."""
     gateway_port: int = 0
@@ -105,6 +110,24 @@ class Checkpointed(Frame, tag="checkpointed", frozen=True):
     step: str
     done: bool = False
     failure: Failure | None = None
+
+    @property
+    def question(self) -> tuple[str, int]:
+        return self.step, self.done
+
+
+class ChildrenSubmitted(Frame, tag="submitted", frozen=True):
+    """The children are durable, as this graph, or, with a failure, refused."""
+
+    task: str
+    attempt: int
+    call: int
+    graph: str = ""
+    failure: Failure | None = None
+
+    @property
+    def question(self) -> tuple[str, int]:
+        return "", self.call
 
 
 class Progress(Frame, tag="progress", frozen=True):
@@ -145,6 +168,27 @@ class Checkpoint(Frame, tag="checkpoint", frozen=True):
     done: bool = False
     result: Any = None
 
+    @property
+    def question(self) -> tuple[str, int]:
+        """Which one it is, among those of the attempt: its answer has the same."""
+        return self.step, self.done
+
+
+class SubmitChildren(Frame, tag="submit", frozen=True):
+    """Run these as children of the task."""
+
+    task: str
+    attempt: int
+    call: int
+    """Counts the requests of the attempt: one that is made again has the same answer."""
+    tasks: list[Any]
+    """As in the client's `submit`: each is a TaskSpec, with an id that is new to the attempt."""
+
+    @property
+    def question(self) -> tuple[str, int]:
+        """No step has an empty name."""
+        return "", self.call
+
 
 class TaskResult(Frame, tag="result", frozen=True):
     task: str
@@ -167,10 +211,26 @@ class TaskError(Frame, tag="error", frozen=True):
     last: bool = False
 
 
-ToWorker = RunTask | CancelTask | Resume | Checkpointed
-FromWorker = WorkerHello | Progress | Log | Heartbeat | UsageReport | Checkpoint | TaskResult | TaskError
+class Yield(Frame, tag="yield", frozen=True):
+    """The attempt ends to wait for the children that it has submitted; the next one is given `state` and their ends."""
+
+    task: str
+    attempt: int
+    state: Any = None
+    fail_fast: bool = False
+    """The first failure of a child ends the others."""
+    usage: Usage = Usage()
+    last: bool = False
+
+
+ToWorker = RunTask | CancelTask | Resume | Checkpointed | ChildrenSubmitted
+FromWorker = WorkerHello | Progress | Log | Heartbeat | UsageReport | Checkpoint | SubmitChildren | TaskResult | TaskError | Yield
+End = TaskResult | TaskError | Yield
+"""The last frame of an attempt."""
+Question = Checkpoint | SubmitChildren
+Answer = Checkpointed | ChildrenSubmitted
 
 encoder = msgspec.msgpack.Encoder()
 to_worker_decoder = msgspec.msgpack.Decoder(ToWorker)
 from_worker_decoder = msgspec.msgpack.Decoder(FromWorker)
-end_decoder = msgspec.msgpack.Decoder(TaskResult | TaskError)
+end_decoder = msgspec.msgpack.Decoder(End)

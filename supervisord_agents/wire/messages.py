@@ -87,8 +87,10 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_at: float = 0.0
     worker: str = ""
     pool: str = ""
+    parent: str = ""
+    """The task that submitted this one; empty: a client did."""
     waits_for: list[str] = []
-    """Full ids of the first dependencies that have not ended; in a dense graph all of them would fill many frames."""
+    """Full ids of the first dependencies, or children, that have not ended; all of a dense graph would fill many frames."""
     waits_for_count: int = 0
     """Of all that have not ended."""
     failure: Failure | None = None
@@ -154,6 +156,8 @@ class ShowReply(Reply, frozen=True):
     """The graph that undoes what had succeeded of this task's graph."""
     steps: list[StepView] = []
     """In the order in which they were first begun."""
+    children: list[str] = []
+    """Full ids of the tasks that this one has submitted while it ran, over all its rounds."""
 
 
 class Wait(Request, tag="wait", frozen=True):

@@ -24,8 +24,9 @@ from supervisord_agents.core.model import Failure, Usage
 from supervisord_agents.errors import ErrorCode, InvalidInput, ProtocolError, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import FrameReader, frame
-from supervisord_agents.workers.agents.base import AgentFailure, FunctionAgent, Outcome
+from supervisord_agents.workers.agents.base import AgentFailure, FunctionAgent, Outcome, Wait
 from supervisord_agents.workers.child import Child, cancelled
+from supervisord_agents.workers.children import Waiting
 from supervisord_agents.workers.ending import clean_message, ending, sane
 from supervisord_agents.workers.orders import ORDER_BYTES, Orders
 from supervisord_agents.workers.uplink import LOG_FRAME_BYTES, Uplink
@@ -33,11 +34,11 @@ from supervisord_agents.workers.uplink import LOG_FRAME_BYTES, Uplink
 REPORT_FD = 3
 """In the fork, in place of the channel."""
 ORDER_FD = 4
-"""In the fork: where its next tasks come from, and the answers to its checkpoints."""
+"""In the fork: where its next tasks come from, and the answers to what it asks."""
 MAX_FD = 65_536
 EXIT_BROKEN = 70
 """Of the fork: what is around the function failed, not the function (EX_SOFTWARE of sysexits(3))."""
-Report = frames.Progress | frames.Log | frames.UsageReport | frames.Checkpoint | frames.TaskResult | frames.TaskError
+Report = frames.Progress | frames.Log | frames.UsageReport | frames.Question | frames.End
 _report_decoder = msgspec.msgpack.Decoder(Report)
 
 
@@ -48,7 +49,7 @@ class FunctionJob:
         self.task = task
         self._uplink = uplink
         self._reader = FrameReader(frames.MAX_FRAME_BYTES)
-        self._end: frames.TaskResult | frames.TaskError | None = None
+        self._end: frames.End | None = None
         self._broken = ""
         left = agent.tasks_per_process(task)
         with contextlib.ExitStack() as on_failure:
@@ -92,10 +93,10 @@ class FunctionJob:
         self.task, self._end, self._broken = task, None, ""
         return True
 
-    def answer(self, answer: frames.Checkpointed) -> None:
-        """Tell it what became of a checkpoint."""
+    def answer(self, answer: frames.Answer) -> None:
+        """Tell it what became of what it asked for."""
         if not self._order(frame(frames.encoder.encode(answer), frames.MAX_FRAME_BYTES)) and not self.child.over:
-            self._broken = "it does not read the answers to its checkpoints"
+            self._broken = "it does not read the answers to what it asked"
             self.child.kill()
 
     def _order(self, order: bytes) -> bool:
@@ -121,6 +122,8 @@ class FunctionJob:
 
     def _said(self) -> Outcome:
         end = self._end
+        if isinstance(end, frames.Yield):
+            return Outcome(wait=Wait(state=end.state, fail_fast=end.fail_fast), usage=end.usage)
         if end is not None:
             failure = end.failure if isinstance(end, frames.TaskError) else None
             return Outcome(output=end.output, usage=end.usage, failure=failure, truncated=end.truncated)
@@ -148,14 +151,14 @@ class FunctionJob:
             self.child.kill()
         self._pass_on(progress)
 
-    def _take(self, report: frames.Log | frames.UsageReport | frames.Checkpoint | frames.TaskResult | frames.TaskError) -> None:
+    def _take(self, report: frames.Log | frames.UsageReport | frames.Question | frames.End) -> None:
         if isinstance(report, frames.Log):
             self._uplink.log("worker", report.data)
         elif isinstance(report, frames.UsageReport):
             usage = frames.UsageReport(task=self.task.task, attempt=self.task.attempt, usage=report.usage)
             self._uplink.report(usage)
-        elif isinstance(report, frames.Checkpoint):
-            self._uplink.checkpoint(msgspec.structs.replace(report, task=self.task.task, attempt=self.task.attempt))
+        elif isinstance(report, frames.Question):
+            self._uplink.ask(msgspec.structs.replace(report, task=self.task.task, attempt=self.task.attempt))
         else:
             self._end = report
             if report.last:
@@ -240,6 +243,8 @@ def _perform(agent: FunctionAgent, task: frames.RunTask, reporter: PipeReporter)
         sys.path.insert(0, task.workspace)
     try:
         outcome = agent.call(task, reporter)
+    except Waiting as waiting:
+        outcome = Outcome(wait=waiting.wait)
     except AgentFailure as error:
         return Outcome(failure=error.failure)
     except SupervisorError as error:
@@ -256,6 +261,7 @@ class PipeReporter:
         self._task = task
         self._orders = orders
         self._lock = threading.Lock()
+        self._calls = 0
         self.used = Usage()
         """All that `usage` was told."""
 
@@ -279,9 +285,22 @@ class PipeReporter:
         except InvalidInput as error:
             raise AgentFailure(Failure(error.code, error.message, error.hint, retriable=False)) from error
         self._send(frames.Checkpoint(task="", attempt=0, step=str(step), done=done, result=result))
-        answer = self._orders.answer(str(step), done=done)
+        self._answered(str(step), done)
+
+    def submit(self, tasks: list[Any]) -> str:
+        with self._lock:
+            self._calls += 1
+            call = self._calls
+            self._write(frames.SubmitChildren(task="", attempt=0, call=call, tasks=tasks))
+        answer = self._answered("", call)
+        assert isinstance(answer, frames.ChildrenSubmitted)
+        return answer.graph
+
+    def _answered(self, *question: Any) -> frames.Answer:
+        answer = self._orders.answer(question)
         if answer.failure is not None:
             raise AgentFailure(answer.failure)
+        return answer
 
     def end(self, outcome: Outcome, *, last: bool) -> None:
         """How it ended; `last`: this process does no other task."""

@@ -17,14 +17,13 @@ from supervisord_agents.workers.worker import PROGRESS_S, Phase, Progress, Worke
 
 MAX_STRAYS = 100
 """Frames of attempts that a worker does not have; one that sends more is ended."""
-End = frames.TaskResult | frames.TaskError
 log = structlog.get_logger()
 
 
 class Dialogue:
     """One for all workers; what has to be remembered of one is the Worker's."""
 
-    def __init__(self, listener: Listener, finished: Callable[[Worker, End], None], overhead: Overhead) -> None:
+    def __init__(self, listener: Listener, finished: Callable[[Worker, frames.End], None], overhead: Overhead) -> None:
         """`finished` is called with the end of the attempt that a worker has."""
         self._listener = listener
         self._finished = finished
@@ -55,7 +54,7 @@ class Dialogue:
             return
         elif not worker.told or not worker.busy_with(frame.task, frame.attempt):
             self._stray(worker, frame.task, frame.attempt)
-        elif isinstance(frame, frames.TaskResult | frames.TaskError):
+        elif isinstance(frame, frames.End):
             self._finished(worker, frame)  # also of one that was killed meanwhile: the work is done
         elif worker.phase is Phase.DYING:
             return

@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
+from supervisord_agents.core.families import MAX_STATE_BYTES
 from supervisord_agents.core.model import MAX_COST_USD, MAX_TOKENS, Failure, Usage
 from supervisord_agents.core.nesting import MAX_NESTING, too_deep
 from supervisord_agents.errors import ErrorCode
 from supervisord_agents.wire import frames
-from supervisord_agents.workers.agents.base import Outcome
+from supervisord_agents.workers.agents.base import Outcome, Wait
 
 FRAME_ROOM_BYTES = 64 * 1024
 """For the rest of the frame beside the output."""
@@ -25,10 +26,12 @@ class Refused(Exception):
         self.hint = hint
 
 
-def ending(task: frames.RunTask, outcome: Outcome) -> frames.TaskResult | frames.TaskError:
+def ending(task: frames.RunTask, outcome: Outcome) -> frames.End:
     """The outcome as a frame that fits, whatever an agent, or a function itself, has put into it."""
     limit = min(task.output_limit_bytes, frames.MAX_FRAME_BYTES - FRAME_ROOM_BYTES)
     failure = outcome.failure
+    if failure is None and outcome.wait is not None:
+        return _waiting(task, outcome.wait, sane(outcome.usage))
     try:
         output, cut = shorten(plain(outcome.output), limit)
     except Refused as error:
@@ -51,6 +54,19 @@ def ending(task: frames.RunTask, outcome: Outcome) -> frames.TaskResult | frames
         usage=usage,
         truncated=truncated,
     )
+
+
+def _waiting(task: frames.RunTask, wait: Wait, usage: Usage) -> frames.End:
+    try:
+        state = plain(wait.state)
+        size = _size(state)
+        if size > MAX_STATE_BYTES:
+            hint = "Write large data to a file in the workspace, and wait with its name."
+            raise Refused(f"the state of a wait is {size} bytes; the limit is {MAX_STATE_BYTES}.", hint)
+    except Refused as error:
+        failure = Failure(code=ErrorCode.WORKER_FAILED, message=str(error), hint=error.hint, retriable=False)
+        return frames.TaskError(task=task.task, attempt=task.attempt, failure=failure, usage=usage)
+    return frames.Yield(task=task.task, attempt=task.attempt, state=state, fail_fast=bool(wait.fail_fast), usage=usage)
 
 
 def plain(output: Any) -> Any:

@@ -11,18 +11,18 @@ from supervisord_agents.wire import frames
 class Listener(Protocol):
     """Who is told what workers do."""
 
-    def attempt_ended(self, worker: str, frame: frames.TaskResult | frames.TaskError) -> bool:
+    def attempt_ended(self, worker: str, frame: frames.End) -> bool:
         """Whether the end is with the journal, before all that is told later; False: it is still being written."""
 
     def attempt_died(self, task: str, attempt: int, failure: Failure) -> None: ...
-    def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport | frames.Checkpoint) -> None: ...
+    def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport | frames.Question) -> None: ...
     def attempt_found(self, task: str, attempt: int, *, told: bool) -> int:
         """The worker of an earlier daemon is there: gives how many bytes of the attempt's output are in the log.
 
         Without `told` the worker has not got the attempt, and is to be launched again.
         """
 
-    def attempt_stopped(self, frame: frames.TaskResult | frames.TaskError) -> None:
+    def attempt_stopped(self, frame: frames.End) -> None:
         """What an attempt had come to whose end was decided before; some of its output may be there."""
 
     def time_passed(self, unheard_s: float) -> None:

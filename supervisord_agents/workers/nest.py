@@ -45,7 +45,7 @@ class Nest:
             os.close(descriptor)
         self._descriptors = []
 
-    def end_of(self, task: str, attempt: int) -> frames.TaskResult | frames.TaskError | None:
+    def end_of(self, task: str, attempt: int) -> frames.End | None:
         """The end of this very attempt, if the worker left it."""
         return end_left(self._directory, task, attempt)
 
@@ -64,7 +64,7 @@ class Nest:
             self._directory.rmdir()
 
 
-def end_left(directory: Path, task: str, attempt: int) -> frames.TaskResult | frames.TaskError | None:
+def end_left(directory: Path, task: str, attempt: int) -> frames.End | None:
     """The end of an attempt in a worker's directory; an outbox that is damaged is logged, and counts as empty."""
     try:
         end = outbox.read(directory / OUTBOX)

@@ -1,4 +1,4 @@
-"""What the runtime says to the fork that does its tasks, by one pipe: further tasks, and the answers to its checkpoints."""
+"""What the runtime says to the fork that does its tasks, by one pipe: further tasks, and the answers to what it asks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisord_agents.wire.framing import FrameReader
 
 ORDER_BYTES = 32 * 1024
 """A longer one is not sent by a pipe, which might not take it: a task gets a fork of its own."""
-_decoder = msgspec.msgpack.Decoder(frames.RunTask | frames.Checkpointed)
+_decoder = msgspec.msgpack.Decoder(frames.RunTask | frames.Answer)
 
 
 class Orders:
@@ -24,7 +24,7 @@ class Orders:
         self._reader = FrameReader(ORDER_BYTES)
         self._lock = threading.Lock()
         self._tasks: deque[frames.RunTask] = deque()
-        self._answers: deque[frames.Checkpointed] = deque()
+        self._answers: deque[frames.Answer] = deque()
 
     def next_task(self) -> frames.RunTask | None:
         """Wait for another task; None when there will be none."""
@@ -34,12 +34,12 @@ class Orders:
                     return None
             return self._tasks.popleft()
 
-    def answer(self, step: str, *, done: bool) -> frames.Checkpointed:
-        """Wait for the answer to this checkpoint; raises EOFError if none can come."""
+    def answer(self, question: tuple[str, int]) -> frames.Answer:
+        """Wait for the answer to this question of the attempt; raises EOFError if none can come."""
         with self._lock:
             while True:
                 for answer in self._answers:
-                    if (answer.step, answer.done) == (step, done):
+                    if answer.question == question:
                         self._answers.remove(answer)
                         return answer
                 if not self._read():

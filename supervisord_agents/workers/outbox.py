@@ -37,7 +37,7 @@ class Outbox:
                 at += os.pwrite(self._descriptor, record[at:], at)
 
 
-def read(path: Path) -> frames.TaskResult | frames.TaskError | None:
+def read(path: Path) -> frames.End | None:
     """What a worker left in its outbox, None if nothing; raises OSError, or ProtocolError for what is no whole record."""
     # Workers of older versions had a directory here that their tasks could write: nothing in it is trusted.
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -55,7 +55,7 @@ def read(path: Path) -> frames.TaskResult | frames.TaskError | None:
     if len(payload) != length or zlib.crc32(payload) != checksum:
         raise ProtocolError("it was cut off, or damaged.")
     try:
-        end: frames.TaskResult | frames.TaskError = frames.end_decoder.decode(payload)
+        end: frames.End = frames.end_decoder.decode(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(f"it holds no end of an attempt: {error}.") from error
     return end

@@ -23,7 +23,7 @@ from supervisord_agents.errors import ErrorCode, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.messages import PoolView
 from supervisord_agents.workers.agents.registry import AgentRegistry
-from supervisord_agents.workers.dialogue import Dialogue, End
+from supervisord_agents.workers.dialogue import Dialogue
 from supervisord_agents.workers.jobs import Jobs
 from supervisord_agents.workers.label import Label
 from supervisord_agents.workers.launcher import Gateway, Launcher, Violations
@@ -222,8 +222,8 @@ class Pools:
                 self._dialogue.rest(worker)
                 self._listener.slots_changed()
 
-    def answer(self, answer: frames.Checkpointed) -> None:
-        """Tell the worker of this attempt, if there is one, what became of its checkpoint."""
+    def answer(self, answer: frames.Answer) -> None:
+        """Tell the worker of this attempt, if there is one, what became of what it asked for."""
         for worker in self._workers.values():
             if worker.busy_with(answer.task, answer.attempt) and worker.channel is not None:
                 worker.channel.send(answer)
@@ -399,7 +399,7 @@ class Pools:
             self._listener.slots_changed()
             self._top_up()
 
-    def _finished(self, worker: Worker, end: End) -> None:
+    def _finished(self, worker: Worker, end: frames.End) -> None:
         recorded = True
         if worker.hearing is not None:
             worker.hearing.catch_up()

@@ -153,7 +153,7 @@ class Runtime:
             self._queue.append(message)
         elif isinstance(message, frames.Resume):
             self._uplink.resume(message.log_bytes)
-        elif isinstance(message, frames.Checkpointed):
+        elif isinstance(message, frames.Answer):
             self._uplink.answered(message)
             if isinstance(self._job, FunctionJob) and _is_of(self._job, message):
                 self._job.answer(message)
@@ -241,7 +241,7 @@ class Runtime:
         return Outcome(failure=Failure(code=ErrorCode.INTERNAL, message=message, retriable=False))
 
 
-def _is_of(job: Job, message: frames.CancelTask | frames.Checkpointed) -> bool:
+def _is_of(job: Job, message: frames.CancelTask | frames.Answer) -> bool:
     return (job.task.task, job.task.attempt) == (message.task, message.attempt)
 
 

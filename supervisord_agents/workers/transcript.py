@@ -33,8 +33,8 @@ class Transcript:
         self._waiting = 0
         self._progress: frames.Progress | None = None
         self._usage: frames.UsageReport | None = None
-        self._steps: dict[tuple[str, bool], frames.Checkpoint] = {}
-        """Not yet known to be durable."""
+        self._asked: dict[tuple[str, int], frames.Question] = {}
+        """Not yet answered."""
 
     @property
     def full(self) -> bool:
@@ -61,19 +61,19 @@ class Transcript:
         else:
             self._usage = report
 
-    def checkpoint(self, step: frames.Checkpoint) -> None:
+    def ask(self, question: frames.Question) -> None:
         """Keep it until it is answered."""
-        self._steps[step.step, step.done] = step
+        self._asked[question.question] = question
 
-    def answered(self, answer: frames.Checkpointed) -> None:
-        """A checkpoint need not be said again."""
-        self._steps.pop((answer.step, answer.done), None)
+    def answered(self, answer: frames.Answer) -> None:
+        """It need not be asked again."""
+        self._asked.pop(answer.question, None)
 
-    def since(self, offset: int) -> Iterator[frames.Progress | frames.UsageReport | frames.Checkpoint | frames.Log]:
+    def since(self, offset: int) -> Iterator[frames.Progress | frames.UsageReport | frames.Question | frames.Log]:
         """What is to be said again to a daemon that has this many bytes of the output."""
         self._waiting = 0
         yield from (piece for piece in self._pieces if piece.offset + len(piece.data) > offset)
-        yield from self._steps.values()
+        yield from self._asked.values()
         yield from (report for report in (self._usage, self._progress) if report is not None)
 
 

@@ -107,13 +107,13 @@ class Uplink:
         self._transcript.note(report)
         self._say(report)
 
-    def checkpoint(self, step: frames.Checkpoint) -> None:
-        """A step that begins or is done; the daemon answers."""
-        self._transcript.checkpoint(step)
-        self._say(step)
+    def ask(self, question: frames.Question) -> None:
+        """What the daemon answers."""
+        self._transcript.ask(question)
+        self._say(question)
 
-    def answered(self, answer: frames.Checkpointed) -> None:
-        """The daemon has answered a checkpoint."""
+    def answered(self, answer: frames.Answer) -> None:
+        """The daemon has answered."""
         self._transcript.answered(answer)
 
     def end(self, payload: bytes) -> None:

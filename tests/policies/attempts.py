@@ -19,8 +19,8 @@ REMOVALS = [
     ),
     removal(
         "attempt numbers are a fence: ends",
-        "attempts:finished",
-        " or event.attempt != task.attempt",
+        "attempts:running_attempt",
+        " or attempt != task.attempt",
         "",
         ATTEMPTS + "the_end_of_an_attempt_that_is_over_is_ignored",
     ),

@@ -137,7 +137,7 @@ REMOVALS = [
     removal(
         "a graph stays while something waits for it",
         "archive:may_go",
-        " and all(edge.after.ended for task in graph.tasks for edge in task.dependents)",
+        " or not all(edge.after.ended for task in graph.tasks for edge in task.dependents)",
         "",
         ARCHIVE + "a_graph_stays_while_something_open_waits_for_it",
     ),

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from tests.policies import attempts, durations, graphs, order, placement, plans
+from tests.policies import attempts, durations, families, graphs, order, placement, plans
 
-REMOVALS = [*order.REMOVALS, *attempts.REMOVALS, *graphs.REMOVALS, *placement.REMOVALS, *durations.REMOVALS, *plans.REMOVALS]
+REMOVALS = [
+    *order.REMOVALS,
+    *attempts.REMOVALS,
+    *families.REMOVALS,
+    *graphs.REMOVALS,
+    *placement.REMOVALS,
+    *durations.REMOVALS,
+    *plans.REMOVALS,
+]

@@ -21,11 +21,13 @@ from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.clock import Clock
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine, Growth
+from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.forecast import Forecast
-from supervisord_agents.daemon.handlers import Facts, Handlers
+from supervisord_agents.daemon.handlers import Handlers
 from supervisord_agents.daemon.providers import Providers
 from supervisord_agents.daemon.rules import rules_of
+from supervisord_agents.daemon.submissions import Submissions, limits_of
 from supervisord_agents.daemon.upkeep import PIECE_REST_S, Upkeep
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.daemon.workspaces import Workspaces
@@ -206,7 +208,6 @@ class Daemon(Process):
         upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed, pull=pull)
         admission, advisor = _admission(engine, pools)
         archivist: Any = NoArchive()
-        keeper: Any = None  # no task of a simulation has a workspace
         handlers = Handlers(
             engine,
             admission,
@@ -219,9 +220,8 @@ class Daemon(Process):
             waiters,
             archivist,
             facts,
-            10_000,
-            self.dice,
-            keeper=keeper,
+            submissions=self._submissions(engine, admission, attempts, archivist, facts),
+            keeper=None,  # type: ignore[arg-type]  # no task of a simulation has a workspace
             advisor=advisor,
         )
         async with app._background([engine.run(), upkeep.run()], stop) as failed:
@@ -258,6 +258,11 @@ class Daemon(Process):
             notes=[],
             stalls=StallWatch(1.0),
         )
+
+    def _submissions(self, engine: Engine, admission: Admission, attempts: Attempts, archivist: Any, facts: Facts) -> Submissions:
+        made = Submissions(engine, admission, attempts, archivist, facts, 10_000, limits_of(CONFIG), self.dice)
+        attempts.take_children(made)
+        return made
 
     async def _opened(self) -> Any:
         while True:

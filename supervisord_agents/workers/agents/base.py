@@ -84,8 +84,18 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
         return f"was ended by signal {self.signal}" if self.signal else f"exited with code {self.code}"
 
 
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt ends until the children that it has submitted have ended."""
+
+    state: Any = None
+    """For the next attempt: values of JSON."""
+    fail_fast: bool = False
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What an attempt came to. `output` may be there beside a failure."""
+    """What an attempt came to. `output` may be there beside a failure; a failure counts for more than a wait."""
+
+    wait: Wait | None = None
 
     output: Any = None
     usage: Usage = Usage()
@@ -99,6 +109,10 @@ class Reporter(Protocol):
     def progress(self, fraction: float, message: str = "") -> None: ...
     def log(self, text: str) -> None: ...
     def usage(self, usage: Usage) -> None: ...
+    def submit(self, tasks: list[Any]) -> str:
+        """Submit children, each a TaskSpec as plain values; gives their graph when it is on disk, raises AgentFailure if they are
+        refused."""
+
     def checkpoint(self, step: str, *, done: bool, result: Any = None) -> None:
         """A step begins, or is done; returns when that is on disk, raises AgentFailure if it is refused."""
 

@@ -24,6 +24,7 @@ from supervisord_agents.workers.agents.base import (
     parse_input,
 )
 from supervisord_agents.workers.agents.options import Options, parse_options
+from supervisord_agents.workers.children import Children, Waiting
 from supervisord_agents.workers.steps import Steps
 
 
@@ -56,6 +57,8 @@ class Context:
         """The task that this one undoes; empty: it undoes none."""
         self.steps = Steps(task.steps, reporter)
         """What need not be done again: `context.steps.run("fetch", fetch, url)`."""
+        self.children = Children(task, reporter)
+        """Tasks of its own: `context.children.submit([...])`, then `context.children.wait(state)`."""
         self._reporter = reporter
 
     def progress(self, fraction: float, message: str = "") -> None:
@@ -103,7 +106,7 @@ class PythonAgent(FunctionAgent):
             if _takes_context(function):
                 kwargs["context"] = Context(task, reporter)
             value = function(*given.args, **kwargs)
-        except AgentFailure:
+        except (AgentFailure, Waiting):
             raise
         except SystemExit as error:
             return _exited(error)

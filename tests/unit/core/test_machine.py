@@ -10,6 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from supervisord_agents.core import invariants
 from supervisord_agents.core.backlog import Backlog
+from supervisord_agents.core.children import members
+from supervisord_agents.core.descent import Limits, until
 from supervisord_agents.core.events import (
     Advanced,
     AnyEvent,
@@ -32,6 +34,7 @@ from supervisord_agents.core.events import (
     Submitted,
     Ticked,
     Used,
+    Yielded,
     encode_event,
 )
 from supervisord_agents.core.model import END_STATES, Compensation, Dependency, Failure, Past, State, TaskSpec, Usage, When
@@ -44,6 +47,7 @@ POOLS = ("a", "b")
 AGENTS = ("command", "qwen")
 SCOPES = tuple((pool, agent) for pool in ("", *POOLS) for agent in ("", *AGENTS))
 FREE = dict.fromkeys(POOLS, 1000)
+LIMITS = Limits(depth=2, children=4, descendants=8)
 
 specs = st.fixed_dictionaries(
     {
@@ -125,6 +129,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.feed(Started(task=offer.task, attempt=offer.attempt, worker="w", cold=cold))
         assert self.scheduler.tasks[offer.task].state is State.RUNNING
         assert (offer.task in self.scheduler.durations.cold) == cold
+        family = self.scheduler.families.of.get(offer.task)
+        given = list(members(self.scheduler.table, family.given if family else ()))
+        again = [child for child in given if not child.ended]
+        assert all(any(moment.state in END_STATES for moment in child.history) for child in again), (
+            "it began before its children ended"
+        )
 
     def pick(self, data: st.DataObject, tasks: list[Task]) -> Task:
         return tasks[data.draw(st.integers(0, len(tasks) - 1), label="which")]
@@ -147,6 +157,44 @@ class SchedulerMachine(RuleBasedStateMachine):
         past = tuple(self.past[name] for name in sorted(self.scheduler.unknown(made)))
         self.feed(Submitted(graph=graph, specs=tuple(data.draw(st.permutations(made))), key=graph, past=past))
         assert self.scheduler.graph_of_key(graph) == graph
+
+    @precondition(lambda self: self.scheduler.running_tasks())
+    @rule(data=st.data(), size=st.integers(1, 3))
+    def submit_children(self, data: st.DataObject, size: int) -> None:
+        parent = self.pick(data, self.scheduler.running_tasks())
+        earlier = list(self.scheduler.tasks)[-12:]
+        names = [f"c{self.graphs}-{number}" for number in range(size)]
+        made = []
+        for position, name in enumerate(names):
+            chosen = data.draw(st.lists(st.sampled_from(names[:position] + earlier), unique=True, max_size=2))
+            edges = tuple(Dependency(other, data.draw(st.sampled_from(When))) for other in chosen)
+            made.append(until(TaskSpec(id=name, dependencies=edges, **data.draw(specs)), parent, self.now))
+        try:
+            self.scheduler.check_children(parent, size, LIMITS)
+            self.feed(
+                Submitted(graph=f"g{self.graphs}", specs=tuple(made), parent=parent.id, attempt=parent.attempt, call=self.graphs)
+            )
+        except InvalidInput:
+            return
+        self.graphs += 1
+        for child in self.scheduler.table.graphs.tasks(f"g{self.graphs - 1}"):
+            assert self.scheduler.families.parent(child) == parent.id
+            assert child.state is State.SUCCEEDED or child.urgency <= parent.urgency
+            assert not parent.deadline_at or child.ended or child.deadline_at <= parent.deadline_at + 0.01
+
+    @precondition(lambda self: self.scheduler.running_tasks())
+    @rule(data=st.data(), fail_fast=st.booleans())
+    def wait_for_children(self, data: st.DataObject, fail_fast: bool) -> None:
+        parents = [task for task in self.scheduler.running_tasks() if task.id in self.scheduler.families.of]
+        task = self.pick(data, parents or self.scheduler.running_tasks())
+        family = self.scheduler.families.of.get(task.id)
+        fresh, retries = list(family.fresh) if family else [], task.retries
+        self.feed(Yielded(task=task.id, attempt=task.attempt, state={"n": task.attempt}, fail_fast=fail_fast))
+        if not fresh:
+            assert task.state is State.FAILED
+            return
+        waits = any(not child.ended for child in members(self.scheduler.table, fresh))
+        assert (task.state, task.retries) == (State.BLOCKED if waits else State.READY, retries)
 
     @rule(slots=st.integers(1, 3))
     def start_some(self, slots: int) -> None:
@@ -204,7 +252,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         }
         self.feed(PauseRequested(pool=pool, agent=agent, stop=stop))
         for task, retries in of_it.items():
-            assert (task.state, task.retries) == (State.READY if stop else State.RUNNING, retries)
+            gone_with_its_parent = stop and self.scheduler.families.parent(task) and task.state is State.CANCELLED
+            assert gone_with_its_parent or task.state is (State.READY if stop else State.RUNNING)
+            assert task.retries == retries
         free = {name: 100 for name in POOLS if pool in ("", name)}
         held = [self.scheduler.tasks[offer.task].agent for offer in self.scheduler.starts(free)]
         assert agent not in held if agent else held == []
@@ -345,11 +395,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert kept == self.steps.get(task.id, {})
 
     @invariant()
+    def families_stay_within_their_limits(self) -> None:
+        families, table = self.scheduler.families, self.scheduler.table
+        for name, family in families.of.items():
+            assert len(list(members(table, family.graphs))) <= LIMITS.children
+            assert families.depth(table.tasks[name]) < LIMITS.depth
+
+    @invariant()
     def priorities_are_inherited(self) -> None:
         for task in self.scheduler.tasks.values():
             if task.state is not State.SUCCEEDED:
                 inherited = min([task.priority, *(edge.after.urgency for edge in task.dependents if edge.after.order >= 0)])
-                assert task.urgency <= inherited if self.past else task.urgency == inherited
+                inexact = self.past or self.scheduler.families.births
+                assert task.urgency <= inherited if inexact else task.urgency == inherited
 
     @invariant()
     def remaining_paths_are_the_longest(self) -> None:
@@ -357,7 +415,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             if task.state is not State.SUCCEEDED:
                 longest = max((edge.after.rest_s for edge in task.dependents), default=0.0)
                 path_s = task.estimate_s + longest
-                assert task.rest_s >= path_s if self.past else task.rest_s == path_s
+                inexact = self.past or self.scheduler.families.births
+                assert task.rest_s >= path_s if inexact else task.rest_s == path_s
 
     def teardown(self) -> None:
         while self.pieces is not None:
@@ -387,6 +446,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             for offer in self.scheduler.starts(FREE):
                 self.start(offer)
             for task in self.scheduler.running_tasks():
+                family = self.scheduler.families.of.get(task.id)
+                if family is not None and family.fresh:
+                    self.feed(Yielded(task=task.id, attempt=task.attempt))
+                    continue
                 bad = (task.order + task.attempt) % 3 == 0
                 self.feed(Finished(task=task.id, attempt=task.attempt, failure=Failure("WORKER_FAILED") if bad else None))
             due = self.scheduler.next_due()

@@ -33,7 +33,7 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
 
 def reader(machine: Machine) -> Handlers:
     """Handlers that can list and wait, and nothing else."""
-    nothing: Any = SimpleNamespace(signs={}, watch=None, estimate=None)
+    nothing: Any = SimpleNamespace(signs={}, watch=None, estimate=None, submit=None)
     archive: Any = NoArchive()
     return Handlers(
         machine.engine,
@@ -47,7 +47,7 @@ def reader(machine: Machine) -> Handlers:
         Waiters(),
         archive,
         nothing,
-        10,
+        submissions=nothing,
         keeper=nothing,
         advisor=nothing,
     )

@@ -13,7 +13,7 @@ from structlog.typing import EventDict
 from supervisord_agents.core.events import Finished, PauseRequested, ResumeRequested, Started, Submitted
 from supervisord_agents.core.graph import normalise
 from supervisord_agents.core.model import TaskSpec
-from supervisord_agents.daemon.handlers import Facts
+from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.parts import nothing_recovered
 from supervisord_agents.daemon.standstill import LOOK_S, Watch
 from supervisord_agents.observe.stalls import StallWatch

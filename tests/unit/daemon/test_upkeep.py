@@ -11,7 +11,7 @@ import pytest
 
 from supervisord_agents.config import Config, parse
 from supervisord_agents.daemon import upkeep as upkeep_module
-from supervisord_agents.daemon.handlers import Facts
+from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.upkeep import Upkeep
 from supervisord_agents.errors import DiskFull
 from supervisord_agents.journal.snapshot import snapshots

@@ -34,7 +34,7 @@ NO_ARCHIVE = NoArchive()
 
 
 def seen(driven: Driven, name: str) -> TaskView:
-    return views.view(driven.scheduler.tasks[name], {})
+    return views.view(driven.scheduler.tasks[name], {}, driven.scheduler)
 
 
 def test_of_many_dependencies_the_first_that_have_not_ended_are_named_and_all_counted() -> None:
@@ -55,8 +55,8 @@ async def test_why_tasks_failed_is_told_in_brief_of_many() -> None:
     driven.submit(a_task("a"), *(a_task(f"b{number}") for number in range(views.MAX_ROWS_IN_FULL)))
     driven.run("g.a", failure)
     tasks = list(driven.scheduler.tasks.values())
-    assert (await views.rows(tasks[: views.MAX_ROWS_IN_FULL], {}))[0].failure == failure
-    brief = (await views.rows(tasks, {}))[0].failure
+    assert (await views.rows(tasks[: views.MAX_ROWS_IN_FULL], {}, driven.scheduler))[0].failure == failure
+    brief = (await views.rows(tasks, {}, driven.scheduler))[0].failure
     assert brief is not None
     assert (brief.code, brief.hint, len(brief.message)) == ("WORKER_FAILED", "", views.BRIEF_CHARACTERS)
 
