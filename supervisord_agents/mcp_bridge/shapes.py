@@ -30,9 +30,6 @@ class Work(BaseModel):
     prompt: str = ""
     argv: list[str] = []
     function: Annotated[str, Field(description="module:name, importable in the workspace")] = ""
-    agents: Annotated[
-        list[str], Field(description="Instead of agent: by preference; the next while one fails again and again")
-    ] = []
     input: Annotated[dict[str, Any], Field(description="More agent input: args, kwargs, stdin, env, model")] = {}
 
 
@@ -40,6 +37,9 @@ class Task(Work):
     """A task as the primary agent writes it; `specs.py` makes a TaskSpec of it."""
 
     id: Annotated[str, Field(description="Short name, unique in this call")] = ""
+    agents: Annotated[
+        list[str], Field(description="Instead of agent: by preference; the next while one fails again and again")
+    ] = []
     depends_on: Annotated[list[str], Field(description="Ids that must succeed first; their outputs are given to this task")] = []
     priority: Annotated[int, Field(ge=HIGHEST_PRIORITY, le=LOWEST_PRIORITY, description="0 runs first")] = DEFAULT_PRIORITY
     workspace: Annotated[

@@ -17,7 +17,9 @@ from supervisord_agents.errors import SupervisorError
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate, EstimateReply, TaskEstimate
+from supervisord_agents.wire.breakers import Breakers, BreakersReply, BreakerView, ResetBreaker, ResetBreakerReply
 from supervisord_agents.wire.graph import GraphReply, ShowGraph, TaskTimes
+from supervisord_agents.wire.letters import Drop, DropReply, LetterNote, LettersReply, ListLetters, Requeue, RequeueReply
 
 MAX_FRAME_BYTES = 1024 * 1024
 """Of the server under test; `huge` answers are larger."""
@@ -47,6 +49,7 @@ ESTIMATE = TaskEstimate(
     copy_s=0.0,
     timeout_s=600.0,
 )
+BREAKER = BreakerView(kind="agent", name="qwen", state="open", failures=5, limit=5, failed_at=1.0)
 RECOVERY = m.Recovery(at=0.0, clean=True, records=0, tasks=0, requeued=0, adopted=0, torn_bytes=0, seconds=0.0)
 REPLIES: dict[type[m.Request], m.Reply] = {
     m.Submit: m.SubmitReply(graph="g1", tasks=["g1.a"]),
@@ -67,6 +70,11 @@ REPLIES: dict[type[m.Request], m.Reply] = {
     m.Pause: m.PauseReply(paused=[m.PauseView(pool="p", at=1.0, client="0", reason="r")], stopped=["g1.a"], running=2),
     m.Unpause: m.UnpauseReply(paused=[]),
     m.Why: m.WhyReply(task=VIEW, reasons=["it waits"]),
+    ListLetters: LettersReply(letters=[], total=0, next="g1.b"),
+    Requeue: RequeueReply(tasks=["g1.a"], count=1, refused=(LetterNote(task="g1.b", why="no"),)),
+    Drop: DropReply(tasks=["g1.a"], count=1),
+    Breakers: BreakersReply(breakers=[BREAKER]),
+    ResetBreaker: ResetBreakerReply(breakers=[BREAKER]),
     Estimate: EstimateReply(tasks=[ESTIMATE], path_s=9.0, work_s=9.0),
     ShowGraph: GraphReply(
         graph="g1",

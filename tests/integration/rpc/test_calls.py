@@ -29,7 +29,9 @@ from supervisord_agents.rpc.client import Client
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate
+from supervisord_agents.wire.breakers import Breakers, ResetBreaker
 from supervisord_agents.wire.graph import ShowGraph
+from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.wire.methods import METHODS
 from tests.support.rpc import MAX_FRAME_BYTES, REPLIES, CannedHandler, RawClient
 
@@ -53,6 +55,11 @@ METHOD_CALLS: list[tuple[Callable[[Client], Coroutine[Any, Any, m.Reply]], m.Req
     ),
     (lambda client: client.resume(pool="p", agent="a", everything=True), m.Unpause(pool="p", agent="a", everything=True)),
     (lambda client: client.why("g1.a"), m.Why(task="g1.a")),
+    (lambda client: client.letters(task="g1", limit=7, after="g1.b"), ListLetters(task="g1", limit=7, after="g1.b")),
+    (lambda client: client.requeue(["g1.a"]), Requeue(tasks=("g1.a",))),
+    (lambda client: client.drop(everything=True, reason="r"), Drop(everything=True, reason="r")),
+    (lambda client: client.breakers(), Breakers()),
+    (lambda client: client.reset_breaker("agent", "qwen"), ResetBreaker(kind="agent", name="qwen")),
     (lambda client: client.estimate([SPEC]), Estimate(tasks=[SPEC])),
     (
         lambda client: client.graph("g1", limit=3, after="x", edges=True),
