@@ -95,6 +95,7 @@ class Pool(Table, frozen=True):
     max_workers: Annotated[int, Meta(ge=1, le=10_000)] = 10
     recycle_after_tasks: Count = 1_000
     recycle_after_s: Timeout = 4 * 3600.0
+    recycle_memory_bytes: Annotated[int, Meta(ge=0)] = 256 * MIB
     idle_s: Seconds = 60.0
     scaling: Scaling = "hybrid"
     scale_up_waiting: Annotated[int, Meta(ge=0)] = 5

@@ -15,6 +15,7 @@ from supervisord_agents.core.events import (
     PauseRequested,
     Restarted,
     ResumeRequested,
+    Slept,
     Started,
     Stop,
     Ticked,
@@ -62,7 +63,7 @@ def finished(table: TaskTable, event: Finished, now: float) -> None:
         breakers.observe(table.health, task.agent, event.failure, now)
     if event.failure is None:
         if task.attempt == 1 or not table.checkpoints.of(task.id):  # else it went on where another had stopped
-            table.durations.succeeded(task, now)
+            table.durations.succeeded(task, now - table.timers.asleep.get(task.id, 0.0))
         table.move(task, _SUCCEEDED, now)
     else:
         failed(table, task, event.failure, now)
@@ -108,6 +109,12 @@ def checkpointed(table: TaskTable, event: Checkpointed, now: float) -> None:
     task = table.tasks.get(event.task)
     if task is not None and task.state is _RUNNING and event.attempt == task.attempt:
         table.checkpoints.record(event, now)
+
+
+def slept(table: TaskTable, event: Slept, now: float) -> None:
+    """Move the timeouts of what runs; an attempt cannot have slept for longer than it has run."""
+    for task in table.running_in_order():
+        table.timers.put_off(task, min(event.seconds, now - task.started_at))
 
 
 def restarted(table: TaskTable, event: Restarted, now: float) -> None:

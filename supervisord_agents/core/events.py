@@ -146,6 +146,12 @@ class Ticked(Event, frozen=True, tag="tick"):
     """Time has come for what was due: backoffs, timeouts, deadlines."""
 
 
+class Slept(Event, frozen=True, tag="slept"):
+    """The machine was suspended for so long. Nobody could work, so it does not count towards timeouts; deadlines do not wait."""
+
+    seconds: float
+
+
 class Restarted(Event, frozen=True, tag="restarted"):
     """The daemon came back; attempts still marked running are lost (those that had finished were reported before this)."""
 
@@ -186,6 +192,7 @@ AnyEvent = (
     | ResumeRequested
     | BreakerReset
     | Ticked
+    | Slept
     | Restarted
     | Paced
     | Advanced

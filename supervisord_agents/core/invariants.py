@@ -212,7 +212,9 @@ def _check_timers(scheduler: Scheduler, tasks: list[Task]) -> None:
             expected.add((Due.BACKOFF, task.id))
         if task.deadline_at and not task.ended:
             expected.add((Due.DEADLINE, task.id))
-    _demand(scheduler.table.timers.watched() == expected, "the timers differ from what is due")
+    timers = scheduler.table.timers
+    _demand(timers.watched() == expected, "the timers differ from what is due")
+    _demand(set(timers.asleep) <= {task.id for task in tasks if task.state is State.RUNNING}, "what does not run has slept")
 
 
 def _check_durations(scheduler: Scheduler) -> None:

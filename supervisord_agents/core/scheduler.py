@@ -33,6 +33,7 @@ from supervisord_agents.core.events import (
     Restarted,
     ResumeRequested,
     RetryRequested,
+    Slept,
     Start,
     Started,
     Submitted,
@@ -71,6 +72,7 @@ HANDLERS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
     Checkpointed: attempts.checkpointed,
     Used: attempts.used,
     Ticked: attempts.ticked,
+    Slept: attempts.slept,
     Restarted: attempts.restarted,
     PauseRequested: attempts.paused,
     ResumeRequested: attempts.resumed,
@@ -319,6 +321,10 @@ class Scheduler:
     def steps(self, task: str) -> tuple[Step, ...]:
         """What the attempts of the task have begun and finished, in order; those of one that succeeded are not kept."""
         return self.table.checkpoints.of(task)
+
+    def slept_s(self, task: Task) -> float:
+        """How much of its running attempt the machine slept."""
+        return self.table.timers.asleep.get(task.id, 0.0)
 
     def resolve(self, prefix: str) -> list[str]:
         """The full ids that a person may mean; an id that matches exactly is the only answer.

@@ -90,6 +90,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """Running tasks that had to wait for their worker (core.durations)."""
     births: dict[str, Birth] = {}
     families: dict[str, Family] = {}
+    asleep: dict[str, float] = {}
+    """Seconds that the machine slept while an attempt ran, by its task."""
 
 
 class _Outline(msgspec.Struct, frozen=True, array_like=True):
@@ -131,6 +133,7 @@ class Still:
         self._durations = _encoder.encode(list(table.durations.kinds.values())) + _encoder.encode(sorted(table.durations.cold))
         self._families = _encoder.encode(table.families.births) + _encoder.encode(table.families.of)
         self._past = _encoder.encode([_past(stub) for stub in table.stubs.values()])
+        self._asleep = _encoder.encode(table.timers.asleep)
         self._checkpoints = table.checkpoints.picture()
         self._done = 0
         """Tasks of a smaller order are encoded."""
@@ -181,7 +184,7 @@ class Still:
             for start in range(0, len(self._checkpoints), count):
                 yield b"".join(map(_encoder.encode, self._checkpoints[start : start + count]))
             yield self._letters + self._durations
-            yield self._families
+            yield self._families + self._asleep
 
 
 def encode_table(table: TaskTable, now: float = 0.0) -> bytes:
@@ -216,6 +219,7 @@ def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
     table.stubs = {past.task: stub(past) for past in snapshot.past}
     table.health.update(snapshot.health)
     table.placed.update(snapshot.placed)
+    table.timers.asleep = dict(snapshot.asleep)
     keys = {graph: key for key, graph in snapshot.keys.items()}
     for graph, records in snapshot.graphs:
         _add(table, graph, _records_decoder.decode(records), keys.get(graph, ""))

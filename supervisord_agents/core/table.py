@@ -183,6 +183,7 @@ class TaskTable:
             self.running_in[self.placed.pop(task.id, task.pool) if self.placed else task.pool] -= 1
             if self.durations.cold:
                 self.durations.cold.discard(task.id)
+            self.timers.over(task)
 
     def _enter(self, task: Task) -> None:
         state = task.state

@@ -34,6 +34,8 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[_Entry] = []
         self._limit = _SLACK
+        self.asleep: dict[str, float] = {}
+        """Seconds that the machine slept while an attempt ran, by its task: its timeout is so much later."""
 
     def __len__(self) -> int:
         """Entries held, stale ones too."""
@@ -47,7 +49,20 @@ class Timers:
     def set_timeout(self, task: Task) -> None:
         """Watch the running attempt, if its specification limits it."""
         if task.timeout_s:
-            self._push((task.started_at + task.timeout_s, _TIMEOUT, task.order, task.attempt, task))
+            self._push((self._timeout_at(task), _TIMEOUT, task.order, task.attempt, task))
+
+    def put_off(self, task: Task, seconds: float) -> None:
+        """Watch the running attempt so much longer."""
+        self.asleep[task.id] = self.asleep.get(task.id, 0.0) + seconds
+        self.set_timeout(task)
+
+    def over(self, task: Task) -> None:
+        """The attempt runs no longer."""
+        if self.asleep:
+            self.asleep.pop(task.id, None)
+
+    def _timeout_at(self, task: Task) -> float:
+        return task.started_at + task.timeout_s + self.asleep.get(task.id, 0.0)
 
     def set_backoff(self, task: Task) -> None:
         """Watch `retry_at`."""
@@ -56,7 +71,7 @@ class Timers:
     def next_due(self) -> float | None:
         """The earliest time at which something is due; None: nothing waits for time."""
         heap = self._heap
-        while heap and not _live(heap[0]):
+        while heap and not self._live(heap[0]):
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
@@ -65,27 +80,26 @@ class Timers:
         heap = self._heap
         while heap and heap[0][0] <= now:
             entry = heapq.heappop(heap)
-            if _live(entry):
+            if self._live(entry):
                 yield entry[1], entry[4]
 
     def watched(self) -> set[tuple[Due, str]]:
         """All that has a live entry, as reason and task id."""
-        return {(entry[1], entry[4].id) for entry in self._heap if _live(entry)}
+        return {(entry[1], entry[4].id) for entry in self._heap if self._live(entry)}
 
     def _push(self, entry: _Entry) -> None:
         heapq.heappush(self._heap, entry)
         if len(self._heap) > self._limit:
             # Attempts mostly end long before their timeout: without this the heap would hold them all until then.
             # In place: `due` may be walking through it.
-            self._heap[:] = [kept for kept in self._heap if _live(kept)]
+            self._heap[:] = [kept for kept in self._heap if self._live(kept)]
             heapq.heapify(self._heap)
             self._limit = 2 * len(self._heap) + _SLACK
 
-
-def _live(entry: _Entry) -> bool:
-    at, why, _, attempt, task = entry
-    if why is _TIMEOUT:
-        return task.state is _RUNNING and task.attempt == attempt
-    if why is _BACKOFF:
-        return task.state is _BACKING_OFF and task.attempt == attempt
-    return task.deadline_at == at and task.state not in END_STATES
+    def _live(self, entry: _Entry) -> bool:
+        at, why, _, attempt, task = entry
+        if why is _TIMEOUT:
+            return task.state is _RUNNING and task.attempt == attempt and at == self._timeout_at(task)
+        if why is _BACKOFF:
+            return task.state is _BACKING_OFF and task.attempt == attempt
+        return task.deadline_at == at and task.state not in END_STATES

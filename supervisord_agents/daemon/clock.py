@@ -19,6 +19,33 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def awake_time() -> float:
+    """Seconds since the machine started, without those that it was suspended."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+NOTICED_S = 0.5
+"""A shorter sleep is none: the two clocks are not read at the same moment."""
+
+
+class Sleeps:
+    """The suspensions of the machine: by how much CLOCK_BOOTTIME gets ahead of CLOCK_MONOTONIC (clock_gettime(2))."""
+
+    def __init__(self, *, boot: Read = boot_time, awake: Read = awake_time) -> None:
+        self._boot = boot
+        self._awake = awake
+        self._asleep_s = boot() - awake()
+
+    def seconds(self) -> float:
+        """How long it slept since this was last asked; 0 for not at all."""
+        before, self._asleep_s = self._asleep_s, self._boot() - self._awake()
+        slept_s = self._asleep_s - before
+        if slept_s >= NOTICED_S:
+            return slept_s
+        self._asleep_s = before
+        return 0.0
+
+
 class Clock:
     """Seconds since the Unix epoch, anchored once and then carried by CLOCK_BOOTTIME (clock_gettime(2)).
 

@@ -84,6 +84,8 @@ class Reasons:
                 why_here = f" ({task.history[-1].message})" if task.history[-1].message else ""
                 taken = f"attempt {task.attempt} on worker {task.worker}, for {self._since(task.started_at)}{why_here}"
                 yield f"{task.id} is running: {taken}{_bounds(task)}"
+                if slept_s := self._scheduler.slept_s(task):
+                    yield f"the machine slept for {slept_s:.0f} s of that, which do not count towards its timeout"
             case State.BACKING_OFF:
                 left = f"retry {task.retries} of {task.spec.max_retries} in {max(0.0, task.retry_at - self._now):.0f} s"
                 yield f"{task.id} is tried again: {left}; the last attempt failed with {_text(task.failure)}"

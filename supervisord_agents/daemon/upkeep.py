@@ -11,8 +11,9 @@ from contextlib import closing
 import structlog
 
 from supervisord_agents.config import Config
-from supervisord_agents.core.events import Ticked
+from supervisord_agents.core.events import Slept, Ticked
 from supervisord_agents.core.model import END_STATES, State
+from supervisord_agents.daemon.clock import Sleeps
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.errors import SupervisorError
@@ -63,7 +64,7 @@ class Upkeep:
     """One loop that wakes at least every MAX_SLEEP_S.
 
     `on_space` is called when the journal accepts new work again, `look` in every turn; by `pull` the thread that writes a
-    snapshot gets its pieces.
+    snapshot gets its pieces. `slept` gives the seconds that the machine slept since it was asked last.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class Upkeep:
         on_space: Callable[[], None],
         pull: Pull = pulled,
         look: Callable[[float], None] = lambda now: None,
+        slept: Callable[[], float] | None = None,
     ) -> None:
         self._look = look
         self._pull = pull
+        self._slept = slept or Sleeps().seconds
         self._config = config
         self._engine = engine
         self._committer = committer
@@ -106,6 +109,7 @@ class Upkeep:
         """Until cancelled."""
         await self._started.wait()
         while True:
+            self._notice_sleep()
             now = self._engine.clock.now()
             due = self._engine.scheduler.next_due()
             if due is not None and due <= now:
@@ -119,6 +123,13 @@ class Upkeep:
             self._collect(now)
             until_due = MAX_SLEEP_S if due is None else due - now
             await self._sleep(min(MAX_SLEEP_S, max(until_due, 0.001)))
+
+    def _notice_sleep(self) -> None:
+        """Before timeouts are looked at, which wait for as long as the machine slept."""
+        seconds = self._slept()
+        if seconds and self._engine.scheduler.table.running:
+            log.info("machine_slept", seconds=round(seconds, 1))
+            self._engine.feed(Slept(seconds=seconds))
 
     async def _sleep(self, seconds: float) -> None:
         """What came in while the daemon was stopped is heard first: an attempt that had ended in time is no timeout."""

@@ -187,7 +187,7 @@ class Pools:
         shape = self._shaper.of(spec, client)
         many = self._agents.get(spec.agent).reusable
         return any(
-            worker.unclaimed and worker.shape == shape and worker.ready and (worker.tasks_run or not many)
+            worker.unclaimed and worker.shape == shape and worker.ready and (worker.wear.tasks or not many)
             for worker in self._of(pool)
         )
 
@@ -372,7 +372,7 @@ class Pools:
             self._dialogue.died(worker, failure)
 
     def _exited(self, worker: Worker, exit: Exit, nest: Nest) -> None:
-        log.debug("worker_exited", worker=worker.id, code=exit.code, signal=exit.signal, tasks=worker.tasks_run)
+        log.debug("worker_exited", worker=worker.id, code=exit.code, signal=exit.signal, tasks=worker.wear.tasks)
         if not worker.ready and not self._closing and not worker.replaced and not worker.adopted:
             self._warm_later(worker)
             log.error("worker_never_ready", worker=worker.id, code=exit.code, signal=exit.signal, said=nest.last_words())
@@ -408,11 +408,10 @@ class Pools:
             recorded = self._listener.attempt_ended(worker.id, end)
         else:
             self._listener.attempt_stopped(end)
-        worker.tasks_run += 1
         worker.forget_attempt()
-        pool = self._config.pools[worker.pool]
-        old = time.monotonic() - worker.born > pool.recycle_after_s or worker.tasks_run >= pool.recycle_after_tasks
-        if worker.phase is Phase.DYING or end.last or old or not worker.reusable:
+        worker.wear.tasks += 1
+        usable = worker.reusable and not end.last and worker.phase is not Phase.DYING
+        if not usable or worker.worn_out(self._config.pools[worker.pool]):
             worker.kill()
         elif not recorded:  # its outbox is all that a crash would leave of it, and the next task would overwrite that
             self._jobs.spawn(self._rest_when_settled(worker))

@@ -14,8 +14,9 @@ from supervisord_agents.core.model import Failure
 from supervisord_agents.errors import ErrorCode
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.agents.base import AgentFailure, Exit, Launch, Outcome, ProgramAgent
-from supervisord_agents.workers.agents.environment import TASK_FILE, task_file
+from supervisord_agents.workers.agents.environment import STEP_PROGRAM, STEP_SOCKET, TASK_FILE, step_program, task_file
 from supervisord_agents.workers.child import Child, Kept, cancelled
+from supervisord_agents.workers.step_desk import StepDesk
 from supervisord_agents.workers.uplink import Uplink
 
 
@@ -27,11 +28,16 @@ class ProgramJob:
         self._agent = agent
         home = Path(os.environ.get("HOME", "/tmp"))
         launch = agent.launch(task, home)
-        lay_files(home, {**launch.files, TASK_FILE: task_file(task)})
+        lay_files(home, {**launch.files, TASK_FILE: task_file(task), STEP_PROGRAM: step_program()})
         self._stdout = Kept(launch.keep_stdout_bytes, tail=launch.keep_stdout_tail)
         self._stderr = Kept(launch.keep_stderr_bytes, tail=True)
         self._started = time.monotonic()
-        process = _start(launch)
+        self._desk = _desk(selector, uplink, task, home)
+        try:
+            process = _start(launch)
+        except AgentFailure:
+            self.close_desk()
+            raise
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -47,8 +53,20 @@ class ProgramJob:
     def over(self) -> bool:
         return self.child.over
 
+    def answer(self, answer: frames.Answer) -> None:
+        """Tell it what became of a checkpoint; programs ask for nothing else."""
+        if self._desk is not None and isinstance(answer, frames.Checkpointed):
+            self._desk.answer(answer)
+
     def close(self) -> None:
+        self.close_desk()
         self.child.close()
+
+    def close_desk(self) -> None:
+        """Hear of no more steps."""
+        if self._desk is not None:
+            self._desk.close()
+            self._desk = None
 
     def outcome(self) -> Outcome:
         """What its end means."""
@@ -67,6 +85,16 @@ class ProgramJob:
         if self.child.stop_requested:
             return msgspec.structs.replace(outcome, failure=cancelled(self.child, "program"))
         return outcome
+
+
+def _desk(selector: selectors.BaseSelector, uplink: Uplink, task: frames.RunTask, home: Path) -> StepDesk | None:
+    """None where there can be none, as in a home whose path is too long for a socket."""
+    try:
+        os.chmod(home / STEP_PROGRAM, 0o755)
+        return StepDesk(selector, uplink, task, home / STEP_SOCKET)
+    except OSError as error:
+        uplink.log("worker", f"this task cannot tell of its steps: {error}.\n".encode())
+        return None
 
 
 class _Tee:

@@ -155,7 +155,7 @@ class Runtime:
             self._uplink.resume(message.log_bytes)
         elif isinstance(message, frames.Answer):
             self._uplink.answered(message)
-            if isinstance(self._job, FunctionJob) and _is_of(self._job, message):
+            if self._job is not None and _is_of(self._job, message):
                 self._job.answer(message)
         elif self._job and _is_of(self._job, message):
             self._job.child.stop()

@@ -12,16 +12,20 @@ from enum import Enum
 from typing import Protocol, cast
 
 import msgspec
+import structlog
 
 from sandbox.errors import SandboxError
 from sandbox.spawner import Exit, Sandbox
+from supervisord_agents.config import Pool
 from supervisord_agents.core.model import Failure
 from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError
 from supervisord_agents.journal.files import NO_SPACE
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.framing import FrameReader, frame
+from supervisord_agents.workers.recycling import Wear, own_memory_bytes
 from supervisord_agents.workers.shape import Shape
 
+log = structlog.get_logger()
 PROGRESS_S = 0.1
 """At most one `progress` of an attempt is passed on in this time: the newest."""
 
@@ -72,11 +76,11 @@ class Worker:
         self.stop_code = ""
         """Why its attempt was stopped by the daemon; its end is then already decided."""
         self.ready = False
-        self.born = self.last_sign = time.monotonic()
+        self.last_sign = time.monotonic()
+        self.wear = Wear(self.last_sign)
         self.idle_since = 0.0
         self.claimed_at = 0.0
         """For the attempt that it has, on the monotonic clock."""
-        self.tasks_run = 0
         self.strays = 0
         self.progress = Progress()
         self.sandbox: Sandbox | None = None
@@ -95,7 +99,7 @@ class Worker:
     @property
     def cold(self) -> bool:
         """Not up yet; or to do many tasks, and none so far."""
-        return not self.ready or (self.reusable and not self.tasks_run)
+        return not self.ready or (self.reusable and not self.wear.tasks)
 
     @property
     def unknown(self) -> bool:
@@ -109,6 +113,14 @@ class Worker:
 
     def busy_with(self, task: str, attempt: int) -> bool:
         return bool(self.task) and (self.task, self.attempt) == (task, attempt)
+
+    def worn_out(self, pool: Pool) -> bool:
+        """Whether it is to be replaced, now that a task of it is over and it has cleared up."""
+        self.wear.measured(own_memory_bytes(self.sandbox.pid) if self.sandbox is not None else 0)
+        why = self.wear.out(pool, time.monotonic())
+        if why:
+            log.info("worker_recycled", worker=self.id, reason=why)
+        return bool(why)
 
     def kill(self) -> None:
         """End the whole tree; the exit is noticed by whoever waits for the sandbox."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tests.policies.removal import removal
 
-STALLS = "core/test_stalls.py::test_"
 ATTEMPTS = "core/test_attempts.py::test_"
 STEPS = "core/test_checkpoints.py::test_"
+STALLS = "core/test_stalls.py::test_"
 
 REMOVALS = [
     # Attempts
@@ -136,6 +136,13 @@ REMOVALS = [
         "event.step not in before.by_name and len(before.by_name) >= MAX_STEPS",
         "False",
         STEPS + "a_task_has_so_many_steps_and_no_more",
+    ),
+    removal(
+        "sleep of the machine does not count towards timeouts",
+        "attempts:slept",
+        "min(event.seconds, now - task.started_at)",
+        "0.0",
+        ATTEMPTS + "time_that_the_machine_slept_does_not_count_towards_the_timeout_of_what_ran_then",
     ),
     # Progress
     removal(

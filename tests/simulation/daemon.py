@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from supervisord_agents.config import Config, Pool, Tasks
 from supervisord_agents.config import Journal as JournalTable
@@ -67,6 +68,11 @@ CONFIG = Config(
     journal=JournalTable(snapshot_every_records=40),
 )
 AGENTS = AgentRegistry(CONFIG)
+
+
+def _slept(dice: Random) -> float:
+    """The machine was suspended once in a while."""
+    return dice.random() * 10.0 if dice.random() < 0.01 else 0.0
 
 
 class Logs:
@@ -204,8 +210,8 @@ class Daemon(Process):
         attempts = Attempts(CONFIG, AGENTS, pools, ends, accounts, logs, feed, waiters, lambda: journal.accepting, providers)
         engine = Engine(replayed.scheduler, committer, clock, self._release(attempts), Growth(replayed.records, replayed.bytes))
         facts = self._facts(engine, journal)
-        pull: Any = pulled
-        upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, on_space=attempts.slots_changed, pull=pull)
+        pull, slept = cast(Any, pulled), partial(_slept, self.dice)
+        upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, attempts.slots_changed, pull, slept=slept)
         admission, advisor = _admission(engine, pools)
         archivist: Any = NoArchive()
         handlers = Handlers(

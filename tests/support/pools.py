@@ -57,6 +57,7 @@ class StubSandbox:
         self.killed = False
         self.dies_at_once = True
         self.uid = 0
+        self.pid = 0
         self.channel = socket.socket(fileno=os.dup(descriptors[frames.CHANNEL_FD]))
         self._handover = os.dup(descriptors[frames.HANDOVER_FD])
         self.outbox = Outbox(os.dup(descriptors[frames.OUTBOX_FD]))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from pathlib import Path
 
 import msgspec
 
 from supervisord_agents.wire.frames import RunTask
+from supervisord_agents.workers.agent_step import STEPS_ENV
 
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 OF_THE_SANDBOX = ("TMPDIR", "GIT_CONFIG_NOSYSTEM")
 TASK_FILE_ENV = "AGENT_SUPERVISOR_TASK"
-"""Names a JSON file `{task, attempt, input, dependencies}`, with `undoes` in one that undoes a task."""
+"""Names a JSON file `{task, attempt, input, dependencies, steps}`, with `undoes` in one that undoes a task."""
 TASK_FILE = ".agent-supervisor-task.json"
+STEP_SOCKET = ".agent-supervisor-steps"
+STEP_PROGRAM = ".agent-supervisor/bin/agent-step"
 
 
 def proxy_environment(port: int) -> dict[str, str]:
@@ -35,13 +40,14 @@ def base_environment(home: Path, task: RunTask) -> dict[str, str]:
     settings = task.settings
     return {
         **proxy_environment(task.gateway_port),
-        "PATH": ":".join((*settings.get("search_path", ()), *SEARCH_PATH)),
+        "PATH": ":".join((*settings.get("search_path", ()), *SEARCH_PATH, str((home / STEP_PROGRAM).parent))),
         "HOME": str(home),
         "LANG": "C.UTF-8",
         # The sandbox's own; what the sandbox says of it, if it has no namespaces.
         "TMPDIR": "/tmp",
         **{name: os.environ[name] for name in OF_THE_SANDBOX if name in os.environ},
         TASK_FILE_ENV: str(home / TASK_FILE),
+        STEPS_ENV: str(home / STEP_SOCKET),
         **settings.get("environment", {}),
     }
 
@@ -71,8 +77,14 @@ def task_file(task: RunTask) -> bytes:
         "attempt": task.attempt,
         "input": task.spec.input,
         "dependencies": msgspec.to_builtins(task.dependencies),
+        "steps": msgspec.to_builtins(task.steps),
         **({"undoes": task.undoes} if task.undoes else {}),
     }
     return json.dumps(msgspec.to_builtins(content, str_keys=True), ensure_ascii=False, indent=1).encode(
         "utf-8", "backslashreplace"
     )
+
+
+def step_program() -> bytes:
+    """The content of STEP_PROGRAM."""
+    return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -m supervisord_agents.workers.agent_step "$@"\n'.encode()

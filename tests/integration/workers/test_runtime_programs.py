@@ -58,11 +58,12 @@ def test_the_environment_holds_only_what_was_given(make_worker: Make) -> None:
     assert isinstance(end, frames.TaskResult)
     found = dict(item.split("=", 1) for item in end.output["stdout"].split("\0") if item)
     assert found == {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"/usr/local/bin:/usr/bin:/bin:{worker.home}/.agent-supervisor/bin",
         "HOME": str(worker.home),
         "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",
         "AGENT_SUPERVISOR_TASK": str(worker.home / ".agent-supervisor-task.json"),
+        "AGENT_SUPERVISOR_STEPS": str(worker.home / ".agent-supervisor-steps"),
         "CONFIGURED": "1",
         "MINE": "a=b\n",
     }
@@ -146,3 +147,87 @@ def test_output_of_a_late_grandchild_is_still_read(worker: RuntimeProcess) -> No
 def test_a_command_cannot_take_the_terminal_or_the_group_of_the_worker(worker: RuntimeProcess) -> None:
     script = "import os; print(os.getsid(0) == os.getpid() == os.getpgid(0))"
     assert worker.command(sys.executable, "-c", script).output["stdout"] == "True\n"
+
+
+SCRIPT = """
+set -e
+agent-step run build -- sh -c 'echo made; echo >> built'
+agent-step get deploy || agent-step done deploy '{"url": 7}'
+agent-step begin last
+agent-step list >&2
+"""
+
+
+def answering(worker: RuntimeProcess, count: int) -> list[frames.Checkpoint]:
+    said = []
+    for _ in range(count):
+        step = worker.next(frames.Checkpoint)
+        worker.send(frames.Checkpointed(task=step.task, attempt=step.attempt, step=step.step, done=step.done))
+        said.append(step)
+    return said
+
+
+def test_a_script_tells_of_its_steps_and_another_attempt_does_not_do_them_again(worker: RuntimeProcess) -> None:
+    worker.start(input={"argv": ["sh", "-c", SCRIPT]})
+    said = answering(worker, 4)
+    assert [(step.step, step.done, step.result) for step in said] == [
+        ("build", False, None),
+        ("build", True, "made\n"),
+        ("deploy", True, {"url": 7}),
+        ("last", False, None),
+    ]
+    first = worker.next(frames.TaskResult).output
+    assert (first["stdout"], first["stderr"]) == ("made\n", "done  build\ndone  deploy\nbegun last\n")
+    steps = {step.step: frames.PastStep(attempt=1, done=step.done, result=step.result) for step in said}
+    worker.start(input={"argv": ["sh", "-c", SCRIPT]}, attempt=2, steps=steps)
+    (again,) = answering(worker, 1)
+    assert (again.step, again.attempt) == ("last", 2)
+    assert worker.next(frames.TaskResult).output["stdout"] == 'made\n{"url": 7}\n'
+    assert (worker.workspace / "built").read_text() == "\n"
+
+
+def test_a_step_of_a_script_is_not_done_if_its_command_fails_and_a_refusal_says_why(worker: RuntimeProcess) -> None:
+    worker.start(input={"argv": ["sh", "-c", "agent-step run bad -- sh -c 'exit 3'"]})
+    (begun,) = answering(worker, 1)
+    assert not begun.done
+    assert worker.next(frames.TaskError).output["exit_code"] == 3
+    worker.start(input={"argv": ["sh", "-c", "agent-step begin x"]}, attempt=2)
+    step = worker.next(frames.Checkpoint)
+    refused = Failure("DISK_FULL", "no room.", "Wait.")
+    worker.send(frames.Checkpointed(task=step.task, attempt=step.attempt, step=step.step, failure=refused))
+    output = worker.next(frames.TaskError).output
+    assert (output["exit_code"], output["stderr"]) == (125, "agent-step: no room. Wait.\n")
+    output = worker.command("agent-step", "done", "x", '"' + "x" * 70_000 + '"', attempt=3).output
+    assert output["exit_code"] == 125
+    assert "at most 65536 are kept" in output["stderr"]
+
+
+HOSTILE = """
+import os, socket
+path = os.environ["AGENT_SUPERVISOR_STEPS"]
+def ask(data):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        sock.sendall(data)
+        return sock.recv(1 << 16)
+for data in (b"\\xff\\n", b"[]\\n", b'{"step": 1}\\n', b'{"other": 1}\\n', b"[" * 5000 + b"\\n"):
+    assert b'"ok": false' in ask(data), data
+many = [socket.socket(socket.AF_UNIX) for _ in range(60)]
+for sock in many:
+    sock.connect(path)
+for sock in many:
+    sock.close()
+long = socket.socket(socket.AF_UNIX)
+long.connect(path)
+try:
+    while True:
+        long.sendall(b"x" * 65536)
+except OSError:
+    print("thrown out", ask(b"{}\\n").decode(), end="")
+"""
+
+
+def test_what_is_no_step_costs_its_sender_alone(worker: RuntimeProcess) -> None:
+    output = worker.command("python3", "-c", HOSTILE).output
+    assert output["stdout"] == 'thrown out {"ok": true, "steps": {}}\n', output
+    assert worker.command("true", attempt=2).output["exit_code"] == 0

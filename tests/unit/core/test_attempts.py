@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from supervisord_agents.core import policy
-from supervisord_agents.core.events import Changed, Finished, Restarted, Started, Stop
+from supervisord_agents.core.events import Changed, Finished, Restarted, Slept, Started, Stop
 from supervisord_agents.core.model import MAX_COST_USD, MAX_TOKENS, Failure, State, Usage
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import HISTORY_LIMIT
@@ -128,7 +128,7 @@ def test_an_attempt_that_takes_too_long_is_stopped_and_retried(driven: Driven) -
     driven.submit(a_task("a", timeout_s=60.0))
     assert driven.scheduler.next_due() is None
     driven.start("g.a")
-    assert driven.scheduler.next_due() == driven.now + 60
+    assert (driven.scheduler.slept_s(driven.task("g.a")), driven.scheduler.next_due()) == (0.0, driven.now + 60)
     assert driven.wait(59.9) == []
     decisions = driven.wait(0.1)
     assert decisions[0] == Stop(task="g.a", attempt=1, code="TIMEOUT")
@@ -299,3 +299,50 @@ def test_an_attempt_ended_by_an_orderly_stop_is_not_held_against_the_task(driven
         driven.start("g.a")
         driven.feed(Restarted(clean=True))
     assert (driven.state("g.a"), driven.task("g.a").lost) == (State.READY, 0)
+
+
+def test_time_that_the_machine_slept_does_not_count_towards_the_timeout_of_what_ran_then() -> None:
+    driven = Driven()
+    driven.submit(
+        a_task("a", timeout_s=60.0, max_retries=3),
+        a_task("b", timeout_s=60.0, max_retries=0),
+        a_task("c", timeout_s=60.0, max_retries=0),
+    )
+    driven.start("g.a")
+    driven.now += 20
+    driven.start("g.b")
+    driven.now += 3600
+    driven.feed(Slept(seconds=3600))
+    driven.start("g.c")
+    assert driven.scheduler.slept_s(driven.task("g.a")) == 3600
+    driven.wait(39)
+    assert driven.state("g.a") is State.RUNNING
+    restored = Scheduler.restore(driven.scheduler.snapshot())
+    assert restored.next_due() == driven.scheduler.next_due() == driven.now + 1
+    assert driven.replayed().snapshot() == driven.scheduler.snapshot()
+    driven.wait(1)
+    assert driven.code("g.a") == "TIMEOUT"
+    driven.wait(20)
+    assert [driven.code(name) for name in ("g.b", "g.c")] == ["TIMEOUT", "TIMEOUT"]
+    driven.start("g.a")
+    assert driven.scheduler.next_due() == driven.now + 60
+
+
+def test_an_attempt_that_began_while_it_was_not_yet_known_slept_no_longer_than_it_ran() -> None:
+    driven = Driven()
+    driven.submit(a_task("a", timeout_s=60.0))
+    driven.start("g.a")
+    driven.now += 1
+    driven.feed(Slept(seconds=3600))
+    driven.wait(60)
+    assert driven.code("g.a") == "TIMEOUT"
+
+
+def test_a_deadline_does_not_wait_for_a_machine_that_sleeps() -> None:
+    driven = Driven()
+    driven.submit(a_task("a", deadline_s=100.0))
+    driven.start("g.a")
+    driven.now += 3600
+    driven.feed(Slept(seconds=3600))
+    driven.wait(0)
+    assert driven.code("g.a") == "DEADLINE"

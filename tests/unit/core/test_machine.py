@@ -28,6 +28,7 @@ from supervisord_agents.core.events import (
     Restarted,
     ResumeRequested,
     RetryRequested,
+    Slept,
     Start,
     Started,
     Stop,
@@ -355,6 +356,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         before, state = task.usage, task.state
         assert self.feed(Used(task=task.id, usage=Usage(3, 2, 0.25))) == []
         assert (task.usage, task.state) == (before + Usage(3, 2, 0.25), state)
+
+    @rule(seconds=st.sampled_from((1.0, 30.0)))
+    def sleep(self, seconds: float) -> None:
+        running = self.scheduler.running_tasks()
+        self.now += seconds
+        assert self.feed(Slept(seconds=seconds)) == []
+        assert self.scheduler.running_tasks() == running
 
     @rule(clean=st.booleans())
     def restart(self, clean: bool) -> None:

@@ -12,7 +12,7 @@ from supervisord_agents.core.model import TaskSpec
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.snapshot import taken_at
 from supervisord_agents.daemon import recovery
-from supervisord_agents.daemon.clock import Clock
+from supervisord_agents.daemon.clock import Clock, Sleeps
 from supervisord_agents.journal.recovery import Recovered
 
 FAR = time.time() + 10**8
@@ -48,3 +48,14 @@ def test_a_snapshot_without_its_time_is_read() -> None:
     assert taken_at(old) == 0.0
     assert Scheduler.restore(old).tasks == {}
     assert floor_of(old, 7.0) == 7.0
+
+
+def test_a_sleep_is_told_once_and_by_its_length() -> None:
+    boot, awake = [100.0], [40.0]
+    sleeps = Sleeps(boot=lambda: boot[0], awake=lambda: awake[0])
+    assert sleeps.seconds() == 0.0
+    boot[0], awake[0] = 3760.0, 100.0
+    assert sleeps.seconds() == 3600.0
+    assert sleeps.seconds() == 0.0
+    boot[0] += 0.001  # read a moment later
+    assert sleeps.seconds() == 0.0

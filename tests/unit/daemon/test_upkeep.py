@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_agents.config import Config, parse
+from supervisord_agents.core.events import Started
 from supervisord_agents.daemon import upkeep as upkeep_module
 from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.upkeep import Upkeep
@@ -32,6 +33,7 @@ class House:
         self.config: Config = parse("[journal]\nsnapshot_every_records = 100\n")
         self.results = ResultStore(directory / "results")
         self.spaces = 0
+        self.slept_s = 0.0
         self.facts = Facts(
             epoch="",
             started_at=0.0,
@@ -51,9 +53,14 @@ class House:
             self.results,
             self.facts,
             self._space,
+            slept=self._slept,
         )
         self.upkeep.start()
         self.running = asyncio.create_task(self.upkeep.run())
+
+    def _slept(self) -> float:
+        slept_s, self.slept_s = self.slept_s, 0.0
+        return slept_s
 
     def _space(self) -> None:
         self.spaces += 1
@@ -191,3 +198,12 @@ async def test_a_disk_that_does_not_tell_its_size_is_no_failure(house: House, mo
     monkeypatch.setattr(shutil, "disk_usage", unknown)
     await house.until(lambda: len(looked) > 4)
     assert not house.running.done()
+
+
+async def test_a_sleep_of_the_machine_is_recorded_before_timeouts_are_looked_at(house: House) -> None:
+    machine = house.machine
+    machine.submit("g")
+    machine.engine.feed(Started(task="g.t0", attempt=1, worker="w"))
+    house.slept_s = 50.0
+    await house.until(lambda: not house.slept_s)
+    assert machine.scheduler.slept_s(machine.scheduler.tasks["g.t0"]) > 0
