@@ -258,10 +258,11 @@ class _Answer:
             return []
         found: list[Start] = []
         for lender in rule.borrows_from:
-            count = self._placement.lends(self._table, lender, room.get(lender, 0))
+            count = self._placement.lends(self._table, lender, room[lender]) if lender in room else 0
             offered = {start.task for start in (*starts, *found)} if count > 0 else set()
             lent = self.of(pool, count, lender, offered, len(offered))
-            room[lender] = room.get(lender, 0) - len(lent)
+            if lent:
+                room[lender] -= len(lent)
             found += lent
         return found
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supervisord_agents.core import invariants
 from supervisord_agents.core.backlog import Backlog
+from supervisord_agents.core.breakers import Breaker, BreakerState, state
 from supervisord_agents.core.children import members
 from supervisord_agents.core.descent import Limits, until
 from supervisord_agents.core.events import (
@@ -39,6 +42,8 @@ from supervisord_agents.core.events import (
     encode_event,
 )
 from supervisord_agents.core.model import END_STATES, Compensation, Dependency, Failure, Past, State, TaskSpec, Usage, When
+from supervisord_agents.core.placement import AgentRule, Placement, ProviderRule, Rules
+from supervisord_agents.core.scaling import PoolRule, Scaling
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import Task
 from supervisord_agents.errors import InvalidInput, Unavailable
@@ -59,11 +64,16 @@ specs = st.fixed_dictionaries(
         "backoff_s": st.sampled_from((0.0, 2.0)),
         "estimate_s": st.sampled_from((0.0, 3.0)),
         "pool": st.sampled_from(POOLS),
-        "agent": st.sampled_from(AGENTS),
+        "by": st.sampled_from(({"agent": "command"}, {"agent": "qwen"}, {"agent": "qwen", "agents": ("qwen", "command")})),
         "compensate": st.sampled_from((None, Compensation(pool="a", max_retries=0), Compensation(pool="b", max_retries=1))),
         "type": st.sampled_from(("", "review")),
     }
-)
+).map(lambda fields: {**fields["by"], **{name: value for name, value in fields.items() if name != "by"}})
+
+
+def startable(scheduler: Scheduler) -> list[Start]:
+    """What could start if there were no rules."""
+    return Placement().starts(scheduler.table, FREE, 0.0)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -91,7 +101,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(seconds=st.sampled_from((0.0, 3.0, 50.0)))
     def age(self, seconds: float) -> None:
         self.ageing_s = seconds
-        self.scheduler = Scheduler(seconds)
+        placement, self.scheduler = self.scheduler.placement, Scheduler(seconds)
+        self.scheduler.placement = placement
 
     def whole(self) -> bytes:
         """A snapshot, beside the picture that is being taken."""
@@ -127,7 +138,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert offer.attempt > self.attempts.get(offer.task, 0)
         self.attempts[offer.task] = offer.attempt
         cold = (len(self.attempts) + offer.attempt) % 3 == 0
-        self.feed(Started(task=offer.task, attempt=offer.attempt, worker="w", cold=cold))
+        pool = offer.pool if offer.pool != self.scheduler.tasks[offer.task].pool else ""
+        self.feed(
+            Started(task=offer.task, attempt=offer.attempt, worker="w", pool=pool, agent=offer.agent, note=offer.note, cold=cold)
+        )
         assert self.scheduler.tasks[offer.task].state is State.RUNNING
         assert (offer.task in self.scheduler.durations.cold) == cold
         family = self.scheduler.families.of.get(offer.task)
@@ -136,6 +150,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(any(moment.state in END_STATES for moment in child.history) for child in again), (
             "it began before its children ended"
         )
+
+    def agent_of(self, offer: Start) -> str:
+        return offer.agent or self.scheduler.tasks[offer.task].agent
 
     def pick(self, data: st.DataObject, tasks: list[Task]) -> Task:
         return tasks[data.draw(st.integers(0, len(tasks) - 1), label="which")]
@@ -199,9 +216,11 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(slots=st.integers(1, 3))
     def start_some(self, slots: int) -> None:
-        offers = self.scheduler.starts(dict.fromkeys(POOLS, slots))
-        assert not any(self.scheduler.pauses.over(self.scheduler.tasks[offer.task]) for offer in offers)
-        assert offers == self.scheduler.starts(dict.fromkeys(POOLS, slots))
+        offers = self.scheduler.starts(dict.fromkeys(POOLS, slots), self.now)
+        for offer in offers:
+            pool, agent = self.scheduler.tasks[offer.task].pool, self.agent_of(offer)
+            assert not any(scope.pool in ("", pool) and scope.agent in ("", agent) for scope in self.scheduler.pauses)
+        assert offers == self.scheduler.starts(dict.fromkeys(POOLS, slots), self.now)
         for offer in offers:
             self.start(offer)
 
@@ -257,7 +276,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert gone_with_its_parent or task.state is (State.READY if stop else State.RUNNING)
             assert task.retries == retries
         free = {name: 100 for name in POOLS if pool in ("", name)}
-        held = [self.scheduler.tasks[offer.task].agent for offer in self.scheduler.starts(free)]
+        held = [self.agent_of(offer) for offer in self.scheduler.starts(free, self.now)]
         assert agent not in held if agent else held == []
 
     @precondition(lambda self: self.scheduler.pauses)
@@ -377,10 +396,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         data = self.whole()
         restored = Scheduler.restore(data, self.ageing_s)
         assert restored.snapshot() == data
-        assert restored.starts(FREE) == self.scheduler.starts(FREE)
+        assert startable(restored) == startable(self.scheduler)
         assert restored.next_due() == self.scheduler.next_due()
         assert restored.counts == self.scheduler.counts
         # From here on the restored one is used: it must go on like the old one, which the replay at the end proves.
+        restored.placement = self.scheduler.placement
         self.scheduler = restored
 
     @invariant()
@@ -434,7 +454,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         while self.scheduler.busy:
             assert replayed.handle(Advanced(), self.now) == self.feed(Advanced())
         assert replayed.snapshot() == self.whole()
-        assert replayed.starts(FREE) == self.scheduler.starts(FREE)
+        assert startable(replayed) == startable(self.scheduler)
         self.drive_to_the_end()
         while self.scheduler.busy:
             self.feed(Advanced())
@@ -451,8 +471,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert rounds < 1000, "something waits for ever"
             while self.scheduler.busy:
                 self.feed(Advanced())
-            for offer in self.scheduler.starts(FREE):
+            for offer in self.scheduler.starts(FREE, self.now):
                 self.start(offer)
+            later = self.scheduler.placement.again_at
             for task in self.scheduler.running_tasks():
                 family = self.scheduler.families.of.get(task.id)
                 if family is not None and family.fresh:
@@ -464,6 +485,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             if due is not None:
                 self.now = max(self.now, due)
                 self.feed(Ticked())
+            elif later < inf:
+                self.now = max(self.now, later)
             invariants.check(self.scheduler)
 
 
@@ -471,6 +494,56 @@ SchedulerMachine.TestCase.settings = settings(
     max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestScheduler = SchedulerMachine.TestCase
+
+
+class RuledMachine(SchedulerMachine):
+    """Under rules of placement, no limit is ever exceeded, and all still comes to an end."""
+
+    @initialize(
+        workers=st.integers(1, 3),
+        scaling=st.sampled_from(("hybrid", "on-demand")),
+        running=st.integers(0, 2),
+        failures=st.integers(0, 3),
+        per_minute=st.sampled_from((0.0, 6.0)),
+    )
+    def rules(self, workers: int, scaling: Scaling, running: int, failures: int, per_minute: float) -> None:
+        pool = PoolRule(min_workers=1, max_workers=workers, scaling=scaling, idle_s=20.0)
+        self.obeyed = Rules(
+            pools={"a": msgspec.structs.replace(pool, borrows_from=("b",)), "b": msgspec.structs.replace(pool, max_workers=3)},
+            agents={
+                "qwen": AgentRule(max_running=running, breaker=Breaker(failures, 30.0), provider="p"),
+                "command": AgentRule(starts_per_minute=per_minute),
+            },
+            providers={"p": ProviderRule(breaker=Breaker(2, 10.0))},
+        )
+        self.scheduler.placement = Placement(self.obeyed)
+
+    @rule(failure=st.sampled_from(("", "no answer")), wait_s=st.sampled_from((0.0, 5.0)))
+    def a_provider_answers(self, failure: str, wait_s: float) -> None:
+        self.scheduler.placement.answered("p", self.now, failure, wait_s)
+
+    @invariant()
+    def no_limit_is_exceeded(self) -> None:
+        running = self.scheduler.running_tasks()
+        for name, pool in self.obeyed.pools.items():
+            assert self.scheduler.running(name) <= pool.max_workers
+        limit = self.obeyed.agents["qwen"].max_running
+        assert not limit or sum(task.agent == "qwen" for task in running) <= limit
+        # A worker of a lender is its own.
+        assert sum(lender == "b" for lender in self.scheduler.table.placed.values()) < self.obeyed.pools["b"].max_workers
+
+    @invariant()
+    def what_is_left_alone_is_not_started(self) -> None:
+        placement, table = self.scheduler.placement, self.scheduler.table
+        shut = state(self.obeyed.agents["qwen"].breaker, table.health.get("qwen"), self.now) is BreakerState.OPEN
+        shut = shut or placement.provider_state("p", self.now) is BreakerState.OPEN
+        shut = shut or placement.asked_to_wait.get("p", 0.0) > self.now
+        for offer in self.scheduler.starts(FREE, self.now):
+            assert not shut or self.agent_of(offer) != "qwen"
+
+
+RuledMachine.TestCase.settings = settings(SchedulerMachine.TestCase.settings, max_examples=60)
+TestUnderRules = RuledMachine.TestCase
 
 
 class PicturedMachine(SchedulerMachine):
