@@ -9,6 +9,7 @@ CONFIG = """
 [pools.standard]
 min_workers = {workers}
 max_workers = 2
+scaling = "on-demand"
 [pools.parked]
 min_workers = 0
 max_workers = 1

@@ -23,6 +23,10 @@ START_TIMEOUT_S = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
+AT_ONCE = '[pools.standard]\nscaling = "on-demand"\n'
+"""Where a test says nothing: a pool that need not grow first."""
+
+
 class DaemonProcess:
     """`agent-supervisor` in a directory of its own; may be killed and started again on the same state."""
 
@@ -37,7 +41,7 @@ class DaemonProcess:
         self.socket = directory / "supervisor.sock"
         self.log = directory / "daemon.log"
         self.config = directory / "config.toml"
-        self.config.write_text(config)
+        self.config.write_text(config or AT_ONCE)
         self.environment = {**os.environ, "AGENT_SUPERVISOR_CONFIG": str(self.config)}
         self.argv = [str(BIN / "agent-supervisor")]
         self.process: subprocess.Popen[bytes] | None = None

@@ -21,6 +21,7 @@ SMALL_JOURNAL = """
 [pools.standard]
 min_workers = 1
 max_workers = 2
+scaling = "on-demand"
 [tasks]
 backoff_s = 0.05
 [journal]

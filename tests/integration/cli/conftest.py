@@ -19,8 +19,10 @@ reserve_bytes = 1048576
 backoff_s = 0.01
 [pools.standard]
 min_workers = 1
+scaling = "on-demand"
 [pools.critical]
 max_workers = 2
+scaling = "on-demand"
 """
 
 

@@ -28,6 +28,7 @@ log_level = "warning"
 [pools.standard]
 min_workers = 1
 max_workers = 2
+scaling = "on-demand"
 """
 _, DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)
 

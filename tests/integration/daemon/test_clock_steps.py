@@ -15,7 +15,7 @@ from tests.support.clocked_daemon import ClockedDaemon
 
 HOUR_S = 3600.0
 STEPS = {"an hour back": -HOUR_S, "an hour forth": HOUR_S, "to 1970": 86400 - time.time(), "ten years forth": 87_660 * HOUR_S}
-CONFIG = "[pools.standard]\nmin_workers = 1\nmax_workers = 3\n"
+CONFIG = "[pools.standard]\nmin_workers = 1\nmax_workers = 3\nscaling = 'on-demand'\n"
 
 
 @pytest.fixture
