@@ -5,13 +5,13 @@ What is reckoned from it (core.critical_path, core.forecast) touches no task, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
 
 import msgspec
 
 from supervisord_agents.core.model import END_STATES, State, When
-from supervisord_agents.core.task import Edge, Task
+from supervisord_agents.core.task import Task
 
 OUTSIDE_LIMIT = 10_000
 """Open tasks of other graphs that are followed; what is behind still more is taken to have ended."""
@@ -77,9 +77,16 @@ class Node(msgspec.Struct, eq=False, kw_only=True):
 class Picture:
     """At `now` (seconds, Unix epoch); `placed` names the pool of what runs on a worker of another than its own."""
 
-    def __init__(self, now: float, placed: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        now: float,
+        placed: Mapping[str, str] | None = None,
+        children: Callable[[Task], Iterable[Task]] = lambda task: (),
+    ) -> None:
+        """`children` gives the open ones that a task waits for."""
         self.now = now
         self._placed = placed or {}
+        self._children = children
         self.nodes: list[Node] = []
         self.not_followed = 0
         """Dependencies on other graphs that were too many."""
@@ -117,21 +124,22 @@ class Picture:
         node = self._node(task, part)
         node.estimated = bool(task.spec.estimate_s)
         if task.state not in _WAITS_FOR_NOTHING:
-            found = [(self._place(edge, inside), edge.when) for edge in task.dependencies if not edge.before.ended]
+            found = [(self._place(edge.before, inside), edge.when) for edge in task.dependencies if not edge.before.ended]
+            found += [(self._place(child, inside), When.ALWAYS) for child in self._children(task)]
             node.befores = tuple((place, when) for place, when in found if place >= 0)
         ended = [edge.before for edge in task.dependencies if edge.before.ended and edge.before.graph == task.graph]
         if ended and part is Part.INSIDE:
             node.last = self._places.get(max(ended, key=lambda before: before.ended_at).order, -1)
         return node
 
-    def _place(self, edge: Edge, inside: int) -> int:
-        place = self._places.get(edge.before.order)
+    def _place(self, before: Task, inside: int) -> int:
+        place = self._places.get(before.order)
         if place is not None:
             return place
         if len(self._tasks) - inside >= OUTSIDE_LIMIT:
             self.not_followed += 1
             return -1
-        return self._add(edge.before)
+        return self._add(before)
 
     def _node(self, task: Task, part: Part) -> Node:
         now = self.now

@@ -165,6 +165,10 @@ class Scheduler:
                 befores = children.members(self.table, family.given)
             yield from (before for before in befores if not before.ended)
 
+    def open_children(self, task: Task) -> Iterator[Task]:
+        """Those that it waits for, if it waits for children."""
+        return self.waits_for(task) if self.table.families.waits(task) else iter(())
+
     def waits_for_count(self, task: Task) -> int:
         """How many tasks those are."""
         if task.state is not State.BLOCKED:

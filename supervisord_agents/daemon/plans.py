@@ -79,7 +79,7 @@ class Plans:
         return reply
 
     async def _picture(self, tasks: list[Task]) -> Picture:
-        picture = Picture(self._engine.clock.now(), self._scheduler.table.placed)
+        picture = Picture(self._engine.clock.now(), self._scheduler.table.placed, self._scheduler.open_children)
         for _ in picture.take(tasks):
             await asyncio.sleep(0)
         pools = sorted({node.pool for node in picture.nodes if not node.ended})

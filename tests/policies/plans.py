@@ -33,7 +33,7 @@ REMOVALS = [
     removal(
         "other graphs delay one that waits for them",
         "picture:Picture._place",
-        "return self._add(edge.before)",
+        "return self._add(before)",
         "return -1",
         PLANS + "what_a_graph_waits_for_elsewhere_delays_it",
     ),

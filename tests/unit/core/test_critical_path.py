@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisord_agents.core.critical_path import CriticalPath, Times
-from supervisord_agents.core.events import PauseRequested, Submitted
+from supervisord_agents.core.events import PauseRequested, Submitted, Yielded
 from supervisord_agents.core.forecast import Forecast, Slot
+from supervisord_agents.core.graph import normalise
 from supervisord_agents.core.model import Dependency, TaskSpec, When
 from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.picture import Node, Picture
@@ -24,7 +25,7 @@ class Planned:
     """What is reckoned of the graph `g`, by short id."""
 
     def __init__(self, driven: Driven, workers: Mapping[str, int] = AMPLE, ageing_s: float = 0.0) -> None:
-        picture = Picture(driven.now)
+        picture = Picture(driven.now, driven.scheduler.table.placed, driven.scheduler.open_children)
         for _ in picture.take(driven.scheduler.table.graphs.tasks("g")):
             pass
         picture.take_rivals(driven.scheduler.rivals([POOL], 1000))
@@ -133,6 +134,19 @@ def test_what_a_graph_waits_for_elsewhere_delays_it() -> None:
     assert planned.times["b"].slack == 11
     assert planned.path.work() == {POOL: 3}
     assert planned.forecast.end == 13
+
+
+def test_children_that_a_task_waits_for_delay_it() -> None:
+    driven = Driven()
+    driven.submit(a_task("p", estimate_s=3), a_task("q", "p", estimate_s=2))
+    driven.start("g.p")
+    children = normalise([a_task("a", estimate_s=6), a_task("b", "a", estimate_s=4)])
+    driven.feed(Submitted(graph="c", specs=children, parent="g.p", attempt=1, call=1, client="1"))
+    driven.feed(Yielded(task="g.p", attempt=1))
+    planned = Planned(driven)
+    assert planned.critical == ["c.a", "c.b", "p", "q"]
+    assert planned.path.end == 15
+    assert planned.forecast.end == 15
 
 
 def test_what_runs_only_after_a_failure_is_not_expected() -> None:
