@@ -23,7 +23,10 @@ from tests.support.daemon import DaemonProcess
 from tests.support.pools import PoolBench, StubSandbox, result, until
 
 MIB = 1 << 20
-CONFIG = "[pools.standard]\nmin_workers = 0\nmax_workers = 2\nscaling = 'on-demand'\n[tasks]\nbackoff_s = 0.01\nlog_limit_bytes = 1048576\n"
+CONFIG = (
+    "[pools.standard]\nmin_workers = 0\nmax_workers = 2\nscaling = 'on-demand'\n"
+    "[tasks]\nbackoff_s = 0.01\nlog_limit_bytes = 1048576\n"
+)
 Run = Callable[[Path], Awaitable[Judged]]
 
 
