@@ -211,17 +211,17 @@ class Durations:
         low_s, seconds, high_s = min(low_s, seconds), seconds * penalty, max(high_s, seconds) * penalty
         return Prediction(seconds, low_s, high_s, digest.method, digest.error, kind.count, penalty)
 
-    def timeout_s(self, spec: TaskSpec, most_s: float, floor_s: float) -> float:
+    def timeout_s(self, spec: TaskSpec, rule_s: float, most_s: float, floor_s: float) -> float:
         """How long an attempt may take, going by its kind: half as long again as the 95th percentile of the recent ones.
 
-        `most_s` unless enough is known; never more than that, nor less than `floor_s` if that is less.
+        `rule_s` as in `predict`; `most_s` unless enough is known; never more than that, nor less than `floor_s` if that is less.
         """
         key = (spec.agent, spec.type[:TYPE_CHARACTERS])
         kind = self.kinds.get(key)
         if kind is None or len(kind.recent) < ENOUGH_FOR_TIMEOUT:
             return most_s
-        usual_s = self._digest(key, kind, 0.0).timeout_quantile_s
-        predicted = self.predict(spec, 0.0)
+        usual_s = self._digest(key, kind, rule_s).timeout_quantile_s
+        predicted = self.predict(spec, rule_s)
         if predicted.method == REGRESSION:  # a task that is larger than all before it
             usual_s = max(usual_s, predicted.seconds)
         return min(most_s, max(floor_s, usual_s * TIMEOUT_FACTOR))

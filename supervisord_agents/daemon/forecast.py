@@ -16,7 +16,7 @@ class Forecast:
 
     def prediction(self, spec: TaskSpec, *, cold: bool = False) -> Prediction:
         """How long an attempt takes; an estimate that the task brings along is believed."""
-        return self._durations.predict(spec, self._config.estimates_s.get(spec.type, 0.0), cold=cold)
+        return self._durations.predict(spec, self._rule_s(spec), cold=cold)
 
     def estimate_s(self, spec: TaskSpec) -> float:
         """The same in seconds, to the millisecond; 0: not known."""
@@ -31,4 +31,7 @@ class Forecast:
         most_s = config.timeouts_s.get(spec.type) or config.timeout_s
         if not (config.adaptive_timeouts and spec.type):
             return most_s
-        return round(self._durations.timeout_s(spec, most_s, config.timeout_floor_s), 1)
+        return round(self._durations.timeout_s(spec, self._rule_s(spec), most_s, config.timeout_floor_s), 1)
+
+    def _rule_s(self, spec: TaskSpec) -> float:
+        return self._config.estimates_s.get(spec.type, 0.0)

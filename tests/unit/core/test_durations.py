@@ -125,7 +125,7 @@ def test_only_success_is_learnt_from() -> None:
 
 
 def with_timeouts(driven: Driven, most_s: float, floor_s: float = 1.0, spec: TaskSpec | None = None) -> float:
-    return driven.scheduler.durations.timeout_s(spec or a_task("b", type="review"), most_s, floor_s)
+    return driven.scheduler.durations.timeout_s(spec or a_task("b", type="review"), 0.0, most_s, floor_s)
 
 
 def test_a_timeout_is_half_as_long_again_as_the_slowest_but_five_of_a_hundred() -> None:
