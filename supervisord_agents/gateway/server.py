@@ -39,7 +39,7 @@ from supervisord_agents.gateway.resolver import Resolver
 from supervisord_agents.gateway.routes import Route
 from supervisord_agents.gateway.telling import ServerLog, Telling
 from supervisord_agents.gateway.tunnel import serve_tunnel
-from supervisord_agents.gateway.upstream import METHODS, Upstream
+from supervisord_agents.gateway.upstream import METHODS, Reply, Upstream
 from supervisord_agents.hosts import DEFAULT_PORT, AllowedHosts
 
 MAX_CONNECTIONS = 64
@@ -142,11 +142,17 @@ class Gateway:
             url = route.url(rest, query)
         except ValueError as error:
             raise Refusal(400, "path_refused", f"{error}.") from None
-        if route.missing_key:
-            message = f"provider {name} has no API key: {route.missing_key}. Set it where the daemon runs and restart the daemon."
-            raise Refusal(502, "key_missing", message)
+        _refuse_without_key(route)
         assert self._upstream is not None
         return await self._upstream.forward(request, route, url, report)
+
+    async def inquire(self, provider: str, path: str, body: bytes, timeout_s: float) -> Reply:
+        """Post JSON to a provider for the daemon itself, whose usage is nobody's but in the reply; raises Refusal."""
+        if self._upstream is None:
+            raise Refusal(503, "not_running", "the gateway is not running.", permanent=False)
+        route = self._route(provider)
+        _refuse_without_key(route)
+        return await self._upstream.inquire(route, route.url(path, ""), body, timeout_s)
 
     def dialect(self, target: str) -> str:
         """The dialect to answer errors in."""
@@ -373,6 +379,14 @@ def _plain_proxy_refused(target: str) -> Refusal:
     host = _printable(parts.hostname)
     why = f"host {host}:{parts.port or 80} is not reached by plain http://, only by CONNECT, which https:// makes."
     return Refusal(403, "plain_proxy_refused", f"{why} {how_to_allow(host, DEFAULT_PORT)}")
+
+
+def _refuse_without_key(route: Route) -> None:
+    if route.missing_key:
+        message = (
+            f"provider {route.name} has no API key: {route.missing_key}. Set it where the daemon runs and restart the daemon."
+        )
+        raise Refusal(502, "key_missing", message)
 
 
 def _named(request: web.BaseRequest) -> str:

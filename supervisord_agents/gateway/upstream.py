@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -41,6 +43,18 @@ _NOT_SENT = HOP_BY_HOP | AUTH_HEADERS | {"host", "content-length", "accept-encod
 _NOT_RETURNED = HOP_BY_HOP | {"content-length", "set-cookie", "alt-svc"}
 _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """What the client library would add: a worker's request goes out with the worker's own headers."""
+
+
+MAX_REPLY_BYTES = 4 * 1024 * 1024
+"""To a question of the daemon's own."""
+
+
+class Reply(NamedTuple):
+    """To a question of the daemon's own; `usage` is what it cost."""
+
+    status: int
+    body: bytes
+    usage: Usage
 
 
 class Upstream:
@@ -101,6 +115,38 @@ class Upstream:
             if not fault:
                 self._guard.answered(route.name, "", 0.0)
             return response
+
+    async def inquire(self, route: Route, url: URL, body: bytes, timeout_s: float) -> Reply:
+        """Post JSON for the daemon itself, and read the answer whole.
+
+        Raises Refusal. That an answer takes longer than its asker waits says nothing against the provider.
+        """
+        self._refuse_while_open(route)
+        headers = CIMultiDict({hdrs.CONTENT_TYPE: "application/json", **route.dialect.defaults})
+        if route.key is not None:
+            headers.add(*route.dialect.authorization(route.key.reveal()))
+        patience = asyncio.timeout(timeout_s)
+        try:
+            async with (
+                patience,
+                self._session.post(url, headers=headers, data=body, allow_redirects=False) as answer,
+            ):
+                content = await _whole(answer, route)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if patience.expired():
+                message = f"provider {route.name} ({route.host}) did not answer within {timeout_s:.3g} s."
+                raise Refusal(504, "deadline", message, permanent=False) from None
+            refusal = self._unreachable(route, error)
+            self._guard.answered(route.name, refusal.message, 0.0)
+            raise refusal from None
+        fault = fault_of(answer.status)
+        self._guard.answered(route.name, fault, retry_after_s(answer.headers) if fault else 0.0)
+        redactor = Redactor(route.key)
+        content = redactor.feed(content) + redactor.finish()
+        reader = usage.reader(route.dialect.name, answer.headers.get(hdrs.CONTENT_TYPE, ""))
+        reader.feed(content)
+        reader.finish()
+        return Reply(answer.status, content, usage.priced(reader.tokens, route.provider))
 
     def _refuse_while_open(self, route: Route) -> None:
         wait_s = self._guard.wait_s(route.name)
@@ -165,6 +211,16 @@ class Upstream:
             return Refusal(502, "unreachable", f"{who} could not be connected to: {why}. {check}", permanent=False)
         message = f"{who} gave no valid answer: {type(error).__name__}. Try again; if it stays so: {check}"
         return Refusal(502, "bad_answer", message, permanent=False)
+
+
+async def _whole(answer: aiohttp.ClientResponse, route: Route) -> bytes:
+    content = bytearray()
+    async for chunk in answer.content.iter_any():
+        content += chunk
+        if len(content) > MAX_REPLY_BYTES:
+            message = f"provider {route.name} ({route.host}) answered with more than {MAX_REPLY_BYTES} bytes."
+            raise Refusal(502, "reply_too_large", message)
+    return bytes(content)
 
 
 class Upload:

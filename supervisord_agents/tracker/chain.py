@@ -1,0 +1,98 @@
+"""Several back ends, of which the first that works answers: one that fails again and again is left alone for a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from supervisord_agents.core.breakers import Breaker, BreakerState, Health, failed, state
+from supervisord_agents.errors import SupervisorError, Unavailable
+from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Told
+
+NAME = "chain"
+log = structlog.get_logger()
+
+
+class Chain:
+    """A back end too. Each has a circuit breaker (core.breakers), and an equal share of the time that is left."""
+
+    def __init__(self, backends: Sequence[Backend], rule: Breaker, now: Callable[[], float] = time.monotonic) -> None:
+        """In the order in which they are asked; `now` is in seconds."""
+        self._backends = tuple(backends)
+        self._rule = rule
+        self._now = now
+        self.healths: dict[str, Health] = {}
+        """By name, those that failed when they were last asked."""
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the back ends, in order."""
+        return tuple(backend.name for backend in self._backends)
+
+    @property
+    def context_tokens(self) -> int:
+        """Of the one that will be asked first; 0: of none."""
+        first = next(iter(self._working()), None)
+        return first.context_tokens if first else 0
+
+    def count(self, text: str) -> int:
+        """By the one that will be asked first."""
+        first = next(iter(self._working()), None)
+        return first.count(text) if first else len(text.encode("utf-8", "replace"))
+
+    def state(self, name: str) -> BreakerState:
+        """Whether a back end is asked."""
+        return state(self._rule, self.healths.get(name), self._now())
+
+    async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
+        """The answer of the first that has one. Raises Unavailable, with what is wrong with each of them."""
+        until = self._now() + limits.seconds
+        asked = self._working()
+        wrong = [f"{name}: left alone, {self.healths[name].last}" for name in self.names if self.state(name) is BreakerState.OPEN]
+        for place, backend in enumerate(asked):
+            left = until - self._now()
+            if left <= 0:
+                wrong.append(f"{backend.name}: no time was left")
+                continue
+            share = Limits(tokens=limits.tokens, seconds=left / (len(asked) - place))
+            if needed := _too_many(backend, prompt, limits):
+                wrong.append(f"{backend.name}: about {needed} tokens are too many for its {backend.context_tokens}")
+                continue
+            try:
+                told = await backend.tell(prompt, schema, share)
+            except SupervisorError as error:
+                wrong.append(f"{backend.name}: {error}")
+                self.failed(backend.name, str(error))
+            else:
+                self.healths.pop(backend.name, None)
+                return told
+        raise Unavailable("no model answered: " + ("; ".join(wrong) or "there is none."))
+
+    def failed(self, name: str, why: str) -> None:
+        """It did not answer, or its answer was no use."""
+        before = self.state(name)
+        failed(self.healths, name, why, self._now())
+        if self.state(name) is BreakerState.OPEN is not before:
+            log.warning("tracker_left_alone", backend=name, open_s=self._rule.open_s, reason=why)
+        else:
+            log.info("tracker_failed", backend=name, reason=why)
+
+    async def aclose(self) -> None:
+        for backend in self._backends:
+            await backend.aclose()
+
+    def _working(self) -> list[Backend]:
+        return [backend for backend in self._backends if self.state(backend.name) is not BreakerState.OPEN]
+
+
+def _too_many(backend: Backend, prompt: Prompt, limits: Limits) -> int:
+    """The tokens that it would need, if it has not so many: the prompt may have been made for one that has more."""
+    needed = sum(map(backend.count, (prompt.system, prompt.data, prompt.question))) + limits.tokens
+    return needed if needed > backend.context_tokens else 0

@@ -1,0 +1,96 @@
+"""A model at a provider of the gateway: any OpenAI-compatible server (llama-server, vLLM, Ollama, OpenAI), or Gemini."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import msgspec
+
+from supervisord_agents.core.model import Usage
+from supervisord_agents.errors import InvalidInput, Unavailable
+from supervisord_agents.tracker.backend import Limits, Prompt, Told
+from supervisord_agents.tracker.dialects import DIALECTS, fault_in
+from supervisord_agents.tracker.measure import Measure
+
+
+class Reply(Protocol):
+    """Of a provider, with what it cost at the provider's prices."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+
+Inquire = Callable[[str, str, bytes, float], Awaitable[Reply]]
+"""Provider, path below its base_url, JSON, and how many seconds to wait for the answer; raises SupervisorError."""
+
+
+class Remote:
+    """A back end. What it sends is the digest: ids, states, and what workers and clients wrote, to whoever runs the provider."""
+
+    def __init__(self, name: str, provider: str, dialect: str, model: str, context_tokens: int, inquire: Inquire) -> None:
+        """`dialect` is one of DIALECTS."""
+        self._name = name
+        self._provider = provider
+        self._dialect = DIALECTS[dialect]
+        self._model = model
+        self._context_tokens = context_tokens
+        self._inquire = inquire
+        self._measure = Measure()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def context_tokens(self) -> int:
+        return self._context_tokens
+
+    def count(self, text: str) -> int:
+        return self._measure.count(text)
+
+    async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
+        """Raises Unavailable, or InvalidInput if the provider cannot make use of the request."""
+        asked = self._dialect.ask(self._model, prompt, schema, limits)
+        began = time.monotonic()
+        reply = await self._inquire(self._provider, asked.path, msgspec.json.encode(asked.body), limits.seconds)
+        if reply.status != HTTPStatus.OK:
+            raise self._refused(reply)
+        self._measure.learn(
+            sum(len(part.encode()) for part in (prompt.system, prompt.data, prompt.question)), reply.usage.input_tokens
+        )
+        return Told(
+            text=self._text(reply.body),
+            by=f"{self._name} ({self._model})",
+            usage=reply.usage,
+            seconds=time.monotonic() - began,
+        )
+
+    async def aclose(self) -> None:
+        """It holds nothing: connections are the gateway's."""
+
+    def _text(self, body: bytes) -> str:
+        try:
+            return self._dialect.text(msgspec.json.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+            raise Unavailable(f"provider {self._provider} answered, but with no text in it.", field=self._field) from None
+
+    def _refused(self, reply: Reply) -> Unavailable | InvalidInput:
+        said = fault_in(reply.body)
+        message = f"provider {self._provider} answered {reply.status}" + (f": {said}" if said else ".")
+        if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR or reply.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return Unavailable(message, field=self._field)
+        hint = f"Check the model {self._model!r}: the server must know it, and answer by JSON schema."
+        return InvalidInput(message, field=self._field, hint=hint)
+
+    @property
+    def _field(self) -> str:
+        return f"tracker.models.{self._name}"

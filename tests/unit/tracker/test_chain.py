@@ -1,0 +1,119 @@
+"""Several back ends: the first that works answers, and none is asked again and again in vain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from supervisord_agents.core.breakers import Breaker, BreakerState
+from supervisord_agents.errors import Unavailable
+from supervisord_agents.tracker.backend import Limits, Prompt, Told
+from supervisord_agents.tracker.chain import Chain
+
+PROMPT = Prompt(system="s", data="d" * 98, question="q")
+
+
+class Watch:
+    seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+
+class Scripted:
+    """Fails as long as it is told to, and takes as long as it is told to."""
+
+    def __init__(self, name: str, watch: Watch, *, context_tokens: int = 1000) -> None:
+        self.name = name
+        self.context_tokens = context_tokens
+        self.asked: list[float] = []
+        self.broken = False
+        self.closed = False
+        self.takes_s = 0.0
+        self._watch = watch
+
+    def count(self, text: str) -> int:
+        return len(text)
+
+    async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
+        self.asked.append(limits.seconds)
+        self._watch.seconds += min(self.takes_s, limits.seconds)
+        if self.broken or self.takes_s > limits.seconds:
+            raise Unavailable(f"{self.name} is broken.")
+        return Told(text="{}", by=self.name)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def a_chain(*contexts: int) -> tuple[Chain, Watch, list[Scripted]]:
+    watch = Watch()
+    backends = [Scripted(f"b{place}", watch, context_tokens=tokens) for place, tokens in enumerate(contexts)]
+    return Chain(backends, Breaker(2, 60.0), watch.now), watch, backends
+
+
+async def tell(chain: Chain, seconds: float = 30.0) -> str:
+    return (await chain.tell(PROMPT, {}, Limits(tokens=100, seconds=seconds))).by
+
+
+async def test_the_first_that_works_answers() -> None:
+    chain, _, (first, second) = a_chain(1000, 1000)
+    assert await tell(chain) == "b0"
+    first.broken = True
+    assert await tell(chain) == "b1"
+    assert (len(first.asked), len(second.asked)) == (2, 1)
+
+
+async def test_one_that_fails_again_and_again_is_left_alone_then_tried_once() -> None:
+    chain, watch, (first, _) = a_chain(1000, 1000)
+    first.broken = True
+    assert [await tell(chain) for _ in range(4)] == ["b1"] * 4
+    assert len(first.asked) == 2
+    assert chain.state("b0") is BreakerState.OPEN
+    watch.seconds += 60.0
+    assert [await tell(chain) for _ in range(2)] == ["b1"] * 2
+    assert len(first.asked) == 3
+    watch.seconds += 60.0
+    first.broken = False
+    assert [await tell(chain) for _ in range(2)] == ["b0"] * 2
+    assert chain.state("b0") is BreakerState.CLOSED
+
+
+async def test_when_none_answers_each_says_why() -> None:
+    chain, _, backends = a_chain(1000, 1000, 100)
+    backends[0].broken = backends[1].broken = True
+    for _ in range(2):
+        with pytest.raises(
+            Unavailable, match=r"b0: b0 is broken.*b1: b1 is broken.*b2: about 200 tokens are too many for its 100"
+        ):
+            await tell(chain)
+    with pytest.raises(Unavailable, match="b0: left alone, b0 is broken"):
+        await tell(chain)
+    assert chain.state("b2") is BreakerState.CLOSED
+    with pytest.raises(Unavailable, match="there is none"):
+        await tell(Chain([], Breaker()))
+
+
+async def test_a_slow_one_leaves_time_for_the_next() -> None:
+    chain, _, (first, second) = a_chain(1000, 1000)
+    first.takes_s = 99.0
+    second.takes_s = 9.0
+    assert await tell(chain, seconds=20.0) == "b1"
+    assert (first.asked, second.asked) == ([10.0], [10.0])
+
+
+async def test_a_prompt_is_made_for_the_one_that_will_be_asked() -> None:
+    chain, _, (first, _) = a_chain(1000, 500)
+    assert (chain.context_tokens, chain.count("xyz")) == (1000, 3)
+    first.broken = True
+    await tell(chain)
+    await tell(chain)
+    assert chain.context_tokens == 500
+    assert (Chain([], Breaker()).context_tokens, Chain([], Breaker()).count("é")) == (0, 2)
+
+
+async def test_all_are_closed() -> None:
+    chain, _, backends = a_chain(1, 2)
+    await chain.aclose()
+    assert all(backend.closed for backend in backends)
