@@ -1,0 +1,150 @@
+"""A GGUF model by llama.cpp. Runs in the host's process only: nothing else imports llama_cpp."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import llama_cpp
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from supervisord_agents.tracker.talk import Ask, Load, Said, TooLong, size
+
+TEMPLATE = "tokenizer.chat_template"
+"""Where a GGUF has its chat template."""
+BATCH_TOKENS = 256
+"""Of a prompt at a time: between two batches it can be stopped."""
+_SYSTEM, _USER = "@@the-system@@", "@@the-user@@"
+
+
+class Model:
+    """One loaded model, with the prompt before in its cache."""
+
+    def __init__(self, load: Load) -> None:
+        """Raises OSError or ValueError if it cannot be loaded."""
+        with open(load.model, "rb") as file:  # llama.cpp does not say why it cannot
+            if file.read(4) != b"GGUF":
+                raise ValueError(f"{load.model} is not a GGUF file")
+        threads = load.threads or max(1, len(os.sched_getaffinity(0)) // 2)
+        self._llama = llama_cpp.Llama(
+            load.model,
+            n_ctx=load.context_tokens,
+            n_batch=BATCH_TOKENS,
+            n_threads=threads,
+            n_threads_batch=threads,
+            n_gpu_layers=load.gpu_layers,
+            verbose=False,
+        )
+        self.about = str(self._llama.metadata.get("general.name") or os.path.basename(load.model))
+        self.context_tokens = int(self._llama.n_ctx())
+        self._pieces = self._template()
+
+    def tell(self, ask: Ask, stopped: Callable[[], bool]) -> Said:
+        """Answer; `stopped` is asked after each token and each batch of the prompt. Raises TooLong."""
+        began = time.monotonic()
+        prompt = self._tokens(ask)
+        if len(prompt) + ask.tokens > self.context_tokens:
+            raise TooLong(len(prompt), ask.tokens)
+        grammar = llama_cpp.LlamaGrammar.from_json_schema(ask.schema.decode(), verbose=False)
+
+        def over() -> bool:
+            return time.monotonic() - began > ask.seconds or stopped()
+
+        cached = self._read(prompt[:-1], over)
+        read = time.monotonic()
+        said: list[int] = []
+        whole = False
+        for token in self._generated(prompt, grammar) if cached >= 0 else ():
+            whole = bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+            if whole or len(said) == ask.tokens or over():
+                break
+            said.append(token)
+        return Said(
+            id=ask.id,
+            text=self._llama.detokenize(said).decode("utf-8", "replace"),
+            prompt_bytes=size(ask),
+            prompt_tokens=len(prompt),
+            cached_tokens=max(cached, 0),
+            tokens=len(said),
+            prompt_seconds=read - began,
+            seconds=time.monotonic() - began,
+            whole=whole,
+        )
+
+    def _generated(self, prompt: list[int], grammar: llama_cpp.LlamaGrammar) -> Iterator[int]:
+        return iter(self._llama.generate(prompt, temp=0.0, repeat_penalty=1.0, grammar=grammar))
+
+    def _read(self, tokens: list[int], over: Callable[[], bool]) -> int:
+        """Have so much of the prompt in the cache; gives how much of it was there, or -1 if it was stopped on the way.
+
+        llama_cpp does the same, but all at once.
+        """
+        llama = self._llama
+        known = llama.input_ids[: llama.n_tokens].tolist()
+        same = next((place for place, (old, new) in enumerate(zip(known, tokens, strict=False)) if old != new), len(known))
+        same = min(same, len(tokens))
+        if not (same and llama._ctx.kv_cache_seq_rm(-1, same, -1)):
+            same = 0
+            llama.reset()
+        llama.n_tokens = same
+        for start in range(same, len(tokens), BATCH_TOKENS):
+            if over():
+                return -1
+            llama.eval(tokens[start : start + BATCH_TOKENS])
+        return same
+
+    # The prompt
+
+    def _tokens(self, ask: Ask) -> list[int]:
+        """Only the template has control tokens: in what others wrote, the text of one is a text."""
+        system, user = ask.system, f"{ask.data}\n\n{ask.question}"
+        before, between, after = self._pieces
+        if between is None:
+            return [*before, *self._text(f"{system}\n\n{user}"), *after]
+        return [*before, *self._text(system), *between, *self._text(user), *after]
+
+    def _text(self, text: str, *, control: bool = False) -> list[int]:
+        return list(self._llama.tokenize(text.encode("utf-8", "replace"), add_bos=False, special=control))
+
+    def _template(self) -> tuple[list[int], list[int] | None, list[int]]:
+        """What stands before the system prompt, between it and the rest, and after; None: it is a part of the rest."""
+        system = {"role": "system", "content": _SYSTEM}
+        user = {"role": "user", "content": _USER}
+        for messages in ([system, user], [user]):
+            text = self._rendered(messages)
+            if text.count(_USER) == 1 and text.count(_SYSTEM) == len(messages) - 1:
+                before, _, rest = text.partition(_SYSTEM) if len(messages) > 1 else ("", "", text)
+                between, _, after = rest.partition(_USER)
+                parts = [self._text(part, control=True) for part in (before, between, after)]
+                opening = [] if self._opens(text) else self._opening()
+                if len(messages) > 1:
+                    return [*opening, *parts[0]], parts[1], parts[2]
+                return [*opening, *parts[1]], None, parts[2]
+        return self._opening(), None, self._text("\n\n")
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        template = self._llama.metadata.get(TEMPLATE, "")
+        if not template:
+            return ""
+        try:
+            formatter = Jinja2ChatFormatter(template, self._name(self._llama.token_eos()), self._name(self._llama.token_bos()))
+            return str(formatter(messages=messages).prompt)
+        except Exception:  # a template may raise anything for what it does not know, such as a system prompt
+            return ""
+
+    def _opens(self, text: str) -> bool:
+        name = self._name(self._llama.token_bos())
+        return bool(name) and text.startswith(name)
+
+    def _opening(self) -> list[int]:
+        adds = llama_cpp.llama_vocab_get_add_bos(self._vocab)
+        return [self._llama.token_bos()] if adds and self._llama.token_bos() >= 0 else []
+
+    def _name(self, token: int) -> str:
+        return self._llama.detokenize([token], special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    @property
+    def _vocab(self) -> Any:
+        return llama_cpp.llama_model_get_vocab(self._llama.model)

