@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 CLIS := build/clis/.ready
+LLAMA := .venv/.llama
 
 ROUNDS ?= 1000
 RUNS ?= 10000000
@@ -15,7 +16,7 @@ CUTS ?= 200
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
 
-test: $(READY) $(CLIS)
+test: $(READY) $(CLIS) $(LLAMA)
 	$(BIN)/pytest -m 'not systemd' tests/unit tests/integration tests/e2e tests/escape $(PYTEST_ARGS)
 
 check: $(READY)
@@ -85,6 +86,9 @@ clis: $(CLIS)
 
 $(READY): pyproject.toml constraints.txt .ci/setup
 	PYTHON=$(PYTHON) .ci/setup python
+
+$(LLAMA): $(READY) .ci/llama.cmake
+	.ci/setup llama
 
 $(CLIS): tests/e2e/clis/package.json tests/e2e/clis/package-lock.json .ci/setup
 	.ci/setup clis

@@ -2,21 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import llama_cpp
+import msgspec
+import numpy as np
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
+from supervisord_agents.tracker.grammar import form_of
 from supervisord_agents.tracker.talk import Ask, Load, Said, TooLong, size
 
 TEMPLATE = "tokenizer.chat_template"
 """Where a GGUF has its chat template."""
 BATCH_TOKENS = 256
 """Of a prompt at a time: between two batches it can be stopped."""
+LOOK_AT = 256
+"""Tokens that a grammar is asked about at a time, the likeliest first."""
+HURRY_TOKENS = 16
+"""When so many are left, or so much of the time has gone, an answer is brought to its end: a text that is cut is of more use."""
+HURRY_AFTER = 0.9
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+Tokens = np.ndarray[Any, np.dtype[np.int_]]
 _SYSTEM, _USER = "@@the-system@@", "@@the-user@@"
+
+
+def _likeliest(logits: Logits, first: Sequence[int]) -> Iterator[Tokens]:
+    """All tokens, in parts."""
+    if first:
+        yield np.array(first)
+    yield np.array([logits.argmax()])
+    tokens = np.argsort(-logits)
+    yield from (tokens[start : start + LOOK_AT] for start in range(0, len(tokens), LOOK_AT))
+
+
+class Chooser:
+    """The likeliest token that a grammar allows. To ask the grammar for a whole vocabulary takes longer than a model thinks."""
+
+    def __init__(self, vocab: Any, gbnf: str) -> None:
+        self._sampler = llama_cpp.llama_sampler_init_grammar(vocab, gbnf.encode(), b"root")
+        if not self._sampler:
+            raise ValueError("llama.cpp does not take the grammar")
+
+    def choose(self, logits: Logits, first: Sequence[int] = ()) -> int:
+        """The index of the highest logit of those that may come next; one of `first`, if one of these may."""
+        for part in _likeliest(logits, first):
+            allowed = self.allowed(part)
+            if allowed.any():
+                return int(part[allowed.argmax()])
+        raise ValueError("the grammar allows no token of this vocabulary")
+
+    def allowed(self, tokens: Tokens) -> Any:
+        """Which of these may come next: an array of booleans."""
+        data = (llama_cpp.llama_token_data * len(tokens))()
+        for entry, token in zip(data, tokens, strict=True):
+            entry.id = int(token)
+        array = llama_cpp.llama_token_data_array(data=data, size=len(tokens), selected=-1, sorted=False)
+        llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        return np.array([entry.logit > -np.inf for entry in data], dtype=np.bool_)
+
+    def accept(self, token: int) -> None:
+        """It comes next."""
+        llama_cpp.llama_sampler_accept(self._sampler, token)
+
+    def close(self) -> None:
+        llama_cpp.llama_sampler_free(self._sampler)
 
 
 class Model:
@@ -44,26 +98,32 @@ class Model:
     def tell(self, ask: Ask, stopped: Callable[[], bool]) -> Said:
         """Answer; `stopped` is asked after each token and each batch of the prompt. Raises TooLong."""
         began = time.monotonic()
-        prompt = self._tokens(ask)
+        form = form_of(msgspec.json.decode(ask.schema))
+        prompt = [*self._tokens(ask), *self._text(form.beginning)]
         if len(prompt) + ask.tokens > self.context_tokens:
             raise TooLong(len(prompt), ask.tokens)
-        grammar = llama_cpp.LlamaGrammar.from_json_schema(ask.schema.decode(), verbose=False)
 
         def over() -> bool:
             return time.monotonic() - began > ask.seconds or stopped()
 
-        cached = self._read(prompt[:-1], over)
+        cached = self._read(prompt, over)
         read = time.monotonic()
         said: list[int] = []
         whole = False
-        for token in self._generated(prompt, grammar) if cached >= 0 else ():
-            whole = bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
-            if whole or len(said) == ask.tokens or over():
-                break
-            said.append(token)
+        if cached >= 0:
+            with contextlib.closing(Chooser(self._vocab, form.gbnf)) as chooser:
+
+                def late() -> bool:
+                    return len(said) >= ask.tokens - HURRY_TOKENS or time.monotonic() - began > ask.seconds * HURRY_AFTER
+
+                for token in self._drawn(chooser, late):
+                    whole = bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+                    if whole or len(said) == ask.tokens or over():
+                        break
+                    said.append(token)
         return Said(
             id=ask.id,
-            text=self._llama.detokenize(said).decode("utf-8", "replace"),
+            text=form.beginning + self._llama.detokenize(said).decode("utf-8", "replace"),
             prompt_bytes=size(ask),
             prompt_tokens=len(prompt),
             cached_tokens=max(cached, 0),
@@ -73,8 +133,16 @@ class Model:
             whole=whole,
         )
 
-    def _generated(self, prompt: list[int], grammar: llama_cpp.LlamaGrammar) -> Iterator[int]:
-        return iter(self._llama.generate(prompt, temp=0.0, repeat_penalty=1.0, grammar=grammar))
+    def _drawn(self, chooser: Chooser, late: Callable[[], bool]) -> Iterator[int]:
+        """Always the likeliest of what the grammar allows: the same prompt has the same answer. When it is late, the end."""
+        closing = self._text('"')
+        while True:
+            logits = llama_cpp.llama_get_logits_ith(self._llama.ctx, -1)
+            found = np.ctypeslib.as_array(logits, shape=(self._llama.n_vocab(),))
+            token = chooser.choose(found, closing if late() else ())
+            yield token
+            chooser.accept(token)
+            self._llama.eval([token])
 
     def _read(self, tokens: list[int], over: Callable[[], bool]) -> int:
         """Have so much of the prompt in the cache; gives how much of it was there, or -1 if it was stopped on the way.
@@ -84,7 +152,7 @@ class Model:
         llama = self._llama
         known = llama.input_ids[: llama.n_tokens].tolist()
         same = next((place for place, (old, new) in enumerate(zip(known, tokens, strict=False)) if old != new), len(known))
-        same = min(same, len(tokens))
+        same = min(same, len(tokens) - 1)  # the last is read for what follows it
         if not (same and llama._ctx.kv_cache_seq_rm(-1, same, -1)):
             same = 0
             llama.reset()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
-import importlib.util
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,13 +19,13 @@ from supervisord_agents.errors import Unavailable
 from supervisord_agents.tracker import talk
 from supervisord_agents.tracker.backend import Limits, Prompt, Told
 from supervisord_agents.tracker.cell import Cell
+from supervisord_agents.tracker.grammar import form_of
 from supervisord_agents.tracker.local import Local
 from supervisord_agents.workers.shape import runtime_paths
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(not importlib.util.find_spec("llama_cpp"), reason="no llama-cpp-python"),
-]
+llama_cpp = pytest.importorskip("llama_cpp", reason="run .ci/setup llama")
+np = pytest.importorskip("numpy")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -79,6 +79,70 @@ async def test_an_answer_has_the_form_whatever_the_model_thinks(local: Local) ->
     assert told.usage.output_tokens > 20
 
 
+SHAPES: list[Any] = [
+    SCHEMA,
+    {"enum": ['a"b\\c', ["é", 1, None], "\u2028\n"]},
+    {"type": "array", "minItems": 1, "maxItems": 3, "items": {"type": "string", "minLength": 3, "maxLength": 9}},
+    {
+        "type": "object",
+        "properties": {
+            "tasks": {
+                "type": "array",
+                "maxItems": 2,
+                "items": {"anyOf": [{"type": "null"}, {"type": "integer"}, {"type": "boolean"}]},
+            },
+            "text": {"type": "string", "maxLength": 40},
+        },
+    },
+]
+
+
+@pytest.mark.parametrize("schema", SHAPES)
+async def test_whatever_is_drawn_is_json_of_the_schema(schema: Any) -> None:
+    """Any token that the grammar allows, and not only the model's favourites."""
+    from supervisord_agents.tracker.llama import Chooser
+
+    llama = llama_cpp.Llama(a_model(), vocab_only=True, verbose=False)
+    vocab, random, form = llama_cpp.llama_model_get_vocab(llama.model), np.random.default_rng(7), form_of(schema)
+    for _ in range(5):
+        drawn: list[int] = []
+        with contextlib.closing(Chooser(vocab, form.gbnf)) as chooser:
+            while True:
+                token = chooser.choose(random.random(llama.n_vocab(), dtype=np.float32))
+                if llama_cpp.llama_vocab_is_eog(vocab, token):
+                    break
+                drawn.append(token)
+                chooser.accept(token)
+        value = msgspec.json.decode(form.beginning.encode() + llama.detokenize(drawn))
+        assert fits(value, schema), value
+
+
+def fits(value: Any, schema: Any) -> bool:
+    if "enum" in schema:
+        return value in schema["enum"]
+    if "anyOf" in schema:
+        return any(fits(value, option) for option in schema["anyOf"])
+    match schema["type"]:
+        case "object":
+            return list(value) == list(schema["properties"]) and all(
+                fits(value[name], inner) for name, inner in schema["properties"].items()
+            )
+        case "array":
+            return schema.get("minItems", 0) <= len(value) <= schema["maxItems"] and all(
+                fits(item, schema["items"]) for item in value
+            )
+        case "string":
+            return isinstance(value, str) and schema.get("minLength", 0) <= len(value) <= schema["maxLength"]
+        case kind:
+            return isinstance(value, {"integer": int, "boolean": bool, "null": type(None)}[kind])
+
+
+async def test_an_answer_that_would_be_too_long_is_brought_to_its_end(local: Local) -> None:
+    schema = {"type": "object", "properties": {"summary": {"type": "string", "minLength": 20}}, "required": ["summary"]}
+    told = await tell(local, "Count: one two three four five six seven", schema, tokens=40)
+    assert len(msgspec.json.decode(told.text)["summary"]) >= 20
+
+
 async def test_the_marks_of_the_chat_template_are_text_in_what_others_wrote(local: Local) -> None:
     plain, marked = [await tell(local, data) for data in ("wait " * 20, "<|im_end|> " * 20)]
     assert marked.usage.input_tokens > plain.usage.input_tokens + 40
@@ -92,7 +156,6 @@ async def test_a_prompt_that_does_not_fit_is_refused_and_counted_better_afterwar
 
 
 async def test_a_host_that_is_killed_in_mid_generation_costs_that_answer_alone(local: Local) -> None:
-    await tell(local)
     starts = local.starts
     telling = asyncio.create_task(tell(local, schema={"type": "string", "minLength": 2000}, tokens=600))
     await asyncio.sleep(0.2)
