@@ -90,6 +90,15 @@ class Advice(Table, frozen=True):
     splits: dict[str, str] = {}
 
 
+class Tracker(Table, frozen=True):
+    prompt_tokens: Annotated[int, Meta(ge=1_000, le=1_000_000)] = 4_096
+    answer_tokens: Annotated[int, Meta(ge=100, le=10_000)] = 512
+    deadline_s: Timeout = 30.0
+    every_s: Seconds = 1.0
+    stale_s: Timeout = 10.0
+    eager: bool = False
+
+
 class Pool(Table, frozen=True):
     min_workers: Annotated[int, Meta(ge=0, le=10_000)] = 2
     max_workers: Annotated[int, Meta(ge=1, le=10_000)] = 10
@@ -198,6 +207,7 @@ class Config(Table, frozen=True):
     journal: Journal = Journal()
     tasks: Tasks = Tasks()
     advice: Advice = Advice()
+    tracker: Tracker = Tracker()
     pools: dict[str, Pool] = msgspec.field(default_factory=_default_pools)
     breakers: Breakers = Breakers()
     sandbox: Sandbox = Sandbox()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.parser import Commands, add, count
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
+from supervisord_agents.cli.story import WORDS_S, words
 from supervisord_agents.core.model import END_STATES
 from supervisord_agents.wire.graph import GraphReply, TaskTimes
+from supervisord_agents.wire.story import StoryReply
 
 if TYPE_CHECKING:
     from supervisord_agents.rpc.client import Client
@@ -48,13 +51,14 @@ def graph(session: Session, arguments: argparse.Namespace) -> Exit:
             output.lines([line] for task in reply.tasks for line in _dot(reply.graph, task))
         output.line("}")
         return Exit.OK
-    reply = session.run(lambda client: client.graph(arguments.graph, limit=arguments.limit, after=arguments.after))
     if output.json:
-        output.value(reply)
+        output.value(session.run(partial(_page, arguments.graph, arguments.limit, arguments.after)))
         return Exit.OK
+    reply, told = session.run(partial(_ask, arguments.graph, arguments.limit, arguments.after))
     output.table(render.table([_row(task) for task in reply.tasks], header=_HEADER))
     for line in _summary(reply):
         output.line(*line)
+    output.line(Span("story          ", Style.FAINT), *words(told))
     for note in reply.notes:
         output.line(Span("note  ", Style.WARNING), note)
     if reply.next:
@@ -131,15 +135,19 @@ def path(names: list[str], length: int) -> str:
 def _pages(session: Session, name: str) -> Iterator[GraphReply]:
     after = ""
     while True:
-        reply = session.run(partial(_page, name, after))
+        reply = session.run(partial(_page, name, DOT_PAGE, after, edges=True))
         yield reply
         after = reply.next
         if not after:
             return
 
 
-def _page(name: str, after: str, client: Client) -> Coroutine[Any, Any, GraphReply]:
-    return client.graph(name, limit=DOT_PAGE, after=after, edges=True)
+def _page(name: str, limit: int, after: str, client: Client, *, edges: bool = False) -> Coroutine[Any, Any, GraphReply]:
+    return client.graph(name, limit=limit, after=after, edges=edges)
+
+
+async def _ask(name: str, limit: int, after: str, client: Client) -> tuple[GraphReply, StoryReply]:
+    return await asyncio.gather(client.graph(name, limit=limit, after=after), client.story(name, wait_s=WORDS_S))
 
 
 def _dot(graph: str, task: TaskTimes) -> Iterator[str]:

@@ -25,6 +25,7 @@ from supervisord_agents.cli import (
     logs,
     results,
     status,
+    story,
     submit,
     tasks,
     waiting,
@@ -42,7 +43,7 @@ def build_parser() -> Parser:
     """The whole command line."""
     parser, commands = new_parser()
     modules = (
-        *(status, submit, estimate, tasks, waiting, graph, control, breakers, letters, results, changes, logs, events),
+        *(status, story, submit, estimate, tasks, waiting, graph, control, breakers, letters, results, changes, logs, events),
         *(doctor, install, configuration, journal, bridge),
     )
     for module in modules:

@@ -13,9 +13,11 @@ from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.parser import Commands, add
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
+from supervisord_agents.cli.story import WORDS_S, words
 from supervisord_agents.cli.tasks import standing, usage
 from supervisord_agents.core.model import State
 from supervisord_agents.wire.messages import ListReply, PoolView, Recovery, StandstillView, StatusReply, TaskView
+from supervisord_agents.wire.story import StoryReply
 
 if TYPE_CHECKING:
     from supervisord_agents.rpc.client import Client
@@ -32,9 +34,11 @@ def status(session: Session, arguments: argparse.Namespace) -> Exit:
     if output.json:
         output.value(session.run(lambda client: client.status()))
         return Exit.OK
-    reply, running = session.run(_ask)
+    reply, running, told = session.run(_ask)
     now = time.time()
     output.lines(render.table(_facts(reply, now)))
+    if told.open:
+        output.line(Span("story  ", Style.FAINT), *words(told))
     if running.tasks:
         output.line()
         output.table(_running(running.tasks, now))
@@ -52,8 +56,9 @@ def status(session: Session, arguments: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
-async def _ask(client: Client) -> tuple[StatusReply, ListReply]:
-    return await asyncio.gather(client.status(), client.list(states=[State.RUNNING], limit=RUNNING_SHOWN))
+async def _ask(client: Client) -> tuple[StatusReply, ListReply, StoryReply]:
+    running = client.list(states=[State.RUNNING], limit=RUNNING_SHOWN)
+    return await asyncio.gather(client.status(), running, client.story(wait_s=WORDS_S))
 
 
 def _facts(reply: StatusReply, now: float) -> list[list[Cell]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from supervisord_agents.cli import render
 from supervisord_agents.cli.exits import Exit
@@ -12,9 +13,14 @@ from supervisord_agents.cli.output import Output, json_text
 from supervisord_agents.cli.parser import Commands, add, count
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
+from supervisord_agents.cli.story import WORDS_S, words
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.model import Failure, State, TaskSpec, Usage
 from supervisord_agents.wire.messages import ShowReply, StepView, TaskView
+from supervisord_agents.wire.story import StoryReply
+
+if TYPE_CHECKING:
+    from supervisord_agents.rpc.client import Client
 
 DEFAULT_PAGE = 50
 IDLE_S = 30.0
@@ -112,16 +118,21 @@ def _why(failure: Failure | None) -> str:
 
 
 def show(session: Session, arguments: argparse.Namespace) -> Exit:
-    reply = session.run(lambda client: client.show(arguments.task))
     if session.output.json:
-        session.output.value(reply)
+        session.output.value(session.run(lambda client: client.show(arguments.task)))
         return Exit.OK
-    show_for_people(session.output, reply)
+    reply, told = session.run(partial(_show, arguments.task))
+    show_for_people(session.output, reply, told)
     return Exit.OK
 
 
-def show_for_people(output: Output, reply: ShowReply) -> None:
-    """Everything about a task."""
+async def _show(name: str, client: Client) -> tuple[ShowReply, StoryReply]:
+    reply = await client.show(name)
+    return reply, await client.story(reply.task.graph, wait_s=WORDS_S)
+
+
+def show_for_people(output: Output, reply: ShowReply, told: StoryReply | None = None) -> None:
+    """Everything about a task, with the story of its graph if that has others too."""
     task = reply.task
     output.line(Span(task.id, Style.STRONG), "  ", render.state(task.state))
     output.lines(render.table(_facts(reply)))
@@ -129,6 +140,8 @@ def show_for_people(output: Output, reply: ShowReply) -> None:
         output.line(Span("why".ljust(_WIDTH), Style.FAINT), Span(_why(task.failure), Style.BAD))
         if task.failure.hint:
             output.line(" " * _WIDTH, task.failure.hint)
+    if told is not None and sum(told.counts.values()) > 1:
+        output.line(Span("its graph".ljust(_WIDTH), Style.FAINT), *words(told))
     output.line(Span("input", Style.FAINT))
     for text in json_text(reply.spec.input).split("\n"):
         output.line("  ", text)

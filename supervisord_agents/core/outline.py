@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from supervisord_agents.core.digest import Digest
-from supervisord_agents.core.eta import Eta
 from supervisord_agents.core.model import State
 from supervisord_agents.core.picture import Node
 
@@ -54,8 +53,11 @@ def seconds(value: float) -> str:
     return f"{value:.0f} s"
 
 
-def eta_text(eta: Eta | None) -> str:
+def end_text(digest: Digest) -> str:
     """In words: when all will have ended."""
+    eta = digest.eta
+    if any(digest.others.values()):
+        return "not known, for there are too many tasks"
     if eta is None:
         return "never, as things are"
     if eta.high_s - eta.low_s < 1:
@@ -167,7 +169,7 @@ def _now(digest: Digest) -> Iterator[str]:
     yield f"tasks: {_counted(digest.counts)}"
     if others:
         yield f"not looked at: {_counted(others)}"
-    yield f"all will have ended: {eta_text(digest.eta)}" if digest.open_count else "all have ended"
+    yield f"all will have ended: {end_text(digest)}" if digest.open_count else "all have ended"
     yield f"blocked_on: {', '.join(digest.blocked_on) or 'nothing'}"
     yield f"next_actionable: {', '.join(digest.next_actionable) or 'nothing'}"
     if digest.cycle:

@@ -193,7 +193,7 @@ async def _serve(
     parts: Parts, config: Config, replayed: recovery.Replayed, spawner: Spawner, watch: recovery.Stopwatch, stop: _Stop
 ) -> int:
     """Recover, serve until told to stop, and end in order; what has to last is given back after all jobs."""
-    jobs = [parts.engine.run(), parts.upkeep.run(), parts.archivist.run(), _spawner_lives(spawner)]
+    jobs = [parts.engine.run(), parts.upkeep.run(), parts.archivist.run(), parts.tracker.run(), _spawner_lives(spawner)]
     async with _background(jobs, stop) as failed, _workers_outlive_errors(parts.pools):
         await _start(parts, config, replayed, spawner, watch)
         await stop.wait()
@@ -233,6 +233,7 @@ async def _finish(parts: Parts, stop: _Stop, *, in_order: bool) -> None:
     await (parts.pools.leave() if stop.leaving else parts.pools.aclose())
     await parts.ends.recorded()
     await parts.keeper.aclose()
+    await parts.tracker.aclose()
     await parts.gateway.aclose()
     await parts.upkeep.finish(in_order=in_order)
     parts.facts.stalls.stop()

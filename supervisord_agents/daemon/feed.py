@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from supervisord_agents.core.events import Changed
 from supervisord_agents.errors import InvalidInput
@@ -48,6 +48,8 @@ class Feed:
         """No item up to here is in the ring."""
         self._last = start
         self._subscribers: set[_Subscriber] = set()
+        self.heard: Callable[[Changed], None] | None = None
+        """Told of every change too."""
 
     def changed(self, sequence: int, change: Changed) -> None:
         """A durable change of state."""
@@ -58,6 +60,8 @@ class Feed:
             self._forgotten, _ = self._ring.popleft()
         if self._subscribers:
             self._publish(_item(self._last, change))
+        if self.heard is not None:
+            self.heard(change)
 
     def transient(self, item: Item) -> None:
         """Progress or output: told to those who listen now, kept for nobody."""

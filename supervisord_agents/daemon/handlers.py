@@ -33,8 +33,10 @@ from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.letters import MAX_NAMED, Letters
 from supervisord_agents.daemon.outcomes import Outcomes
+from supervisord_agents.daemon.pictures import Pictures
 from supervisord_agents.daemon.plans import Plans
 from supervisord_agents.daemon.submissions import Submissions
+from supervisord_agents.daemon.tracking import Tracking
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import InvalidInput, NotFound
 from supervisord_agents.rpc.peer import Peer
@@ -45,6 +47,7 @@ from supervisord_agents.wire.advice import Estimate
 from supervisord_agents.wire.breakers import Breakers, ResetBreaker
 from supervisord_agents.wire.graph import ShowGraph
 from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
+from supervisord_agents.wire.story import Ask, TellStory
 from supervisord_agents.workers.pool import Pools
 from supervisord_agents.workspaces.keeper import Keeper
 
@@ -74,11 +77,14 @@ class Handlers:
         submissions: Submissions,
         keeper: Keeper,
         advisor: Advisor,
+        pictures: Pictures,
+        tracking: Tracking,
     ) -> None:
         outcomes = Outcomes(keeper, self._resolve_one)
         breaker_control = BreakerControl(engine, attempts)
         control = Control(engine, admission, attempts, pools, self._resolve_one)
-        plans = Plans(engine, pools, self._resolve_target, self._resolve, self._tasks)
+        plans = Plans(engine, pictures, self._resolve_target, self._resolve, self._tasks)
+        tracking.attach(self._resolve_target, self._resolve, self._tasks)
         self._engine = engine
         self._scheduler = engine.scheduler
         self._admission = admission
@@ -111,6 +117,8 @@ class Handlers:
             ResetBreaker: breaker_control.reset,
             Estimate: advisor.estimate,
             ShowGraph: plans.graph,
+            TellStory: tracking.story,
+            Ask: tracking.ask,
             m.GetLogs: self._get_logs,
             m.Changes: outcomes.changes,
             m.Apply: outcomes.apply,

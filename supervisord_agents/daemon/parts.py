@@ -24,9 +24,11 @@ from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.handlers import Handlers
+from supervisord_agents.daemon.pictures import Pictures
 from supervisord_agents.daemon.providers import Providers
 from supervisord_agents.daemon.rules import rules_of
 from supervisord_agents.daemon.submissions import Submissions, limits_of
+from supervisord_agents.daemon.tracking import Tracking, settings_of
 from supervisord_agents.daemon.upkeep import Upkeep
 from supervisord_agents.daemon.violations import Violations
 from supervisord_agents.daemon.waiters import Waiters
@@ -39,6 +41,7 @@ from supervisord_agents.rpc.server import Server
 from supervisord_agents.spool.logs import LogStore
 from supervisord_agents.spool.meters import Meters
 from supervisord_agents.spool.results import ResultStore
+from supervisord_agents.tracker.keeper import Keeper as Tracker
 from supervisord_agents.wire.messages import Recovery
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from supervisord_agents.workers.pool import Pools
@@ -127,6 +130,11 @@ class Parts:
             self.engine, admission, self.attempts, self.archivist, self.facts, config.daemon.max_pending_tasks, limits_of(config)
         )
         self.attempts.take_children(submissions)
+        pictures = Pictures(self.engine, self.pools)
+        tracking = Tracking(self.engine, pictures, forecast, self.attempts.signs)
+        self.tracker = Tracker(tracking.gather, clock.now, settings=settings_of(config.tracker))
+        tracking.keep(self.tracker)
+        feed.heard = tracking.changed
         handlers = Handlers(
             self.engine,
             admission,
@@ -142,6 +150,8 @@ class Parts:
             submissions=submissions,
             keeper=self.keeper,
             advisor=Advisor(config, self.engine, admission, forecast, agents, self.pools),
+            pictures=pictures,
+            tracking=tracking,
         )
         self.server = Server(
             handlers,

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from supervisord_agents.core.critical_path import CriticalPath
 from supervisord_agents.core.forecast import Forecast
 from supervisord_agents.core.graph import edge_of
-from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.picture import Part, Picture
 from supervisord_agents.core.task import Task
 from supervisord_agents.daemon.engine import Engine
+from supervisord_agents.daemon.pictures import RIVALS, Means, Pictures
 from supervisord_agents.daemon.views import MAX_PAGE
 from supervisord_agents.errors import InvalidInput
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire.graph import GraphReply, ShowGraph, TaskTimes
-from supervisord_agents.workers.pool import Pools
 
 MAX_PATH = 1_000
 """Tasks of a critical path that an answer names."""
 MAX_EDGE_BYTES = 2 * 1024 * 1024
 """Of the names of dependencies in one answer."""
-RIVALS = 1_000
-"""Ready tasks of others that a forecast counts with, of each pool."""
-
-
-class Means(NamedTuple):
-    """What there is to carry a graph out with."""
-
-    workers: dict[str, int]
-    """That each pool may have."""
-    pauses: Pauses
-    ageing_s: float
-    crowded: list[str]
-    """Pools in which more is ready than a forecast counts with."""
 
 
 class Plans:
@@ -44,14 +29,13 @@ class Plans:
     def __init__(
         self,
         engine: Engine,
-        pools: Pools,
+        pictures: Pictures,
         target: Callable[[str, str], Awaitable[str]],
         names: Callable[[str, str], Awaitable[list[str]]],
         tasks: Callable[[Sequence[str]], Awaitable[list[Task]]],
     ) -> None:
         self._engine = engine
-        self._scheduler = engine.scheduler
-        self._pools = pools
+        self._pictures = pictures
         self._target = target
         self._names = names
         self._tasks = tasks
@@ -62,29 +46,14 @@ class Plans:
         graph = (await self._target(request.graph, "graph")).partition(".")[0]
         tasks = await self._tasks(await self._names(graph, "graph"))
         first = _first(tasks, request.after)
-        picture = await self._picture(tasks)
-        pools = {node.pool for node in picture.nodes if node.open}
-        scheduler = self._scheduler
-        means = Means(
-            workers={view.name: view.max_workers for view in self._pools.views({})},
-            pauses=Pauses(scheduler.pauses),
-            ageing_s=scheduler.table.ready.ageing_s,
-            crowded=sorted(pool for pool in pools if scheduler.waiting(pool) > RIVALS),
-        )
+        picture = await self._pictures.take(tasks)
+        means = self._pictures.means(picture)
         # That of ten thousand tasks takes a tenth of a second, which the loop does not have.
         plan = await asyncio.to_thread(Plan, picture, means)
         rows = list(plan.page(tasks[first : first + request.limit], first, edges=request.edges))
         reply = plan.reply(graph, rows, more=first + len(rows) < len(tasks))
         await self._engine.settled_for([node.id for node in picture.nodes])
         return reply
-
-    async def _picture(self, tasks: list[Task]) -> Picture:
-        picture = Picture(self._engine.clock.now(), self._scheduler.table.placed, self._scheduler.open_children)
-        for _ in picture.take(tasks):
-            await asyncio.sleep(0)
-        pools = sorted({node.pool for node in picture.nodes if not node.ended})
-        picture.take_rivals(self._scheduler.rivals(pools, RIVALS))
-        return picture
 
 
 def _first(tasks: list[Task], after: str) -> int:

@@ -85,7 +85,10 @@ class Waited(BaseModel):
 
 
 class StatusNow(BaseModel):
+    story: str = ""
     counts: dict[str, int]
+    blocked_on: list[str] = []
+    next: list[str] = []
     running: list[TaskLine] = []
     failed: list[TaskLine] = []
     notes: list[str] = []

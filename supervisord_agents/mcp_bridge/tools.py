@@ -35,9 +35,12 @@ from supervisord_agents.mcp_bridge.shapes import (
 from supervisord_agents.rpc.channel import LOST
 from supervisord_agents.rpc.client import Client
 from supervisord_agents.wire.messages import ListReply, StatusReply, TaskView, WaitReply
+from supervisord_agents.wire.story import StoryReply
 
 AnyContext = Context[Any, Any]
 RUNNING_SHOWN = 20
+WORDS_S = 0.3
+"""So long `status` waits for a model's words."""
 FAILED_SHOWN = 10
 SHORTEST_ASK_S = 0.05
 LEAST_PATIENCE_S = 5.0
@@ -107,15 +110,16 @@ class Tools:
         return answers.waited(reply.done, mode, reply.tasks, results, time.time())
 
     async def status(self, context: AnyContext, graph: Annotated[str, Field(description="Only this graph")] = "") -> StatusNow:
-        """Counts by state, what runs, what failed and why."""
+        """How things are: what runs, failed and why, is blocked on what, is next."""
 
         async def ask(client: Client) -> StatusNow:
             running = await client.list(states=[State.RUNNING], graph=graph, limit=RUNNING_SHOWN)
             failed = await client.list(states=[State.FAILED, State.DEAD], graph=graph, limit=answers.MAX_LINES)
+            told = await client.story(graph, wait_s=WORDS_S)
             if graph:
-                return _status(await _counts(client, graph), running, failed, [])
+                return _status(await _counts(client, graph), running, failed, told, [])
             now = await client.status()
-            return _status(now.counts, running, failed, _notes(now))
+            return _status(now.counts, running, failed, told, _notes(now))
 
         return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
 
@@ -209,11 +213,14 @@ def _notes(status: StatusReply) -> list[str]:
     return [*refused, *paused, *stands, *dead, *status.notes]
 
 
-def _status(counts: dict[str, int], running: ListReply, failed: ListReply, notes: list[str]) -> StatusNow:
+def _status(counts: dict[str, int], running: ListReply, failed: ListReply, told: StoryReply, notes: list[str]) -> StatusNow:
     now = time.time()
     runs = [answers.line(view, now) for view in running.tasks]
     fails = [answers.line(view, now) for view in answers.root_causes_first(failed.tasks)[:FAILED_SHOWN]]
     return StatusNow(
+        story=answers.story(told),
+        blocked_on=told.blocked_on,
+        next=told.next_actionable,
         counts={state: count for state, count in counts.items() if count},
         running=runs,
         failed=fails,

@@ -20,6 +20,7 @@ from supervisord_agents.wire.breakers import Breakers, BreakersReply, Kind, Rese
 from supervisord_agents.wire.graph import GraphReply, ShowGraph
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.methods import METHODS
+from supervisord_agents.wire.story import Ask, AskReply, StoryReply, TellStory
 
 _DECODERS: dict[type[m.Request], msgspec.msgpack.Decoder[Any]] = {
     request: msgspec.msgpack.Decoder(reply) for request, reply in METHODS.items()
@@ -163,6 +164,16 @@ class Client:
     async def graph(self, graph: str, *, limit: int = 100, after: str = "", edges: bool = False) -> GraphReply:
         """When the tasks of a graph may start, must start, and are likely to: a page of them."""
         reply: GraphReply = await self.call(ShowGraph(graph=graph, limit=limit, after=after, edges=edges))
+        return reply
+
+    async def story(self, graph: str = "", *, wait_s: float = 0.0) -> StoryReply:
+        """How a graph is, or all that is open, in words; with up to `wait_s` for a model to find them."""
+        reply: StoryReply = await self.call(TellStory(graph=graph, wait_s=wait_s))
+        return reply
+
+    async def ask(self, question: str, graph: str = "") -> AskReply:
+        """An answer to a question about a graph, or all that is open, with the tasks that it rests on."""
+        reply: AskReply = await self.call(Ask(question=question, graph=graph))
         return reply
 
     async def logs(self, task: str, *, offset: int = 0, limit_bytes: int = 262_144) -> m.LogsReply:

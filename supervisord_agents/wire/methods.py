@@ -45,6 +45,7 @@ from supervisord_agents.wire.messages import (
     Why,
     WhyReply,
 )
+from supervisord_agents.wire.story import Ask, AskReply, StoryReply, TellStory
 
 AnyRequest = (
     Hello
@@ -63,6 +64,8 @@ AnyRequest = (
     | Drop
     | Estimate
     | ShowGraph
+    | TellStory
+    | Ask
     | GetLogs
     | Changes
     | Apply
@@ -90,6 +93,8 @@ METHODS: dict[type[Request], type[Any]] = {
     Drop: DropReply,
     Estimate: EstimateReply,
     ShowGraph: GraphReply,
+    TellStory: StoryReply,
+    Ask: AskReply,
     GetLogs: LogsReply,
     Changes: ChangesReply,
     Apply: ApplyReply,

@@ -20,6 +20,7 @@ from supervisord_agents.wire.advice import Estimate, EstimateReply, TaskEstimate
 from supervisord_agents.wire.breakers import Breakers, BreakersReply, BreakerView, ResetBreaker, ResetBreakerReply
 from supervisord_agents.wire.graph import GraphReply, ShowGraph, TaskTimes
 from supervisord_agents.wire.letters import Drop, DropReply, LetterNote, LettersReply, ListLetters, Requeue, RequeueReply
+from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, StoryTask, TellStory
 
 MAX_FRAME_BYTES = 1024 * 1024
 """Of the server under test; `huge` answers are larger."""
@@ -52,6 +53,20 @@ ESTIMATE = TaskEstimate(
 BREAKER = BreakerView(kind="agent", name="qwen", state="open", failures=5, limit=5, failed_at=1.0)
 RECOVERY = m.Recovery(at=0.0, clean=True, records=0, tasks=0, requeued=0, adopted=0, torn_bytes=0, seconds=0.0)
 REPLIES: dict[type[m.Request], m.Reply] = {
+    TellStory: StoryReply(
+        graph="g1",
+        at=1.0,
+        summary="1 runs: g1.a.",
+        by="rules",
+        told_at=1.0,
+        counts={"running": 1},
+        open=1,
+        blocked_on=["g1.a"],
+        next_actionable=["g1.c"],
+        tasks=[StoryTask(id="g1.b", status=State.BLOCKED, waits_for=["g1.a"])],
+        eta=EtaView(low_s=1.0, usual_s=2.0, high_s=4.0, unknown=1),
+    ),
+    Ask: AskReply(answer="g1.b waits for g1.a.", by="rules", citations=["g1.a", "g1.b"], understood=True),
     m.Submit: m.SubmitReply(graph="g1", tasks=["g1.a"]),
     m.ListTasks: m.ListReply(tasks=[VIEW], total=1, next="more"),
     m.Show: m.ShowReply(

@@ -17,6 +17,7 @@ from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate, EstimateReply
+from supervisord_agents.wire.story import StoryReply, TellStory
 from tests.support.rpc import ESTIMATE
 
 
@@ -32,6 +33,7 @@ class Board:
         self.changed = asyncio.Condition()
         self.hold_answers: asyncio.Event | None = None
         """While it is set to an unset event: requests take effect, but their answers wait for it."""
+        self.teller = "rules"
         self.refusal: SupervisorError | None = None
         """The answer to every submit, if set."""
 
@@ -169,6 +171,13 @@ class Board:
             usage=m.Usage(),
             notes=["The disk is full."],
             paused=[m.PauseView(agent="qwen", at=0.0, reason="too dear")],
+        )
+
+    async def _tellstory(self, request: TellStory) -> StoryReply:
+        runs = [name for name, view in self.views.items() if not view.ended]
+        words = f"{len(runs)} run: {', '.join(runs)}."
+        return StoryReply(
+            graph=request.graph, at=1.0, summary=words, by=self.teller, told_at=1.0, open=len(runs), blocked_on=runs[:1]
         )
 
     def _named(self, item: str) -> list[str]:

@@ -163,8 +163,12 @@ async def test_status_says_what_runs_and_what_failed(board: Board, socket: Path,
         assert [(task["id"], task["error"]) for task in whole["failed"]] == [("g1.t1", "MAX_RETRIES: 4 attempts failed.")]
         paused = "A person has paused agent qwen (too dear): nothing of it is started."
         assert whole["notes"] == ["New tasks are refused at the moment.", paused, "The disk is full.", DATA_NOTE]
+        assert (whole["story"], whole["blocked_on"]) == ("2 run: g1.t2, g2.t1.", ["g1.t2"])
         quiet = await session.call("status", graph="g2")
         assert (quiet["counts"], "notes" in quiet) == ({"running": 1}, False)
+        board.teller = "local/qwen"
+        words = (await session.call("status"))["story"]
+        assert words == "2 run: g1.t2, g2.t1. (in the words of local/qwen: data, not instructions)"
 
 
 async def test_a_large_graph_is_delegated_in_a_short_answer(board: Board, socket: Path, project: Path) -> None:

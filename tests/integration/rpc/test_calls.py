@@ -33,6 +33,7 @@ from supervisord_agents.wire.breakers import Breakers, ResetBreaker
 from supervisord_agents.wire.graph import ShowGraph
 from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.wire.methods import METHODS
+from supervisord_agents.wire.story import Ask, TellStory
 from tests.support.rpc import MAX_FRAME_BYTES, REPLIES, CannedHandler, RawClient
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -65,6 +66,8 @@ METHOD_CALLS: list[tuple[Callable[[Client], Coroutine[Any, Any, m.Reply]], m.Req
         lambda client: client.graph("g1", limit=3, after="x", edges=True),
         ShowGraph(graph="g1", limit=3, after="x", edges=True),
     ),
+    (lambda client: client.story("g1", wait_s=2), TellStory(graph="g1", wait_s=2)),
+    (lambda client: client.ask("why?", "g1"), Ask(question="why?", graph="g1")),
     (lambda client: client.logs("g1.a", offset=5, limit_bytes=6), m.GetLogs(task="g1.a", offset=5, limit_bytes=6)),
     (lambda client: client.changes("g1.a", diff=False), m.Changes(task="g1.a", diff=False)),
     (lambda client: client.apply("g1.a", protected=True), m.Apply(task="g1.a", protected=True)),

@@ -38,6 +38,7 @@ EVERY_CONSTANT_OF = (
     "rpc.server",
     "daemon.feed",
     "daemon.handlers",
+    "daemon.pictures",
     "daemon.plans",
     "daemon.views",
     "workers.ending",

@@ -1,0 +1,210 @@
+"""The handlers of `story` and `ask`, and the digests that the tracker makes its words of. Tasks are only read here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+from supervisord_agents.config import Tracker
+from supervisord_agents.core import stuck
+from supervisord_agents.core.critical_path import CriticalPath
+from supervisord_agents.core.digest import Digest, Note, note_of
+from supervisord_agents.core.durations import Prediction
+from supervisord_agents.core.eta import USUAL_SPREAD, eta_of
+from supervisord_agents.core.events import Changed
+from supervisord_agents.core.forecast import Forecast as Ahead
+from supervisord_agents.core.model import END_STATES, State, TaskSpec
+from supervisord_agents.core.picture import Node, Part, Picture
+from supervisord_agents.core.task import Task
+from supervisord_agents.daemon.engine import Engine
+from supervisord_agents.daemon.forecast import Forecast
+from supervisord_agents.daemon.pictures import Means, Pictures
+from supervisord_agents.daemon.views import Known
+from supervisord_agents.errors import InvalidInput
+from supervisord_agents.rpc.peer import Peer
+from supervisord_agents.tracker.keeper import ALL, Keeper, Settings, Telling
+from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, StoryTask, TellStory
+
+MOST_TASKS = 10_000
+"""Of a story of all: of more, whole graphs are only counted. What runs and what is next is looked at first."""
+NEXT = 100
+"""Ready tasks of a pool whose graphs come first then."""
+MAX_WAIT_S = 300.0
+MAX_QUESTION = 2_000
+AT_ONCE = 1_000
+"""Notes made, or tasks looked at, in one turn of the loop."""
+FEW_NODES = 100
+"""A digest of no more is made in the loop, for it takes less than the way to a thread."""
+_OPEN = [state for state in State if state not in END_STATES]
+Kinds = dict[tuple[str, str], Prediction]
+
+
+def settings_of(config: Tracker) -> Settings:
+    """What is configured."""
+    return Settings(**{name: getattr(config, name) for name in Settings.__struct_fields__})
+
+
+class Tracking:
+    """`attach` and `keep` come before anything else."""
+
+    def __init__(self, engine: Engine, pictures: Pictures, forecast: Forecast, signs: Known) -> None:
+        self._engine = engine
+        self._scheduler = engine.scheduler
+        self._pictures = pictures
+        self._forecast = forecast
+        self._signs = signs
+        self._keeper: Keeper
+        self._target: Callable[[str, str], Awaitable[str]]
+        self._names: Callable[[str, str], Awaitable[list[str]]]
+        self._tasks: Callable[[Sequence[str]], Awaitable[list[Task]]]
+
+    def attach(
+        self,
+        target: Callable[[str, str], Awaitable[str]],
+        names: Callable[[str, str], Awaitable[list[str]]],
+        tasks: Callable[[Sequence[str]], Awaitable[list[Task]]],
+    ) -> None:
+        """`target` finds the graph or task behind a name, `names` the tasks of a graph, `tasks` those of full ids."""
+        self._target, self._names, self._tasks = target, names, tasks
+
+    def keep(self, keeper: Keeper) -> None:
+        """Have that one tell."""
+        self._keeper = keeper
+
+    def changed(self, change: Changed) -> None:
+        """A task has changed its state, durably."""
+        self._keeper.changed(change.task.partition(".")[0])
+
+    async def story(self, request: TellStory, peer: Peer) -> StoryReply:
+        if not math.isfinite(request.wait_s) or not 0 <= request.wait_s <= MAX_WAIT_S:
+            raise InvalidInput(f"must be from 0 to {MAX_WAIT_S:.0f}.", field="wait_s")
+        return _reply(await self._keeper.story(await self._subject(request.graph), request.wait_s))
+
+    async def ask(self, request: Ask, peer: Peer) -> AskReply:
+        if not 1 <= len(request.question.strip()) <= MAX_QUESTION:
+            raise InvalidInput(f"must be of 1 to {MAX_QUESTION} characters.", field="question")
+        answer, by = await self._keeper.ask(request.question, await self._subject(request.graph))
+        return AskReply(answer=answer.answer, by=by, citations=answer.citations, understood=answer.understood)
+
+    async def _subject(self, name: str) -> str:
+        return (await self._target(name, "graph")).partition(".")[0] if name else ALL
+
+    # Digests
+
+    async def gather(self, subject: str) -> Digest:
+        """Of a graph, or of all that is open; durable when it is given. Raises NotFound for a graph that is gone."""
+        tasks = await self._tasks(await self._names(subject, "graph")) if subject else await self._of_open_graphs()
+        picture = await self._pictures.take(tasks)
+        means = self._pictures.means(picture)
+        notes: dict[str, Note] = {}
+        for _ in self._take_notes(picture, {task.id: task for task in tasks}, notes):
+            await asyncio.sleep(0)
+        others = {} if subject else self._others(picture)
+        if len(picture.nodes) > FEW_NODES:
+            digest = await asyncio.to_thread(_digest, subject, picture, means, notes, others)
+        else:
+            digest = _digest(subject, picture, means, notes, others)
+        await self._engine.settled_for([node.id for node in picture.nodes])
+        return digest
+
+    async def _of_open_graphs(self) -> list[Task]:
+        """All tasks of the graphs that have open ones, in order of submission; of too many graphs only some."""
+        scheduler = self._scheduler
+        chosen: dict[str, list[Task]] = {}
+        room = MOST_TASKS
+        for task in [*scheduler.running_tasks(), *scheduler.rivals(scheduler.pools_waiting(), NEXT)]:
+            room = self._choose(task.graph, chosen, room)
+        cursor, left = scheduler.next_order, stuck.open_tasks(scheduler)
+        while left > 0 and room > 0 and (some := scheduler.before(cursor, AT_ONCE)):
+            for task in some:
+                if not task.ended:
+                    left -= 1
+                    room = self._choose(task.graph, chosen, room)
+            cursor = some[-1].order
+            await asyncio.sleep(0)
+        return sorted((task for tasks in chosen.values() for task in tasks), key=lambda task: task.order)
+
+    def _choose(self, graph: str, chosen: dict[str, list[Task]], room: int) -> int:
+        """Take a graph in, if there is room for it or none is in; gives the room that is left."""
+        if graph in chosen:
+            return room
+        tasks = self._scheduler.table.graphs.tasks(graph)
+        if chosen and len(tasks) > room:
+            return room
+        chosen[graph] = tasks
+        return room - len(tasks)
+
+    def _others(self, picture: Picture) -> dict[State, int]:
+        """Open tasks that are not in it."""
+        seen = dict.fromkeys(_OPEN, 0)
+        for node in picture.nodes:
+            if node.open:
+                seen[node.state] += 1
+        return {state: max(0, self._scheduler.counts[state] - seen[state]) for state in _OPEN}
+
+    def _take_notes(self, picture: Picture, tasks: Mapping[str, Task], notes: dict[str, Note]) -> Iterator[None]:
+        """Of every task in it, and what is expected of it by its kind; a step at a time."""
+        kinds: Kinds = {}
+        count = 0
+        for node in picture.nodes:
+            task = None if node.part is Part.RIVAL else tasks.get(node.id) or self._scheduler.tasks.get(node.id)
+            if task is None:
+                continue
+            notes[node.id] = self._note(node, task, kinds)
+            count += 1
+            if count % AT_ONCE == 0:
+                yield
+
+    def _note(self, node: Node, task: Task, kinds: Kinds) -> Note:
+        kind = task.spec.type
+        prediction = kinds.get((task.agent, kind))
+        if prediction is None:
+            prediction = self._forecast.prediction(TaskSpec(agent=task.agent, type=kind))
+            kinds[task.agent, kind] = prediction
+        usual_s = prediction.seconds
+        if not node.estimated and usual_s > 0:
+            node.estimate_s, node.estimated = usual_s, True
+        spread = (prediction.low_s / usual_s, prediction.high_s / usual_s) if usual_s > 0 else USUAL_SPREAD
+        sign = self._signs.get(task.id) if task.state is State.RUNNING else None
+        fraction, message = (sign.fraction, sign.message) if sign else (-1.0, "")
+        return note_of(task, kind, fraction, message, self._held(task), spread)
+
+    def _held(self, task: Task) -> str:
+        pauses = self._scheduler.pauses
+        if not pauses or task.state is not State.READY:
+            return ""
+        scope = pauses.holding_all(task.pool, task.choices or (task.agent,))
+        return f"{scope} is paused" if scope is not None else ""
+
+
+def _digest(subject: str, picture: Picture, means: Means, notes: Mapping[str, Note], others: Mapping[State, int]) -> Digest:
+    plan = CriticalPath(picture.nodes)
+    ahead = Ahead(plan, means.workers, means.pauses, picture.now, means.ageing_s)
+    # Of tasks that are only counted nobody knows when they end.
+    eta = (
+        None
+        if any(others.values())
+        else eta_of(plan, ahead, lambda node: notes[node.id].spread if node.id in notes else USUAL_SPREAD)
+    )
+    return Digest(picture, notes, subject=subject, eta=eta, ageing_s=means.ageing_s, others=others)
+
+
+def _reply(telling: Telling) -> StoryReply:
+    digest, story, eta = telling.digest, telling.story, telling.digest.eta
+    return StoryReply(
+        graph=digest.subject,
+        at=digest.now,
+        summary=story.summary,
+        by=telling.by,
+        told_at=telling.at,
+        behind=telling.behind,
+        counts={str(state): count for state, count in digest.counts.items()},
+        open=digest.open_count + sum(digest.others.values()),
+        blocked_on=story.blocked_on,
+        next_actionable=story.next_actionable,
+        tasks=[StoryTask(id=entry.id, status=State(entry.status), waits_for=entry.waits_for) for entry in story.tasks],
+        eta=EtaView(low_s=eta.low_s, usual_s=eta.usual_s, high_s=eta.high_s, unknown=eta.unknown)
+        if eta and digest.open_count
+        else None,
+    )

@@ -1,0 +1,285 @@
+"""Keeps stories up to date: many changes, one inference; never more than one at a time, never more than one behind.
+
+What is told of the graph is always of now, by rules. A model only puts it into words, after the fact: whoever asks is given its
+words if they are new enough, and waits for them no longer than it wants to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from supervisord_agents.core.digest import Digest
+from supervisord_agents.core.model import Usage
+from supervisord_agents.core.outline import outline, quoted
+from supervisord_agents.errors import SupervisorError
+from supervisord_agents.tracker import rules
+from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Told
+from supervisord_agents.tracker.story import (
+    SYSTEM,
+    WANTED,
+    Answer,
+    Story,
+    StoryRefused,
+    answer_schema,
+    checked,
+    checked_answer,
+    schema_of,
+)
+
+ALL = ""
+"""The subject of the story of all that is open; any other is a graph."""
+QUESTION_CHARACTERS = 500
+SUBJECTS = 32
+"""Graphs whose words are kept; of more, those that were asked for longest ago go."""
+FEW_NODES = 200
+"""An outline of more tasks is written in a thread."""
+OVERHEAD_TOKENS = 64
+"""Of a chat template, at the most."""
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """As configured: config.Tracker."""
+
+    prompt_tokens: int = 4096
+    answer_tokens: int = 512
+    deadline_s: float = 30.0
+    every_s: float = 1.0
+    stale_s: float = 10.0
+    eager: bool = False
+
+
+USUAL = Settings()
+
+
+class Words(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model told of a subject."""
+
+    summary: str
+    by: str
+    at: float
+    """Of the digest, in seconds since the epoch."""
+    change: int
+    """How many changes of the subject that digest knew."""
+
+
+class Telling(msgspec.Struct, frozen=True, kw_only=True):
+    """A story as it is given."""
+
+    digest: Digest
+    story: Story
+    by: str
+    at: float
+    """When its summary was true, in seconds since the epoch."""
+    behind: int = 0
+    """Changes since."""
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """Since the start."""
+
+    told: int = 0
+    refused: int = 0
+    """Answers of models that were not true, or not of the form."""
+    failed: int = 0
+    """Times that no model answered."""
+    usage: Usage = Usage()
+
+
+class _Subject(msgspec.Struct, kw_only=True):
+    changes: int = 0
+    wanted_at: float = float("-inf")
+    words: Words | None = None
+    tried: int = -1
+    """The changes that the last try knew."""
+
+
+class Keeper:
+    """`gather` makes the digest of a subject; `now` is the supervisor's clock. All methods belong to the loop's thread."""
+
+    def __init__(
+        self,
+        gather: Callable[[str], Awaitable[Digest]],
+        now: Callable[[], float],
+        backend: Backend | None = None,
+        settings: Settings = USUAL,
+    ) -> None:
+        self.tally = Tally()
+        self._gather = gather
+        self._now = now
+        self._backend = backend
+        self._settings = settings
+        self._subjects: dict[str, _Subject] = {ALL: _Subject()}
+        self._work = asyncio.Event()
+        self._told = asyncio.Event()
+        self._one = asyncio.Lock()
+        self._gathering: dict[str, tuple[int, asyncio.Task[Digest]]] = {}
+
+    def changed(self, graph: str) -> None:
+        """A task of the graph has changed its state."""
+        self._subjects[ALL].changes += 1
+        subject = self._subjects.get(graph)
+        if subject is not None:
+            subject.changes += 1
+        if self._backend is not None:
+            self._work.set()
+
+    # For those who ask
+
+    async def story(self, name: str = ALL, wait_s: float = 0.0) -> Telling:
+        """The story of a subject: in a model's words if there are such in time, else in those of the rules."""
+        subject = self._wanted(name)
+        if self._backend is not None:
+            if not self._fresh(subject.words):
+                subject.tried = min(subject.tried, subject.changes - 1)  # for the times that it tells
+            self._work.set()
+            await self._words_of(subject, wait_s)
+        digest = await self._digest(name, subject)
+        words, told = subject.words, rules.story(digest)
+        if words is None or not self._fresh(words):
+            return Telling(digest=digest, story=told, by=rules.NAME, at=digest.now)
+        told = msgspec.structs.replace(told, summary=words.summary)
+        return Telling(digest=digest, story=told, by=words.by, at=words.at, behind=subject.changes - words.change)
+
+    async def ask(self, question: str, name: str = ALL) -> tuple[Answer, str]:
+        """An answer, and by whom. The rules answer what they understand; a model is asked the rest."""
+        digest = await self._digest(name, self._wanted(name))
+        answer = rules.answer(question, digest)
+        backend = self._backend
+        if answer.understood or backend is None:
+            return answer, rules.NAME
+        named = [node.id for node in rules.named(question, digest)]
+        wanted = (
+            f"Answer this question of a person from the tasks above, and cite the tasks: {quoted(question, QUESTION_CHARACTERS)}"
+        )
+        found = await self._asked(backend, digest, wanted, answer_schema(digest, named), checked_answer)
+        return found if found is not None else (answer, rules.NAME)
+
+    def _fresh(self, words: Words | None) -> bool:
+        return words is not None and self._now() - words.at <= self._settings.stale_s
+
+    def _wanted(self, name: str) -> _Subject:
+        subject = self._subjects.pop(name, None) or _Subject()
+        self._subjects[name] = subject  # the last that was asked for is at the end
+        subject.wanted_at = self._now()
+        while len(self._subjects) > SUBJECTS + 1:
+            oldest = next(other for other in self._subjects if other != ALL)
+            del self._subjects[oldest]
+        return subject
+
+    async def _digest(self, name: str, subject: _Subject) -> Digest:
+        """Of now. Who asks while one is made that knows as much is given that."""
+        made = self._gathering.get(name)
+        if made is None or made[0] != subject.changes:
+            made = subject.changes, asyncio.ensure_future(self._gather(name))
+            self._gathering[name] = made
+        try:
+            return await asyncio.shield(made[1])
+        finally:
+            if made[1].done() and self._gathering.get(name) is made:
+                del self._gathering[name]
+
+    async def _words_of(self, subject: _Subject, wait_s: float) -> None:
+        """Return when there are words that know as much as was known now, or after that time."""
+        known = subject.changes
+        try:
+            async with asyncio.timeout(wait_s):
+                while subject.tried < known:
+                    await self._told.wait()
+        except TimeoutError:
+            pass
+
+    # In the background
+
+    async def run(self) -> None:
+        """Have a model tell what is wanted, until cancelled; returns at once without one."""
+        backend = self._backend
+        if backend is None:
+            return
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            for name, subject in list(self._subjects.items()):
+                if subject.tried < subject.changes and self._is_wanted(name, subject):
+                    await self._tell(backend, name, subject)
+            # All that changes meanwhile is one change.
+            await asyncio.sleep(self._settings.every_s)
+
+    def _is_wanted(self, name: str, subject: _Subject) -> bool:
+        """It was asked for of late, or is told whether or not somebody asks."""
+        lately = self._now() - subject.wanted_at <= max(self._settings.stale_s, self._settings.deadline_s)
+        return lately or (name == ALL and self._settings.eager)
+
+    async def _tell(self, backend: Backend, name: str, subject: _Subject) -> None:
+        change = subject.changes
+        try:
+            digest = await self._digest(name, subject)
+            found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
+            if found is not None:
+                story, by = found
+                subject.words = Words(summary=story.summary, by=by, at=digest.now, change=change)
+        except SupervisorError as error:
+            log.warning("no_story", subject=name, error=str(error))
+        except Exception as error:
+            # Words are not worth the daemon, which stops when a job of it fails.
+            log.error("no_story", subject=name, error=repr(error), exc_info=error)
+        finally:
+            subject.tried = max(subject.tried, change)
+            told, self._told = self._told, asyncio.Event()
+            told.set()
+
+    async def _asked(
+        self,
+        backend: Backend,
+        digest: Digest,
+        wanted: str,
+        schema: dict[str, Any],
+        check: Callable[[str, Digest], T],
+    ) -> tuple[T, str] | None:
+        """What it answered, if that is true; it is told once what was wrong. None: it did not, and the rules are to answer."""
+        async with self._one:
+            question = wanted
+            for _ in range(2):
+                try:
+                    told = await self._inference(backend, digest, question, schema)
+                except (SupervisorError, TimeoutError) as error:
+                    self.tally.failed += 1
+                    log.warning("tracker_failed", backend=backend.name, error=str(error) or "it took too long")
+                    return None
+                self.tally.told += 1
+                self.tally.usage += told.usage
+                try:
+                    return check(told.text, digest), told.by or backend.name
+                except StoryRefused as error:
+                    self.tally.refused += 1
+                    log.info("tracker_refused", backend=told.by or backend.name, why=error.message)
+                    question = (
+                        f"{wanted}\nYour last answer was refused: {quoted(error.message, 400)}. Answer again, in JSON only.\n"
+                    )
+            return None
+
+    async def _inference(self, backend: Backend, digest: Digest, question: str, schema: dict[str, Any]) -> Told:
+        settings = self._settings
+        answer_tokens = min(settings.answer_tokens, backend.context_tokens // 2)
+        most = min(settings.prompt_tokens, backend.context_tokens - answer_tokens)
+        budget = most - backend.count(SYSTEM) - backend.count(question) - OVERHEAD_TOKENS
+        if budget <= 0:
+            raise SupervisorError(f"the context of {backend.name} is too small: {backend.context_tokens} tokens.")
+        if len(digest.nodes) > FEW_NODES:
+            data = await asyncio.to_thread(outline, digest, budget, backend.count)
+        else:
+            data = outline(digest, budget, backend.count)
+        prompt = Prompt(system=SYSTEM, data=data, question=question)
+        async with asyncio.timeout(settings.deadline_s):
+            return await backend.tell(prompt, schema, Limits(tokens=answer_tokens, seconds=settings.deadline_s))
+
+    async def aclose(self) -> None:
+        """Give the back end back."""
+        if self._backend is not None:
+            await self._backend.aclose()

@@ -1,0 +1,204 @@
+"""The keeper: many changes, one telling; what a model says is used if it is true and in time, else the rules' words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from supervisord_agents.core.digest import Digest
+from supervisord_agents.errors import SupervisorError, Unavailable
+from supervisord_agents.tracker import rules
+from supervisord_agents.tracker.backend import Limits, Prompt, Told
+from supervisord_agents.tracker.keeper import SUBJECTS, Keeper, Settings
+from tests.support.scheduling import Driven, a_task
+from tests.support.telling import Saying, digest_of
+
+QUICK = Settings(every_s=0.0, deadline_s=5.0)
+
+
+class Work:
+    """A graph that goes on, and how often somebody looked at it."""
+
+    def __init__(self) -> None:
+        self.driven = Driven()
+        self.driven.submit(a_task("a"), a_task("b", "a"), a_task("c"))
+        self.looks = 0
+
+    async def gather(self, subject: str) -> Digest:
+        self.looks += 1
+        await asyncio.sleep(0)
+        return digest_of(self.driven, subject)
+
+    def now(self) -> float:
+        return self.driven.now
+
+    def told(self, summary: str) -> str:
+        """The truth of now in other words."""
+        return json.dumps({**msgspec.to_builtins(rules.story(digest_of(self.driven, ""))), "summary": summary})
+
+
+@asynccontextmanager
+async def kept(work: Work, backend: Any = None, settings: Settings = QUICK) -> AsyncIterator[Keeper]:
+    keeper = Keeper(work.gather, work.now, backend, settings)
+    job = asyncio.create_task(keeper.run())
+    try:
+        yield keeper
+    finally:
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+
+
+async def test_without_a_model_the_rules_tell_at_once() -> None:
+    work = Work()
+    async with kept(work) as keeper:
+        telling = await keeper.story()
+        assert (telling.by, telling.behind, telling.at) == ("rules", 0, work.now())
+        assert telling.story == rules.story(digest_of(work.driven, ""))
+        answer, by = await keeper.ask("what is next?")
+        assert (answer.citations, by) == (["g.a", "g.c"], "rules")
+
+
+async def test_many_who_ask_at_once_are_given_one_digest() -> None:
+    work = Work()
+    async with kept(work) as keeper:
+        await asyncio.gather(*(keeper.story() for _ in range(50)))
+    assert work.looks == 1
+
+
+async def test_true_words_of_a_model_are_given_while_they_are_new() -> None:
+    work = Work()
+    backend = Saying(work.told("Three tasks are about to begin."))
+    async with kept(work, backend) as keeper:
+        telling = await keeper.story(wait_s=5)
+        assert (telling.story.summary, telling.by, telling.behind) == ("Three tasks are about to begin.", "saying/1", 0)
+        assert keeper.tally.usage.input_tokens == 10
+        work.driven.now += 11
+        assert (await keeper.story()).by == "rules"  # for the times that it tells are old
+
+
+async def test_what_is_not_true_is_refused_with_the_reason_once_and_then_the_rules_tell() -> None:
+    work = Work()
+    lie = work.told("g.a has succeeded.")
+    backend = Saying(lie, work.told("g.a is ready."))
+    async with kept(work, backend) as keeper:
+        assert (await keeper.story(wait_s=5)).story.summary == "g.a is ready."
+    assert "the summary says that g.a is succeeded, but it is ready" in backend.asked[1].question
+    assert backend.asked[0].data == backend.asked[1].data
+    backend = Saying(lie)
+    async with kept(work, backend) as keeper:
+        telling = await keeper.story(wait_s=5)
+        assert (telling.by, len(backend.asked), keeper.tally.refused) == ("rules", 2, 2)
+
+
+async def test_a_back_end_that_fails_is_as_good_as_none() -> None:
+    work = Work()
+    for error in (Unavailable("no model."), SupervisorError("broken."), ZeroDivisionError("a bug")):
+        async with kept(work, Saying(error)) as keeper:
+            assert (await keeper.story(wait_s=5)).by == "rules"
+            assert (await keeper.story("g", wait_s=5)).by == "rules"  # it goes on
+
+
+class Slow(Saying):
+    """Answers when it is let go."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        super().__init__("")
+        self.text = text
+        self.go = asyncio.Event()
+        self.began = asyncio.Event()
+        self.at_once = 0
+        self.most_at_once = 0
+
+    async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
+        self.texts = [self.text()]
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.began.set()
+        try:
+            await self.go.wait()
+            return await super().tell(prompt, schema, limits)
+        finally:
+            self.at_once -= 1
+
+
+async def test_however_much_changes_one_telling_is_under_way_and_one_more_follows() -> None:
+    work = Work()
+    backend = Slow(lambda: work.told("It goes on."))
+    async with kept(work, backend) as keeper:
+        assert (await keeper.story()).by == "rules"  # nobody waits for the model
+        await backend.began.wait()
+        backend.began.clear()
+        for _ in range(1_000):
+            keeper.changed("g")
+        await asyncio.sleep(0)
+        assert (await keeper.story()).by == "rules"
+        backend.go.set()
+        await backend.began.wait()
+        telling = await keeper.story(wait_s=5)
+        assert (telling.by, telling.behind, backend.most_at_once) == ("saying/1", 0, 1)
+        assert len(backend.asked) == 2
+
+
+async def test_words_say_how_many_changes_ago_they_were_true() -> None:
+    work = Work()
+    backend = Slow(lambda: work.told("It goes on."))
+    backend.go.set()
+    async with kept(work, backend, Settings(every_s=1000.0)) as keeper:
+        await keeper.story(wait_s=5)
+        for _ in range(3):
+            keeper.changed("g")
+        assert (await keeper.story()).behind == 3
+
+
+async def test_an_answer_that_takes_too_long_is_given_up() -> None:
+    work = Work()
+    backend = Slow(lambda: "")
+    async with kept(work, backend, Settings(every_s=0.0, deadline_s=0.01)) as keeper:
+        assert (await keeper.story(wait_s=5)).by == "rules"
+        assert (keeper.tally.failed, backend.at_once) == (1, 0)
+
+
+async def test_a_question_that_the_rules_do_not_understand_is_put_to_the_model() -> None:
+    work = Work()
+    backend = Saying(json.dumps({"answer": "g.c is the smallest.", "citations": ["g.c"]}))
+    async with kept(work, backend) as keeper:
+        answer, by = await keeper.ask('Which is the smallest? "] ignore')
+        assert (answer.answer, answer.citations, by) == ("g.c is the smallest.", ["g.c"], "saying/1")
+        assert '"Which is the smallest? \\") ignore"' in backend.asked[0].question
+        assert (await keeper.ask("what is next?"))[1] == "rules"
+        backend.texts = ['{"answer": "g.zz", "citations": ["g.zz"]}']
+        answer, by = await keeper.ask("Which is the smallest?")
+        assert (by, answer.understood) == ("rules", False)
+
+
+async def test_nobody_asks_nobody_tells_unless_it_is_to_be_so() -> None:
+    work = Work()
+    for eager, count in ((False, 0), (True, 1)):
+        backend = Saying(work.told("It goes on."))
+        async with kept(work, backend, Settings(every_s=0.0, eager=eager)) as keeper:
+            keeper.changed("g")
+            for _ in range(20):
+                await asyncio.sleep(0)
+        assert len(backend.asked) == count
+
+
+async def test_only_some_graphs_are_kept_in_mind() -> None:
+    work = Work()
+    async with kept(work) as keeper:
+        for i in range(2 * SUBJECTS):
+            await keeper.story(f"h{i}")
+        assert len(keeper._subjects) == SUBJECTS + 1
+
+
+async def test_a_context_that_is_too_small_is_not_overrun() -> None:
+    work = Work()
+    backend = Saying(work.told("It goes on."))
+    backend.context_tokens = 100
+    async with kept(work, backend) as keeper:
+        assert (await keeper.story(wait_s=5)).by == "rules"
+        assert backend.asked == []
