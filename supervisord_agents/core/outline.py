@@ -22,7 +22,7 @@ Count = Callable[[str], int]
 MANY = 1_000
 """More tasks than that are told by graph and type, and what is open by level."""
 ENDED_BLOCK = 50
-"""Of what has ended long ago, so many tasks at a time become a sum."""
+"""Of what has ended long ago, so many tasks at a time become a sum; fewer where there is little room."""
 STRUCTURE, ENDED = 0.45, 0.2
 """Parts of the budget; what is new has the rest."""
 QUOTED_CHARACTERS = 120
@@ -43,13 +43,13 @@ def quoted(text: str, limit: int = QUOTED_CHARACTERS) -> str:
 
 
 def seconds(value: float) -> str:
-    """Such as `0.4 s`, `12 s`, `5 min`, `3 h`."""
+    """Such as `0.4 s`, `12 s`, `2.5 min`, `30 min`, `3.0 h`."""
     value = max(value, 0.0)
     if value < 10:
         return f"{value:.1f} s"
     for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if value >= 2 * size:
-            return f"{value / size:.0f} {name}"
+            return f"{value / size:.{0 if value >= 10 * size else 1}f} {name}"
     return f"{value:.0f} s"
 
 
@@ -142,9 +142,10 @@ def _ended(digest: Digest, budget: int, count: Count) -> str:
         return ""
     lines = [_end(digest, node) for node in nodes]
     # Only whole blocks are summed up, so that this changes rarely. A line takes five tokens at the very least.
-    blocks = max(-(-(len(nodes) - budget // 5) // ENDED_BLOCK), 0)
+    block = min(max(budget // 40, 1), ENDED_BLOCK)
+    blocks = max(-(-(len(nodes) - budget // 5) // block), 0)
     while True:
-        early = nodes[: blocks * ENDED_BLOCK]
+        early = nodes[: blocks * block]
         told = [f"the first {len(early):,}: {_counted(Counter(node.state for node in early))}"] if early else []
         text = "\n".join(["# Ended, in this order", *told, *lines[len(early) :]])
         if len(early) == len(nodes) or count(text) <= budget:

@@ -248,9 +248,11 @@ class Keeper:
             for _ in range(2):
                 try:
                     told = await self._inference(backend, digest, question, schema)
-                except (SupervisorError, TimeoutError) as error:
+                except Exception as error:
+                    expected = isinstance(error, SupervisorError | TimeoutError)
                     self.tally.failed += 1
-                    log.warning("tracker_failed", backend=backend.name, error=str(error) or "it took too long")
+                    why = str(error) if expected else repr(error)
+                    log.warning("tracker_failed", backend=backend.name, error=why or "it took too long", exc_info=not expected)
                     return None
                 self.tally.told += 1
                 self.tally.usage += told.usage
@@ -268,7 +270,8 @@ class Keeper:
         settings = self._settings
         answer_tokens = min(settings.answer_tokens, backend.context_tokens // 2)
         most = min(settings.prompt_tokens, backend.context_tokens - answer_tokens)
-        budget = most - backend.count(SYSTEM) - backend.count(question) - OVERHEAD_TOKENS
+        # The same for every question that is not long: what is told of the tasks then begins the same.
+        budget = most - backend.count(SYSTEM) - max(backend.count(question), most // 8) - OVERHEAD_TOKENS
         if budget <= 0:
             raise SupervisorError(f"the context of {backend.name} is too small: {backend.context_tokens} tokens.")
         if len(digest.nodes) > FEW_NODES:

@@ -102,8 +102,9 @@ def _running(digest: Digest, node: Node) -> str:
 def answer(question: str, digest: Digest) -> Answer:
     """By the words of the question: what they ask, and which tasks they name. Of any other, how things are."""
     meant = named(question, digest)
+    asked = re.sub(r"\w+[-_.]\w[\w.-]*", " ", question)  # what is said besides names
     for words, of_tasks, of_all in _KINDS:
-        if words.search(question):
+        if words.search(asked):
             told = of_tasks(digest, meant) if meant else of_all(digest)
             return Answer(answer=told[0], citations=_cited(meant, told[1]))
     if meant:

@@ -137,17 +137,16 @@ def run(driven: Driven, task: str) -> None:
     driven.scheduler.handle(Finished(task=task, attempt=1), driven.now)
 
 
-@pytest.mark.parametrize("budget", [20, 60, 300, 1_000, 4_000, 100_000])
 @pytest.mark.parametrize("count", [4, 300, 3_000])
-def test_it_never_takes_more_tokens_than_it_may(count: int, budget: int) -> None:
+def test_it_never_takes_more_tokens_than_it_may(count: int) -> None:
     driven = big(count)
     for i in range(count // 4):
         (run if i % 2 else started)(driven, f"g.a{i}")
     digest = digest_of(driven)
-    text = outline(digest, budget)
-    assert tokens_at_most(text) <= budget
-    if budget >= 300:
-        assert "# Now\ntasks: " in text
+    for budget in (20, 60, 300, 1_000, 4_000, 100_000):
+        text = outline(digest, budget)
+        assert tokens_at_most(text) <= budget
+        assert budget < 300 or "# Now\ntasks: " in text
 
 
 def test_ten_thousand_tasks_are_told_by_type_and_level() -> None:
@@ -187,7 +186,7 @@ def test_what_ended_long_ago_is_summed_up_in_blocks() -> None:
         if i >= 150:
             heads.append(outline(digest_of(driven), 2_000).split("# Ended")[1].split("\n")[1])
     assert all(head.startswith("the first ") for head in heads)
-    assert len(set(heads)) <= 3
+    assert len(set(heads)) == 6  # once in ten ends
 
 
 @given(st.text(max_size=400))

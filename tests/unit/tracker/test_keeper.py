@@ -78,7 +78,8 @@ async def test_true_words_of_a_model_are_given_while_they_are_new() -> None:
         assert (telling.story.summary, telling.by, telling.behind) == ("Three tasks are about to begin.", "saying/1", 0)
         assert keeper.tally.usage.input_tokens == 10
         work.driven.now += 11
-        assert (await keeper.story()).by == "rules"  # for the times that it tells are old
+        backend.texts = [Unavailable("no model.")]
+        assert (await keeper.story(wait_s=5)).by == "rules"  # for the times that it told are old
 
 
 async def test_what_is_not_true_is_refused_with_the_reason_once_and_then_the_rules_tell() -> None:

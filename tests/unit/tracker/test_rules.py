@@ -40,7 +40,7 @@ def test_the_story(digest: Digest) -> None:
     assert rules.story(digest).summary == (
         "3 of 7 tasks have ended: 1 succeeded, 2 failed. Failed: g.A (WORKER_FAILED), and 1 more because of that. "
         "1 runs: g.build for 20 s, 25% done. 2 are blocked on g.build (running), g.notes (ready). Next: g.notes. "
-        "The end: in about 80 s (between 45 s and 2 min)."
+        "The end: in about 80 s (between 46 s and 2.5 min)."
     )
 
 
@@ -68,7 +68,7 @@ def test_the_story(digest: Digest) -> None:
         ("what's next", "Next: g.notes.", ["g.notes"]),
         ("What should I do next?", "Next: g.notes.", ["g.notes"]),
         ("what is running now", "Running: g.build for 20 s, 25% done.", ["g.build"]),
-        ("when will it be finished?", "All will have ended in about 80 s (between 45 s and 2 min).", ["g.build"]),
+        ("when will it be finished?", "All will have ended in about 80 s (between 46 s and 2.5 min).", ["g.build"]),
         ("how many are done?", "3 of 7 tasks have ended: 1 succeeded, 2 failed. Last:", []),
         ("how is A?", "g.A (failed: WORKER_FAILED).", ["g.A"]),
         ("the writing", "g.notes (ready).", ["g.notes"]),
