@@ -178,18 +178,22 @@ class Digest:
 
     def behind(self, node: Node) -> list[Node]:
         """What holds up one task in the end; empty if nothing does. At most CHAIN tasks are looked at."""
-        found: dict[str, Node] = {}
-        seen, walk = {node.id}, [node]
-        for link in walk:
+        found = [before for before in self._before(node) if before.state is not State.BLOCKED]
+        return sorted(found, key=lambda node: (-node.rest_s, node.order))
+
+    def depends(self, node: Node, other: Node) -> bool:
+        """Whether the one waits for the other, or was to, directly or not. At most CHAIN tasks are looked at."""
+        return other.id in self.note(node).befores or any(before is other for before in self._before(node))
+
+    def _before(self, node: Node) -> list[Node]:
+        """All that a task waits for, the nearest first."""
+        found = {before.id: before for before in self.waits(node)}
+        for link in (walk := list(found.values())):
             for before in self.waits(link):
-                if before.id in seen:
-                    continue
-                seen.add(before.id)
-                if before.state is State.BLOCKED and len(walk) < CHAIN:
-                    walk.append(before)
-                elif before.state is not State.BLOCKED:
+                if before.id not in found and len(found) < CHAIN:
                     found[before.id] = before
-        return sorted(found.values(), key=lambda node: (-node.rest_s, node.order))
+                    walk.append(before)
+        return walk
 
     def dependents(self, node: Node) -> list[Node]:
         """What waits for a task, directly."""

@@ -16,6 +16,7 @@ import msgspec
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.graph import find_cycle, name_cycle
 from supervisord_agents.core.model import State
+from supervisord_agents.core.picture import Node
 from supervisord_agents.errors import ErrorCode, SupervisorError
 
 SUMMARY_CHARACTERS = 800
@@ -241,7 +242,11 @@ _STATE_WORDS: dict[str, frozenset[State]] = {
     "done": frozenset({State.SUCCEEDED}),
 }
 _SAID = re.compile(
-    rf"[\s:(]+(?:(?:is|has|was|now|been|already|just|still|state|status)\s+){{0,3}}({'|'.join(_STATE_WORDS)})\b", re.I
+    rf"[\s:(]+(?:(?:is|has|was|now|been|already|just|still|as|marked|state|status)\s+){{0,3}}({'|'.join(_STATE_WORDS)})\b", re.I
+)
+_WAITS = re.compile(
+    r"\s+(?:now\s+)?(?:waits? (?:for|on)|is waiting (?:for|on)|is blocked (?:by|on)|depends on|needs)\s+"
+    r"([A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64})"
 )
 _ALL_WELL = re.compile(
     r"\b(?:all|every|everything)\b(?:\s+(?:of|the|tasks?|work|graphs?|is|are|has|have|been|now))*\s+"
@@ -249,6 +254,9 @@ _ALL_WELL = re.compile(
     re.I,
 )
 _WELL = ("succeeded", "successful")
+_NOTHING = re.compile(
+    r"\b(?:nothing|none|no tasks?)\b(?:\s+(?:of|the|tasks?|is|are|has|have|been|now))*\s+(blocked|running|failed)\b", re.I
+)
 
 
 def ids_in(text: str, digest: Digest) -> list[str]:
@@ -267,15 +275,34 @@ def _lies(digest: Digest, text: str, where: str) -> Iterator[str]:
         yield f"the {where} names tasks that do not exist: {_some(unknown)}"
     for match in _NAME.finditer(text):
         node = digest.by_id.get(match.group())
-        said = _SAID.match(text, match.end())
-        if node is not None and said is not None and node.state not in _STATE_WORDS[said.group(1).lower()]:
-            yield f"the {where} says that {node.id} is {said.group(1).lower()}, but it is {node.state}"
+        if node is not None:
+            yield from (f"the {where} says that {node.id} {lie}" for lie in _lies_about(digest, node, text, match.end()))
+    yield from (f"the {where} says that {lie}" for lie in _lies_about_all(digest, text))
+
+
+def _lies_about(digest: Digest, node: Node, text: str, place: int) -> Iterator[str]:
+    """What is said of a task behind its name, which ends at that place."""
+    said = _SAID.match(text, place)
+    if said is not None and node.state not in _STATE_WORDS[said.group(1).lower()]:
+        yield f"is {said.group(1).lower()}, but it is {node.state}"
+    waits = _WAITS.match(text, place)
+    before = digest.by_id.get(waits.group(1)) if waits is not None else None
+    if before is not None and not digest.depends(node, before):
+        yield f"waits for {before.id}, but it does not"
+
+
+def _lies_about_all(digest: Digest, text: str) -> Iterator[str]:
+    for match in _NOTHING.finditer(text):
+        word = match.group(1).lower()
+        nodes = {"blocked": digest.blocked, "running": digest.running, "failed": digest.failed}[word]
+        if nodes:
+            yield f"nothing is {word}, but {nodes[0].id} is {nodes[0].state}"
     for match in _ALL_WELL.finditer(text):
-        well = match.group(1).lower() in _WELL
+        word = match.group(1).lower()
         if digest.open_count or any(digest.others.values()):
-            yield f"the {where} says that all is {match.group(1).lower()}, but {digest.open_count} tasks have not ended"
-        elif well and (bad := [*digest.failed, *digest.cancelled]):
-            yield f"the {where} says that all is {match.group(1).lower()}, but {bad[0].id} is {bad[0].state}"
+            yield f"all is {word}, but {digest.open_count} tasks have not ended"
+        elif word in _WELL and (bad := [*digest.failed, *digest.cancelled]):
+            yield f"all is {word}, but {bad[0].id} is {bad[0].state}"
 
 
 def plain(text: str) -> str:

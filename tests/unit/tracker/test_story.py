@@ -65,6 +65,8 @@ def test_what_the_rules_tell_is_true(digest: Digest) -> None:
         ({"summary": "g.b: done."}, "the summary says that g.b is done, but it is running"),
         ({"summary": "All tasks are done."}, "the summary says that all is done, but 3 tasks have not ended"),
         ({"summary": "Everything has been completed."}, "the summary says that all is completed"),
+        ({"summary": "Nothing has failed."}, "the summary says that nothing is failed, but g.e is failed"),
+        ({"summary": "g.b waits for g.d."}, "the summary says that g.b waits for g.d, but it does not"),
         ({"summary": 7}, "it is not JSON of the form"),
         ({"tasks": "none"}, "it is not JSON of the form"),
     ],
