@@ -26,7 +26,7 @@ ENDED_BLOCK = 50
 STRUCTURE, ENDED = 0.45, 0.2
 """Parts of the budget; what is new has the rest."""
 QUOTED_CHARACTERS = 120
-GRAPHS, TYPES, LEVELS = 40, 12, 12
+GRAPHS, GRAPHS_NOW, TYPES, LEVELS = 40, 12, 12, 12
 _HARMLESS = str.maketrans({"<": "‹", ">": "›", "|": "¦", "[": "(", "]": ")", "{": "(", "}": ")", "`": "'", "#": "♯"})
 
 
@@ -177,8 +177,18 @@ def _now(digest: Digest) -> Iterator[str]:
         yield f"these wait for each other and can never run: {', '.join(node.id for node in digest.cycle)}"
     for node in digest.told:
         yield _told(digest, node)
+    if not digest.subject:
+        yield from _by_graph(digest)
     if len(digest.inside) > MANY:
         yield from _summed(digest)
+
+
+def _by_graph(digest: Digest) -> Iterator[str]:
+    """What is open of each graph, those with the most first."""
+    counts = [(graph, Counter(node.state for node in nodes if not node.ended)) for graph, nodes in digest.graphs().items()]
+    counts.sort(key=lambda item: -item[1].total())
+    for graph, states in counts[:GRAPHS_NOW]:
+        yield f"graph {graph}: {_counted(states)}"
 
 
 def _summed(digest: Digest) -> Iterator[str]:

@@ -52,9 +52,11 @@ def _ended(digest: Digest, total: int) -> str:
     counts = {state: digest.counts.get(state, 0) + digest.others.get(state, 0) for state in states}
     ended = sum(counts.values())
     what = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    graphs = len(digest.graphs())
+    tasks = _tasks(total) if digest.subject or graphs < 2 else f"{_tasks(total)} in {graphs:,} graphs"
     if not ended:
-        return f"None of {_tasks(total)} has ended."
-    return f"{ended:,} of {_tasks(total)} {'has' if ended == 1 else 'have'} ended: {what}."
+        return f"None of {tasks} has ended."
+    return f"{ended:,} of {tasks} {'has' if ended == 1 else 'have'} ended: {what}."
 
 
 def _open(digest: Digest) -> Iterator[str]:

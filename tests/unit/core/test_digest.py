@@ -12,6 +12,7 @@ from supervisord_agents.core.events import Finished, PauseRequested, Started, Su
 from supervisord_agents.core.model import State, When
 from supervisord_agents.core.outline import outline, quoted, tokens_at_most
 from supervisord_agents.core.task import link
+from supervisord_agents.tracker import rules
 from tests.support.scheduling import Driven, a_task, on_failure
 from tests.support.telling import digest_of, names
 
@@ -155,6 +156,16 @@ def test_ten_thousand_tasks_are_told_by_type_and_level() -> None:
     assert 'type "test": 5,000 blocked' in text
     assert "level 0 of what is open: 5,000 ready" in text
     assert "level 1 of what is open: 5,000 blocked" in text
+
+
+def test_of_all_it_is_told_how_each_graph_is() -> None:
+    driven = Driven()
+    for graph in ("one", "two"):
+        driven.submit(a_task("a"), a_task("b", "a"), graph=graph)
+    driven.start("two.a")
+    digest = digest_of(driven, "")
+    assert "graph one: 1 blocked, 1 ready\ngraph two: 1 blocked, 1 running" in outline(digest, 4_000)
+    assert rules.story(digest).summary.startswith("None of 4 tasks in 2 graphs has ended. 1 runs: two.a")
 
 
 def common_beginning(one: str, other: str) -> int:
