@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -179,11 +180,14 @@ class Keeper:
         if made is None or made[0] != subject.changes:
             made = subject.changes, asyncio.ensure_future(self._gather(name))
             self._gathering[name] = made
-        try:
-            return await asyncio.shield(made[1])
-        finally:
-            if made[1].done() and self._gathering.get(name) is made:
-                del self._gathering[name]
+            made[1].add_done_callback(partial(self._gathered, name))
+        return await asyncio.shield(made[1])
+
+    def _gathered(self, name: str, task: asyncio.Task[Digest]) -> None:
+        if (made := self._gathering.get(name)) is not None and made[1] is task:
+            del self._gathering[name]
+        if not task.cancelled():
+            task.exception()  # Whoever waits for it is told of it; nobody else has to be.
 
     async def _words_of(self, subject: _Subject, wait_s: float) -> None:
         """Return when there are words that know as much as was known now, or after that time."""

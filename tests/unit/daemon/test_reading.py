@@ -33,7 +33,8 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
 
 def reader(machine: Machine) -> Handlers:
     """Handlers that can list and wait, and nothing else."""
-    nothing: Any = SimpleNamespace(signs={}, watch=None, estimate=None, submit=None)
+    nothing: Any = SimpleNamespace(signs={}, watch=None, estimate=None, submit=None, story=None, ask=None)
+    nothing.attach = lambda *of: None
     archive: Any = NoArchive()
     return Handlers(
         machine.engine,
@@ -50,6 +51,8 @@ def reader(machine: Machine) -> Handlers:
         submissions=nothing,
         keeper=nothing,
         advisor=nothing,
+        pictures=nothing,
+        tracking=nothing,
     )
 
 
