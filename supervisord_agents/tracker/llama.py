@@ -7,7 +7,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import llama_cpp
 import msgspec
@@ -26,8 +26,8 @@ LOOK_AT = 256
 HURRY_TOKENS = 16
 """When so many are left, or so much of the time has gone, an answer is brought to its end: a text that is cut is of more use."""
 HURRY_AFTER = 0.9
-Logits = np.ndarray[Any, np.dtype[np.float32]]
-Tokens = np.ndarray[Any, np.dtype[np.int_]]
+Logits: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+Tokens: TypeAlias = "np.ndarray[Any, np.dtype[np.int_]]"
 _SYSTEM, _USER = "@@the-system@@", "@@the-user@@"
 
 
