@@ -90,13 +90,35 @@ class Advice(Table, frozen=True):
     splits: dict[str, str] = {}
 
 
+class TrackerLocal(Table, frozen=True):
+    model: str = ""
+    context_tokens: Annotated[int, Meta(ge=1_024, le=1_000_000)] = 8_192
+    threads: Annotated[int, Meta(ge=0, le=1_024)] = 0
+    gpu_layers: Annotated[int, Meta(ge=-1, le=10_000)] = 0
+    profile: str = "strict"
+    idle_s: Seconds = 0.0
+
+
+class TrackerModel(Table, frozen=True):
+    provider: str
+    model: str
+    context_tokens: Annotated[int, Meta(ge=1_024, le=10_000_000)] = 32_768
+
+
+LOCAL = "local"
+"""Of `tracker.backends`: what `tracker.local` describes."""
+
+
 class Tracker(Table, frozen=True):
+    backends: tuple[str, ...] = ()
     prompt_tokens: Annotated[int, Meta(ge=1_000, le=1_000_000)] = 4_096
     answer_tokens: Annotated[int, Meta(ge=100, le=10_000)] = 512
     deadline_s: Timeout = 30.0
     every_s: Seconds = 1.0
     stale_s: Timeout = 10.0
     eager: bool = False
+    local: TrackerLocal = TrackerLocal()
+    models: dict[str, TrackerModel] = {}
 
 
 class Pool(Table, frozen=True):
@@ -296,6 +318,7 @@ def _check_values(config: Config, source: str) -> None:
 
 def _named_profiles(config: Config) -> Iterator[tuple[str, str]]:
     yield "sandbox.profile", config.sandbox.profile
+    yield "tracker.local.profile", config.tracker.local.profile
     yield from (("sandbox.task_profiles", name) for name in config.sandbox.task_profiles)
     yield from ((f"agents.{name}.profile", agent.profile) for name, agent in config.agents.items() if agent.profile)
 
@@ -309,6 +332,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
             yield f"agents.{name}.pool", f"names a pool that is not configured: {agent.pool}"
         if agent.provider and agent.provider not in config.gateway.providers:
             yield f"agents.{name}.provider", f"names a provider that is not configured: {agent.provider}"
+    yield from _contradictions_of_the_tracker(config)
     if config.sandbox.uid_first + config.sandbox.uid_count > MAX_UID:
         yield "sandbox.uid_count", f"leads beyond the uid {MAX_UID}"
     for key, path in _paths(config):
@@ -325,6 +349,24 @@ def _contradictions_of_pools(config: Config) -> Iterator[tuple[str, str]]:
                 yield f"pools.{name}.borrows_from", f"names no other pool that is configured: {lender}"
 
 
+def _contradictions_of_the_tracker(config: Config) -> Iterator[tuple[str, str]]:
+    tracker, providers = config.tracker, config.gateway.providers
+    for name in tracker.backends:
+        if name == LOCAL and not tracker.local.model:
+            yield "tracker.local.model", 'must name a GGUF file, since tracker.backends has "local"'
+        if name != LOCAL and name not in tracker.models:
+            yield "tracker.backends", f"names no table of tracker.models: {name}"
+    if len(set(tracker.backends)) < len(tracker.backends):
+        yield "tracker.backends", "names one twice"
+    for name, model in tracker.models.items():
+        if name == LOCAL:
+            yield f"tracker.models.{name}", "must have another name: this one is that of tracker.local"
+        if model.provider not in providers:
+            yield f"tracker.models.{name}.provider", f"names a provider that is not configured: {model.provider}"
+        elif providers[model.provider].dialect == "anthropic":
+            yield f"tracker.models.{name}.provider", "names one of the dialect anthropic, which has no answers by JSON schema"
+
+
 def _host_lists(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "gateway.allowed_hosts", config.gateway.allowed_hosts
     for name, agent in config.agents.items():
@@ -334,6 +376,7 @@ def _host_lists(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _paths(config: Config) -> Iterator[tuple[str, str]]:
     yield "daemon.state_dir", config.daemon.state_dir
     yield "daemon.socket", config.daemon.socket
+    yield "tracker.local.model", config.tracker.local.model
     yield from ((key, name) for key, name in _named_profiles(config) if name.endswith(".toml"))
     for name, agent in config.agents.items():
         yield from ((f"agents.{name}.read_only_paths", path) for path in agent.read_only_paths)
