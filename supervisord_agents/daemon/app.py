@@ -216,6 +216,7 @@ async def _start(parts: Parts, config: Config, replayed: recovery.Replayed, spaw
     await parts.archivist.open()
     gc.freeze()
     parts.facts.stalls.start()
+    parts.tellers.start()
     parts.attempts.start()
     parts.upkeep.start()
     parts.archivist.start()

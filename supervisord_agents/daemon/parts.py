@@ -28,6 +28,7 @@ from supervisord_agents.daemon.pictures import Pictures
 from supervisord_agents.daemon.providers import Providers
 from supervisord_agents.daemon.rules import rules_of
 from supervisord_agents.daemon.submissions import Submissions, limits_of
+from supervisord_agents.daemon.tellers import Tellers
 from supervisord_agents.daemon.tracking import Tracking, settings_of
 from supervisord_agents.daemon.upkeep import Upkeep
 from supervisord_agents.daemon.violations import Violations
@@ -132,7 +133,8 @@ class Parts:
         self.attempts.take_children(submissions)
         pictures = Pictures(self.engine, self.pools)
         tracking = Tracking(self.engine, pictures, forecast, self.attempts.signs)
-        self.tracker = Tracker(tracking.gather, clock.now, settings=settings_of(config.tracker))
+        self.tellers = Tellers(config, self.gateway, spawner)
+        self.tracker = Tracker(tracking.gather, clock.now, self.tellers.chain, settings_of(config.tracker))
         tracking.keep(self.tracker)
         feed.heard = tracking.changed
         handlers = Handlers(

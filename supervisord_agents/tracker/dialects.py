@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from supervisord_agents.tracker.backend import Limits, Prompt
+from supervisord_agents.tracker.story import widened
 
 SCHEMA_NAME = "story"
 _CONTROL = re.compile(r"<(?=\||/?(?:s|start_of_turn|end_of_turn|bos|eos|think|tool_call)>)|\[(?=/?INST\])", re.I)
@@ -43,7 +44,7 @@ def user(prompt: Prompt) -> str:
 
 
 def _ask_openai(model: str, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Asked:
-    form = {"name": SCHEMA_NAME, "strict": True, "schema": schema}
+    form = {"name": SCHEMA_NAME, "strict": True, "schema": widened(schema)}
     body = {
         "model": model,
         "messages": [{"role": "system", "content": prompt.system}, {"role": "user", "content": user(prompt)}],
@@ -64,7 +65,7 @@ def _ask_gemini(model: str, prompt: Prompt, schema: dict[str, Any], limits: Limi
         "contents": [{"role": "user", "parts": [{"text": user(prompt)}]}],
         "generationConfig": {
             "responseMimeType": "application/json",
-            "responseJsonSchema": schema,
+            "responseJsonSchema": widened(schema),
             "maxOutputTokens": limits.tokens,
             "temperature": 0,
         },

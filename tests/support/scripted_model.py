@@ -158,7 +158,7 @@ def smallest(schema: dict[str, Any]) -> Any:
             properties = schema.get("properties", {})
             return {name: smallest(properties[name]) for name in schema.get("required", properties) if name in properties}
         case "array":
-            return []
+            return [smallest(schema["items"])] * schema.get("minItems", 0)
         case "integer":
             return schema.get("minimum", 1)
         case "number":

@@ -61,6 +61,20 @@ def test_the_shipped_file_shows_the_defaults() -> None:
         ("[gateway]\nport = 70000", "$.gateway.port"),
         ("[gateway.providers.x]\nbase_url = 'nope'", "$.gateway.providers[...].base_url"),
         ("[gateway.providers.x]\nbase_url = 'https://h'\ndialect = 'foo'", "$.gateway.providers[...].dialect"),
+        ("[tracker]\nbackends = ['mini']", "`tracker.backends` names no table of tracker.models: mini"),
+        ("[tracker]\nbackends = ['local']", "`tracker.local.model` must name a GGUF file"),
+        ("[tracker]\nbackends = ['local', 'local']\nlocal.model = '/m.gguf'", "`tracker.backends` names one twice"),
+        ("[tracker.local]\nmodel = 'm.gguf'", "`tracker.local.model` must be absolute"),
+        ("[tracker.local]\nprofile = 'gqu'", "`tracker.local.profile`: no profile gqu."),
+        (
+            "[tracker.models.mini]\nprovider = 'x'\nmodel = 'm'",
+            "`tracker.models.mini.provider` names a provider that is not configured: x",
+        ),
+        ("[tracker.models.local]\nprovider = 'x'\nmodel = 'm'", "`tracker.models.local` must have another name"),
+        (
+            "[tracker.models.a]\nprovider='x'\nmodel='m'\n[gateway.providers.x]\nbase_url = 'http://h'\ndialect = 'anthropic'",
+            "`tracker.models.a.provider` names one of the dialect anthropic",
+        ),
         ("[daemon\n", "not valid TOML"),
     ],
 )

