@@ -30,7 +30,7 @@ fuzz: $(READY)
 	.ci/setup fuzz
 	$(BIN)/python -m tests.fuzz --runs $(RUNS) $(FUZZ_ARGS)
 
-bench: $(READY)
+bench: $(READY) $(LLAMA)
 	.ci/setup bench
 	set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
 

@@ -60,9 +60,12 @@ class Cell(NamedTuple):
             "memory_bytes": memory,
             "cpu_weight": granted.cpu_weight or CPU_WEIGHT,
             "wall_s": 0.0,
+            "supervise": "off",
+            "protect_missing": "none",  # nobody holds it here, and nothing of the host is writable
             "optional_layers": tuple({*granted.optional_layers, *self.optional_layers}),
         }
-        binds = (*granted.binds(""), *map(Bind, (*self.runtime_paths, *files)))
+        shown = [bind._replace(writable=False) for bind in granted.binds("")]
+        binds = (*shown, *map(Bind, (*self.runtime_paths, *files)))
         return SandboxSpec(
             argv=(sys.executable, "-I", "-m", HOST_MODULE),
             env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **granted.env, "HOME": "/home/worker"},

@@ -25,6 +25,8 @@ TEMPLATE_TOKENS = 64
 BACKOFF_S = 1.0
 """Before a host that died is started again; doubled each time, until one has answered."""
 MAX_BACKOFF_S = 60.0
+ABOUT_CHARACTERS = 80
+MESSAGE_CHARACTERS = 500
 HUNG_S = 300.0
 """A host that has not given up an answer for so long is not slow: it is killed."""
 log = structlog.get_logger()
@@ -151,7 +153,8 @@ class Local:
         self._backoff_s = self._first_backoff_s
         self._measure.learn(said.prompt_bytes, said.prompt_tokens)
         if isinstance(said, talk.Failed):
-            raise Unavailable(f"the local model did not answer: {said.message}.", field=FIELD)
+            why = _plain(said.message, MESSAGE_CHARACTERS)
+            raise Unavailable(f"the local model did not answer: {why}.", field=FIELD)
         if not said.whole:
             raise Unavailable(
                 f"the local model had not finished after {said.tokens} tokens and {said.seconds:.1f} s.", field=FIELD
@@ -253,7 +256,7 @@ class Local:
                 for payload in reader.feed(data):
                     message = talk.from_host.decode(payload)
                     if isinstance(message, talk.Failed) and not message.id:
-                        return message.message
+                        return _plain(message.message, MESSAGE_CHARACTERS)
                     self._take(message)
         except (ProtocolError, msgspec.MsgspecError) as error:
             return f"it sent no frame of its protocol: {error}"
@@ -274,8 +277,8 @@ class Local:
 
     def _take(self, message: talk.FromHost) -> None:
         if isinstance(message, talk.Loaded):
-            self.about = message.about
-            log.info("tracker_loaded", name=self._name, model=message.about, seconds=round(message.seconds, 3))
+            self.about = _plain(message.about, ABOUT_CHARACTERS)
+            log.info("tracker_loaded", name=self._name, model=self.about, seconds=round(message.seconds, 3))
             self._ready.set()
             return
         answer = self._answers.get(message.id)
@@ -286,3 +289,8 @@ class Local:
         self._ready.clear()
         if self._process is not None:
             self._process.kill()
+
+
+def _plain(text: str, limit: int) -> str:
+    """What the host says of itself: on one line, and not longer."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:limit])

@@ -6,11 +6,17 @@ host     Loaded, or Failed with id 0; then one Said or Failed for each Ask, also
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 CHANNEL_FD = 3
 """The host's end."""
 MAX_FRAME_BYTES = 8 * 1024 * 1024
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+"""What the host says is not believed to be anything else: its native code has read what workers wrote."""
 
 
 class Load(msgspec.Struct, tag="load", frozen=True, kw_only=True):
@@ -61,31 +67,31 @@ class Loaded(msgspec.Struct, tag="loaded", frozen=True, kw_only=True):
     """The model is ready; `about` names it."""
 
     about: str
-    context_tokens: int
-    seconds: float
+    context_tokens: Count
+    seconds: Seconds
 
 
 class Said(msgspec.Struct, tag="said", frozen=True, kw_only=True):
     """The answer. `cached_tokens` of the prompt were known from the one before; `whole`: the model had finished."""
 
-    id: int
+    id: Count
     text: str
-    prompt_bytes: int
-    prompt_tokens: int
-    cached_tokens: int
-    tokens: int
-    prompt_seconds: float
-    seconds: float
+    prompt_bytes: Count
+    prompt_tokens: Count
+    cached_tokens: Count
+    tokens: Count
+    prompt_seconds: Seconds
+    seconds: Seconds
     whole: bool
 
 
 class Failed(msgspec.Struct, tag="failed", frozen=True, kw_only=True):
     """No answer. `prompt_tokens`, if the prompt is too long, is how long it is."""
 
-    id: int
+    id: Count
     message: str
-    prompt_bytes: int = 0
-    prompt_tokens: int = 0
+    prompt_bytes: Count = 0
+    prompt_tokens: Count = 0
 
 
 FromHost = Loaded | Said | Failed
