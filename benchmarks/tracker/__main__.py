@@ -1,38 +1,82 @@
-"""The tracker put to its evaluation set, and to ten thousand tasks: `python -m benchmarks.tracker`, by the rules."""
+"""The tracker put to its evaluation set, and to ten thousand tasks: `python -m benchmarks.tracker`, by the rules.
+
+With `--model FILE.gguf` also by that model, in its sandbox: it takes a while, so that `--limit 1` may be enough.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import itertools
+import os
 import sys
 import time
 from collections.abc import Iterator
 
 from benchmarks.simulate.expectation import Expectation, show, told
 from benchmarks.tracker.evaluation import Score, evaluated
+from sandbox import profile
+from sandbox.spawner import Spawner
 from supervisord_agents.core.events import Finished, Started, Submitted
 from supervisord_agents.core.outline import outline, tokens_at_most
 from supervisord_agents.tracker import rules
+from supervisord_agents.tracker.cell import Cell
 from supervisord_agents.tracker.keeper import Settings
+from supervisord_agents.tracker.local import Local
+from supervisord_agents.tracker.talk import Load
+from supervisord_agents.workers.shape import runtime_paths
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import digest_of
 
 TASKS = 10_000
 BUDGET = 4_096
 UPDATE_S = 0.3
+LAYERS = ("cgroup", "landlock", "namespaces")
+UID = 1_900_065_535
+PATIENCE_S = 300.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tracker", description=__doc__)
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="the first N events of every graph; 0: all ten")
+    parser.add_argument("--model", default="", metavar="FILE", help="a GGUF file, for llama.cpp in its sandbox")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of the model; 0: half of the processors")
+    parser.add_argument("--gpu-layers", type=int, default=0, metavar="N")
+    parser.add_argument("--profile", default="strict", help="of the model's sandbox")
     arguments = parser.parse_args()
     score = asyncio.run(evaluated(None, Settings(), arguments.limit))
     held = show("Evaluation set, by the rules", _of(score))
     held &= show(f"A digest of {TASKS:,} tasks", _of_many())
+    if arguments.model:
+        modelled = asyncio.run(_by_model(arguments))
+        held &= show(f"Evaluation set, by {arguments.model}", [*_of_model(modelled)])
+        score.wrong += modelled.wrong
     for line in score.wrong[:20]:
         print(line)
     return 0 if held else 1
+
+
+async def _by_model(arguments: argparse.Namespace) -> Score:
+    load = Load(model=arguments.model, context_tokens=8_192, threads=arguments.threads, gpu_layers=arguments.gpu_layers)
+    spawner = Spawner.start(cgroup_name=f"agent-supervisor-evaluation-{os.getpid()}")
+    cell = Cell(spawner, profile.load(arguments.profile), LAYERS, runtime_paths(), load.model, UID)
+    local = Local("local", load, cell.start)
+    local.start()
+    try:
+        return await evaluated(local, Settings(deadline_s=PATIENCE_S, every_s=0.0), arguments.limit)
+    finally:
+        await local.aclose()
+        await spawner.aclose()
+
+
+def _of_model(score: Score) -> Iterator[Expectation]:
+    count = score.events
+    yield Expectation("lists, states and ids of what was told right", f"{count}", f"{score.stories}", score.stories == count)
+    yield told("in the model's words", f"{score.by_model} of {count}")
+    yield told("answers, refused, given up", f"{score.answers}, {score.refused}, {score.failed}")
+    yield told("planted facts in what was told", f"{score.facts_told} of {score.facts}")
+    yield told("a telling, p50 and p95", f"{score.quantile(0.5):.2f} s, {score.quantile(0.95):.2f} s")
+    yield told("tokens read and drawn", f"{score.input_tokens:,}, {score.output_tokens:,}")
 
 
 def _of(score: Score) -> Iterator[Expectation]:
