@@ -39,6 +39,8 @@ SUBJECTS = 32
 """Graphs whose words are kept; of more, those that were asked for longest ago go."""
 FEW_NODES = 200
 """An outline of more tasks is written in a thread."""
+MAX_REST_S = 60.0
+"""Between two tellings of models that do not answer, or not with the truth."""
 OVERHEAD_TOKENS = 64
 """Of a chat template, at the most."""
 log = structlog.get_logger()
@@ -119,6 +121,8 @@ class Keeper:
         self._subjects: dict[str, _Subject] = {ALL: _Subject()}
         self._work = asyncio.Event()
         self._told = asyncio.Event()
+        self._in_vain = 0
+        """Tellings in a row that came to nothing."""
         self._one = asyncio.Lock()
         self._gathering: dict[str, tuple[int, asyncio.Task[Digest]]] = {}
 
@@ -213,7 +217,12 @@ class Keeper:
                 if subject.tried < subject.changes and self._is_wanted(name, subject):
                     await self._tell(backend, name, subject)
             # All that changes meanwhile is one change.
-            await asyncio.sleep(self._settings.every_s)
+            await asyncio.sleep(self._rest_s())
+
+    def _rest_s(self) -> float:
+        """Twice as long for each telling in a row that came to nothing."""
+        every_s = self._settings.every_s
+        return max(every_s, min(every_s * 2.0 ** min(self._in_vain, 32), MAX_REST_S))
 
     def _is_wanted(self, name: str, subject: _Subject) -> bool:
         """It was asked for of late, or is told whether or not somebody asks."""
@@ -225,6 +234,7 @@ class Keeper:
         try:
             digest = await self._digest(name, subject)
             found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
+            self._in_vain = 0 if found is not None else self._in_vain + 1
             if found is not None:
                 story, by = found
                 subject.words = Words(summary=story.summary, by=by, at=digest.now, change=change)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.errors import SupervisorError, Unavailable
@@ -175,6 +176,29 @@ async def test_a_question_that_the_rules_do_not_understand_is_put_to_the_model()
         backend.texts = ['{"answer": "g.zz", "citations": ["g.zz"]}']
         answer, by = await keeper.ask("Which is the smallest?")
         assert (by, answer.understood) == ("rules", False)
+
+
+async def test_a_model_that_is_no_use_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, rests = Work(), []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        if seconds:
+            rests.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    backend = Saying(Unavailable("no model."))
+    async with kept(work, backend, Settings(every_s=1.0)) as keeper:
+        for _ in range(8):
+            keeper.changed("g")
+            await keeper.story(wait_s=5)
+        backend.texts = [work.told("It goes on.")]
+        keeper.changed("g")
+        await keeper.story(wait_s=5)
+        await sleep(0)
+    assert rests[:8] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert rests[8] == 1.0
 
 
 async def test_nobody_asks_nobody_tells_unless_it_is_to_be_so() -> None:
