@@ -18,6 +18,7 @@ from supervisord_agents.cli.tasks import standing, usage
 from supervisord_agents.core.model import State
 from supervisord_agents.wire.messages import ListReply, PoolView, Recovery, StandstillView, StatusReply, TaskView
 from supervisord_agents.wire.story import StoryReply
+from supervisord_agents.wire.tracker import TrackerView
 
 if TYPE_CHECKING:
     from supervisord_agents.rpc.client import Client
@@ -77,6 +78,8 @@ def _facts(reply: StatusReply, now: float) -> list[list[Cell]]:
         "loop": _loop(reply),
         "models": usage(reply.usage) or "not used",
     }
+    if reply.tracker is not None:
+        rows["tracker"] = tracker(reply.tracker)
     return [[Span(name, Style.FAINT), value] for name, value in rows.items()]
 
 
@@ -110,6 +113,14 @@ def standstill(found: StandstillView) -> str:
     """Why nothing goes on, in one line."""
     since = f"since {render.moment(found.since)} nothing runs, with {render.plural(found.tasks, 'open task')}"
     return f"{since}: {'; '.join(found.reasons)}"
+
+
+def tracker(found: TrackerView) -> Cell:
+    """How the models do that tell the story."""
+    told = f"{', '.join(found.models)}: {render.plural(found.answers, 'answer')}"
+    told += f", {found.refused:,} refused" if found.refused else ""
+    told += f"; {usage(found.usage)}" if usage(found.usage) else ""
+    return Span(f"{told}; {found.failed:,} times none answered (the log says why)", Style.WARNING) if found.failed else told
 
 
 def _loop(reply: StatusReply) -> Cell:

@@ -84,6 +84,7 @@ class Handlers:
         breaker_control = BreakerControl(engine, attempts)
         control = Control(engine, admission, attempts, pools, self._resolve_one)
         plans = Plans(engine, pictures, self._resolve_target, self._resolve, self._tasks)
+        self._tracking = tracking
         tracking.attach(self._resolve_target, self._resolve, self._tasks)
         self._engine = engine
         self._scheduler = engine.scheduler
@@ -327,6 +328,7 @@ class Handlers:
             paused=pauses(scheduler),
             letters=len(scheduler.letters),
             standstill=facts.standstill if stuck.standing(scheduler) else None,
+            tracker=self._tracking.view(),
             notes=[
                 *facts.notes,
                 *self._waiting_for_disk(),

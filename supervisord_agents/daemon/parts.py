@@ -135,7 +135,7 @@ class Parts:
         tracking = Tracking(self.engine, pictures, forecast, self.attempts.signs)
         self.tellers = Tellers(config, self.gateway, spawner)
         self.tracker = Tracker(tracking.gather, clock.now, self.tellers.chain, settings_of(config.tracker))
-        tracking.keep(self.tracker)
+        tracking.keep(self.tracker, self.tellers.chain.names if self.tellers.chain else ())
         feed.heard = tracking.changed
         handlers = Handlers(
             self.engine,

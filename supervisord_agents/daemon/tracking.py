@@ -25,6 +25,7 @@ from supervisord_agents.errors import InvalidInput
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.tracker.keeper import ALL, Keeper, Settings, Telling
 from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, StoryTask, TellStory
+from supervisord_agents.wire.tracker import TrackerView
 
 MOST_TASKS = 10_000
 """Of a story of all: of more, whole graphs are only counted. What runs and what is next is looked at first."""
@@ -55,6 +56,7 @@ class Tracking:
         self._forecast = forecast
         self._signs = signs
         self._keeper: Keeper
+        self._models: list[str] = []
         self._target: Callable[[str, str], Awaitable[str]]
         self._names: Callable[[str, str], Awaitable[list[str]]]
         self._tasks: Callable[[Sequence[str]], Awaitable[list[Task]]]
@@ -68,9 +70,17 @@ class Tracking:
         """`target` finds the graph or task behind a name, `names` the tasks of a graph, `tasks` those of full ids."""
         self._target, self._names, self._tasks = target, names, tasks
 
-    def keep(self, keeper: Keeper) -> None:
-        """Have that one tell."""
-        self._keeper = keeper
+    def keep(self, keeper: Keeper, models: Sequence[str] = ()) -> None:
+        """Have that one tell, by these models."""
+        self._keeper, self._models = keeper, list(models)
+
+    def view(self) -> TrackerView | None:
+        """What has come of the models; None: there are none."""
+        tally = self._keeper.tally
+        figures = TrackerView(
+            models=self._models, answers=tally.told, refused=tally.refused, failed=tally.failed, usage=tally.usage
+        )
+        return figures if self._models else None
 
     def changed(self, change: Changed) -> None:
         """A task has changed its state, durably."""

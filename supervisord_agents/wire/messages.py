@@ -13,6 +13,7 @@ import msgspec
 
 from supervisord_agents.core.model import END_STATES, Failure, Result, State, TaskSpec, Usage
 from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES
+from supervisord_agents.wire.tracker import TrackerView
 
 PROTOCOL_VERSION = 2
 
@@ -444,6 +445,8 @@ class StatusReply(Reply, frozen=True):
     letters: int = 0
     """Dead letters: tasks that wait for a person's decision."""
     standstill: StandstillView | None = None
+    tracker: TrackerView | None = None
+    """None: the tracker has no model."""
 
 
 class Subscribe(Request, tag="subscribe", frozen=True):

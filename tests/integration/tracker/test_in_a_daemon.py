@@ -55,6 +55,10 @@ async def test_the_first_model_that_works_finds_the_words(tmp_path: Path) -> Non
                 assert [name.partition(".")[2] for name in story.blocked_on] == ["waits"]
                 asked = await client.ask("sing me a song of it")
                 assert (asked.answer, asked.by) == ("scripted", "mini (some-model)")
+                tracker = (await client.status()).tracker
+                assert tracker is not None
+                assert (tracker.models, tracker.failed) == (["gone", "mini"], 0)
+                assert tracker.answers >= 2
         finally:
             daemon.close()
     system, user = model.requests[0].body["messages"]
