@@ -1,4 +1,4 @@
-"""What is told of graphs and of standstills, taken out."""
+"""What is told of graphs, of the work and of standstills, taken out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from tests.policies.removal import removal
 
 PLANS = "core/test_critical_path.py::test_"
 STUCK = "core/test_stuck.py::test_"
+DIGEST = "core/test_digest.py::test_"
 
 REMOVALS = [
     # Plans of graphs
@@ -79,5 +80,55 @@ REMOVALS = [
         "link in walk",
         "False",
         STUCK + "a_cycle_is_named_from_wherever_one_walks",
+    ),
+    # The story of the work, and when it will be done
+    removal(
+        "what holds a task up is looked for to the end",
+        "digest:Digest._before",
+        "walk.append(before)",
+        "pass",
+        DIGEST + "what_runs_what_waits_and_what_is_next",
+    ),
+    removal(
+        "what failed only because of another is told apart",
+        "digest:note_of",
+        "secondary=task.ended_by_dependency",
+        "secondary=False",
+        DIGEST + "what_failed_of_itself_comes_before_what_did_because_of_it",
+    ),
+    removal(
+        "errors of estimates add up by their squares",
+        "eta:eta_of",
+        "above += (node.estimate_s * (high - 1.0)) ** 2",
+        "above = (math.sqrt(above) + node.estimate_s * (high - 1.0)) ** 2",
+        DIGEST + "the_range_is_narrower_than_all_errors_at_once",
+    ),
+    removal(
+        "of few workers the end is less certain",
+        "eta:eta_of",
+        "math.sqrt(max(1.0, usual_s / plan.end))",
+        "1.0",
+        DIGEST + "of_few_workers_the_spread_grows_with_the_root_of_the_time",
+    ),
+    removal(
+        "an outline has so many tokens",
+        "outline:_cut",
+        "lines[:kept]",
+        "lines",
+        DIGEST + "it_never_takes_more_tokens_than_it_may[300]",
+    ),
+    removal(
+        "what ended long ago is summed up in whole blocks",
+        "outline:_ended",
+        "min(max(budget // 40, 1), ENDED_BLOCK)",
+        "1",
+        DIGEST + "what_ended_long_ago_is_summed_up_in_blocks",
+    ),
+    removal(
+        "words of others are harmless",
+        "outline:quoted",
+        ".translate(_HARMLESS)",
+        "",
+        DIGEST + "words_of_a_worker_are_in_quotes_and_nowhere_else",
     ),
 ]
