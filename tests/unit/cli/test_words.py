@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 import msgspec
 import pytest
 
-from supervisord_agents.cli import events, status, tasks, waiting
+from supervisord_agents.cli import events, status, story, tasks, waiting
 from supervisord_agents.cli.render import Cell, Span
 from supervisord_agents.core.model import Failure, State, Usage
 from supervisord_agents.wire.messages import Item, Recovery, TaskView
+from supervisord_agents.wire.story import StoryReply
+from supervisord_agents.wire.tracker import TrackerView
 
 NOW = 1_000.0
 CLEAN = Recovery(at=1.0, clean=True, records=40, tasks=12, requeued=0, adopted=0, torn_bytes=0, seconds=0.01)
@@ -33,6 +37,21 @@ def test_the_last_start() -> None:
     assert status.recovery(crash) == (
         "after a crash: 12 tasks from 40 records, 2 that ran queued again, 1 unseen ends kept, "
         "2.0 KiB of a torn, never acknowledged tail cut, in 0.01 s"
+    )
+
+
+def test_whose_words_a_story_is_in() -> None:
+    told = StoryReply(graph="g1", at=NOW, summary="1 runs: g1.a.", by="rules", told_at=NOW)
+    assert [text(cell) for cell in story.words(told)] == ["1 runs: g1.a."]
+    model = msgspec.structs.replace(told, by="local (qwen)", told_at=time.time() - 1, behind=2)
+    assert re.fullmatch(r"  \(in the words of local \(qwen\), 1\.\d+ s old, 2 changes ago\)", text(story.words(model)[1]))
+
+
+def test_the_models_of_the_tracker() -> None:
+    assert text(status.tracker(TrackerView(models=["local"], answers=1))) == "local: 1 answer"
+    found = TrackerView(models=["local", "mini"], answers=9, refused=2, failed=3, usage=Usage(100, 20, 0.5))
+    assert text(status.tracker(found)) == (
+        "local, mini: 9 answers, 2 refused; 100 tokens in, 20 out, $0.5000; 3 times none answered (the log says why)"
     )
 
 

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from benchmarks.tracker import make_events
-from benchmarks.tracker.evaluation import EVENTS, cases, evaluated
+from benchmarks.tracker.evaluation import EVENTS, cases, evaluated, played
+from supervisord_agents.tracker import rules
 from supervisord_agents.tracker.keeper import Settings
+from supervisord_agents.tracker.story import checked, checked_answer
+
+QUESTIONS = (
+    "what is blocked?",
+    "what failed and why?",
+    "what is next?",
+    "what runs?",
+    "what has ended?",
+    "when?",
+    "how is {}?",
+    "what blocks {}?",
+)
 
 
 def test_the_set_is_what_its_maker_makes() -> None:
@@ -20,3 +35,16 @@ async def test_the_rules_are_right_after_each_event_and_tell_every_fact() -> Non
     assert (score.wrong, score.events) == ([], 200)
     assert (score.digests, score.stories, score.facts_told) == (200, 200, score.facts)
     assert score.facts > 600
+
+
+def test_what_the_rules_tell_and_answer_passes_the_check_of_models() -> None:
+    for case in cases():
+        for _, digest, _ in played(case):
+            assert checked(msgspec.json.encode(rules.story(digest)).decode(), digest).summary
+            for question in QUESTIONS:
+                answer = rules.answer(question.format(digest.inside[-1].id), digest)
+                assert answer.understood
+                assert (
+                    checked_answer(msgspec.json.encode(answer).decode(), digest).citations[: len(answer.citations)]
+                    == answer.citations
+                )
