@@ -104,13 +104,16 @@ class Tracking:
 
     async def gather(self, subject: str) -> Digest:
         """Of a graph, or of all that is open; durable when it is given. Raises NotFound for a graph that is gone."""
-        tasks = await self._tasks(await self._names(subject, "graph")) if subject else await self._of_open_graphs()
+        if subject:
+            tasks, whole = await self._tasks(await self._names(subject, "graph")), True
+        else:
+            tasks, whole = await self._of_open_graphs()
         picture = await self._pictures.take(tasks)
         means = self._pictures.means(picture)
         notes: dict[str, Note] = {}
         for _ in self._take_notes(picture, {task.id: task for task in tasks}, notes):
             await asyncio.sleep(0)
-        others = {} if subject else self._others(picture)
+        others = {} if whole else self._others(picture)
         if len(picture.nodes) > FEW_NODES:
             digest = await asyncio.to_thread(_digest, subject, picture, means, notes, others)
         else:
@@ -118,32 +121,35 @@ class Tracking:
         await self._engine.settled_for([node.id for node in picture.nodes])
         return digest
 
-    async def _of_open_graphs(self) -> list[Task]:
-        """All tasks of the graphs that have open ones, in order of submission; of too many graphs only some."""
+    async def _of_open_graphs(self) -> tuple[list[Task], bool]:
+        """All tasks of the graphs that have open ones, in order of submission; of too many graphs only some, and then False."""
         scheduler = self._scheduler
         chosen: dict[str, list[Task]] = {}
-        room = MOST_TASKS
+        room, whole = MOST_TASKS, True
         for task in [*scheduler.running_tasks(), *scheduler.rivals(scheduler.pools_waiting(), NEXT)]:
-            room = self._choose(task.graph, chosen, room)
+            room, fits = self._choose(task.graph, chosen, room)
+            whole &= fits
         cursor, left = scheduler.next_order, stuck.open_tasks(scheduler)
         while left > 0 and room > 0 and (some := scheduler.before(cursor, AT_ONCE)):
             for task in some:
                 if not task.ended:
                     left -= 1
-                    room = self._choose(task.graph, chosen, room)
+                    room, fits = self._choose(task.graph, chosen, room)
+                    whole &= fits
             cursor = some[-1].order
             await asyncio.sleep(0)
-        return sorted((task for tasks in chosen.values() for task in tasks), key=lambda task: task.order)
+        found = sorted((task for tasks in chosen.values() for task in tasks), key=lambda task: task.order)
+        return found, whole and (left <= 0 or room > 0)
 
-    def _choose(self, graph: str, chosen: dict[str, list[Task]], room: int) -> int:
-        """Take a graph in, if there is room for it or none is in; gives the room that is left."""
+    def _choose(self, graph: str, chosen: dict[str, list[Task]], room: int) -> tuple[int, bool]:
+        """Take a graph in, if there is room for it or none is in; gives the room that is left, and whether it is in."""
         if graph in chosen:
-            return room
+            return room, True
         tasks = self._scheduler.table.graphs.tasks(graph)
         if chosen and len(tasks) > room:
-            return room
+            return room, False
         chosen[graph] = tasks
-        return room - len(tasks)
+        return room - len(tasks), True
 
     def _others(self, picture: Picture) -> dict[State, int]:
         """Open tasks that are not in it."""

@@ -1,0 +1,83 @@
+"""What the tracker looks at of very many tasks, and that it is told nothing which is not on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from supervisord_agents.config import Tasks
+from supervisord_agents.core.events import Finished, Started
+from supervisord_agents.core.model import State
+from supervisord_agents.daemon import tracking
+from supervisord_agents.daemon.forecast import Forecast
+from supervisord_agents.daemon.pictures import Pictures
+from supervisord_agents.daemon.tracking import Tracking
+from supervisord_agents.tracker import rules
+from tests.support.engine import Machine
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    await machine.aclose()
+
+
+def tracking_of(machine: Machine) -> Tracking:
+    """With a pool of four workers."""
+    pools: Any = SimpleNamespace(views=lambda waiting: [SimpleNamespace(name="p", max_workers=4)])
+    forecast = Forecast(Tasks(), machine.scheduler.durations)
+    return Tracking(machine.engine, Pictures(machine.engine, pools), forecast, signs={})
+
+
+async def test_all_that_is_open_is_told_with_what_has_ended_of_it(machine: Machine) -> None:
+    for graph in ("one", "two", "three"):
+        machine.submit(graph, tasks=3)
+    machine.engine.feed(Started(task="two.t0", attempt=1, worker="w"))
+    machine.engine.feed(Finished(task="two.t0", attempt=1))
+    for number in range(3):
+        machine.engine.feed(Started(task=f"three.t{number}", attempt=1, worker="w"))
+        machine.engine.feed(Finished(task=f"three.t{number}", attempt=1))
+    digest = await tracking_of(machine).gather("")
+    assert (digest.counts, digest.others) == ({State.READY: 5, State.SUCCEEDED: 1}, {})
+    assert list(digest.graphs()) == ["one", "two"]
+    assert digest.eta is not None
+    assert digest.eta.usual_s > 0  # as long as the one that has ended took
+
+
+async def test_of_too_many_tasks_what_runs_comes_first_and_the_rest_is_counted(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "MOST_TASKS", 5)
+    for graph in ("one", "two", "three", "four"):
+        machine.submit(graph, tasks=3)
+    machine.engine.feed(Started(task="two.t1", attempt=1, worker="w"))
+    digest = await tracking_of(machine).gather("")
+    assert list(digest.graphs()) == ["two"]
+    assert {state: count for state, count in digest.others.items() if count} == {State.READY: 9}
+    assert digest.eta is None
+    summary = rules.story(digest).summary
+    assert "None of 12 tasks has ended." in summary
+    assert "Others are only counted: 9 ready." in summary
+    assert "The end: not known, for there are too many tasks." in summary
+
+
+async def test_what_is_submitted_while_one_looks_does_not_count_as_too_many(machine: Machine) -> None:
+    machine.submit("one", tasks=3)
+    looking = asyncio.create_task(tracking_of(machine).gather(""))
+    await asyncio.sleep(0)
+    machine.submit("two", tasks=3)
+    digest = await looking
+    assert (list(digest.graphs()), digest.others) == (["one"], {})
+
+
+async def test_what_is_told_is_on_disk(machine: Machine) -> None:
+    sequence = machine.submit("one")
+    assert machine.journal.durable < sequence
+    await tracking_of(machine).gather("")
+    assert machine.journal.durable >= sequence
