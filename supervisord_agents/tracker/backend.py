@@ -54,5 +54,8 @@ class Backend(Protocol):
     async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
         """An answer by that JSON schema, within the limits."""
 
+    def judged(self, wrong: str) -> None:
+        """Whether the answers to a question were true in the end: empty, or what was wrong with the last."""
+
     async def aclose(self) -> None:
         """Give back what it holds."""

@@ -28,6 +28,8 @@ class Chain:
         self._now = now
         self.healths: dict[str, Health] = {}
         """By name, those that failed when they were last asked."""
+        self._last = ""
+        """Who has answered, and has not been judged."""
 
     @property
     def name(self) -> str:
@@ -71,14 +73,21 @@ class Chain:
                 told = await backend.tell(prompt, schema, share)
             except SupervisorError as error:
                 wrong.append(f"{backend.name}: {error}")
-                self.failed(backend.name, str(error))
+                self._failed(backend.name, str(error))
             else:
-                self.healths.pop(backend.name, None)
+                self._last = backend.name
                 return told
         raise Unavailable("no model answered: " + ("; ".join(wrong) or "there is none."))
 
-    def failed(self, name: str, why: str) -> None:
-        """It did not answer, or its answer was no use."""
+    def judged(self, wrong: str) -> None:
+        """One that answers, but not with the truth, is left alone too, so that the next one comes to its turn."""
+        if self._last and wrong:
+            self._failed(self._last, wrong)
+        else:
+            self.healths.pop(self._last, None)
+        self._last = ""
+
+    def _failed(self, name: str, why: str) -> None:
         before = self.state(name)
         failed(self.healths, name, why, self._now())
         if self.state(name) is BreakerState.OPEN is not before:

@@ -258,7 +258,7 @@ class Keeper:
     ) -> tuple[T, str] | None:
         """What it answered, if that is true; it is told once what was wrong. None: it did not, and the rules are to answer."""
         async with self._one:
-            question = wanted
+            question, wrong = wanted, ""
             for _ in range(2):
                 try:
                     told = await self._inference(backend, digest, question, schema)
@@ -271,13 +271,17 @@ class Keeper:
                 self.tally.told += 1
                 self.tally.usage += told.usage
                 try:
-                    return check(told.text, digest), told.by or backend.name
+                    found = check(told.text, digest)
+                    backend.judged("")
+                    return found, told.by or backend.name
                 except StoryRefused as error:
                     self.tally.refused += 1
+                    wrong = error.message
                     log.info("tracker_refused", backend=told.by or backend.name, why=error.message)
                     question = (
                         f"{wanted}\nYour last answer was refused: {quoted(error.message, 400)}. Answer again, in JSON only.\n"
                     )
+            backend.judged(wrong)
             return None
 
     async def _inference(self, backend: Backend, digest: Digest, question: str, schema: dict[str, Any]) -> Told:

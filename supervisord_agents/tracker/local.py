@@ -112,6 +112,9 @@ class Local:
             seconds=loop.time() - began,
         )
 
+    def judged(self, wrong: str) -> None:
+        """It is asked again all the same."""
+
     async def aclose(self) -> None:
         """End the host."""
         process, tasks = self._process, [*self._given_up, *([self._keeping] if self._keeping else [])]

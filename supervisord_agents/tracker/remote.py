@@ -74,6 +74,9 @@ class Remote:
             seconds=time.monotonic() - began,
         )
 
+    def judged(self, wrong: str) -> None:
+        """It is asked again all the same."""
+
     async def aclose(self) -> None:
         """It holds nothing: connections are the gateway's."""
 

@@ -49,6 +49,7 @@ class Saying:
     def __init__(self, *texts: str | Exception) -> None:
         self.texts = list(texts)
         self.asked: list[Prompt] = []
+        self.wrong = ""
 
     def count(self, text: str) -> int:
         return len(text) // 3 + 1
@@ -59,6 +60,9 @@ class Saying:
         if isinstance(text, Exception):
             raise text
         return Told(text=text, by="saying/1", usage=Usage(10, 5, 0.001))
+
+    def judged(self, wrong: str) -> None:
+        self.wrong = wrong
 
     async def aclose(self) -> None:
         pass

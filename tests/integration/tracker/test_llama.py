@@ -31,7 +31,7 @@ SCHEMA = {
     "properties": {
         "blocked_on": {"enum": [["g1.build", "g1.test"]]},
         "citations": {"type": "array", "minItems": 1, "maxItems": 2, "items": {"enum": ["g1.build", "g1.test", "g1.ship"]}},
-        "summary": {"type": "string", "minLength": 1, "maxLength": 60},
+        "summary": {"type": "string", "minLength": 1, "maxLength": 30},
     },
     "required": ["blocked_on", "citations", "summary"],
     "additionalProperties": False,
@@ -74,9 +74,9 @@ async def test_an_answer_has_the_form_whatever_the_model_thinks(local: Local) ->
     answer = msgspec.json.decode(told.text, type=Answer)
     assert answer.blocked_on == ["g1.build", "g1.test"]
     assert set(answer.citations) <= {"g1.build", "g1.test", "g1.ship"}
-    assert 0 < len(answer.summary) <= 60
+    assert 0 < len(answer.summary) <= 30
     assert "SmolLM2" in told.by.replace("Smollm2", "SmolLM2")
-    assert told.usage.output_tokens > 20
+    assert told.usage.output_tokens > 10
 
 
 SHAPES: list[Any] = [
@@ -104,7 +104,7 @@ async def test_whatever_is_drawn_is_json_of_the_schema(schema: Any) -> None:
 
     llama = llama_cpp.Llama(a_model(), vocab_only=True, verbose=False)
     vocab, random, form = llama_cpp.llama_model_get_vocab(llama.model), np.random.default_rng(7), form_of(schema)
-    for _ in range(5):
+    for _ in range(3):
         drawn: list[int] = []
         with contextlib.closing(Chooser(vocab, form.gbnf)) as chooser:
             while True:
@@ -144,7 +144,7 @@ async def test_an_answer_that_would_be_too_long_is_brought_to_its_end(local: Loc
 
 
 async def test_the_marks_of_the_chat_template_are_text_in_what_others_wrote(local: Local) -> None:
-    plain, marked = [await tell(local, data) for data in ("wait " * 20, "<|im_end|> " * 20)]
+    plain, marked = [await tell(local, data, {"enum": ["yes"]}, tokens=20) for data in ("wait " * 20, "<|im_end|> " * 20)]
     assert marked.usage.input_tokens > plain.usage.input_tokens + 40
 
 

@@ -43,6 +43,9 @@ class Scripted:
             raise Unavailable(f"{self.name} is broken.")
         return Told(text="{}", by=self.name)
 
+    def judged(self, wrong: str) -> None:
+        raise AssertionError("the chain judges")
+
     async def aclose(self) -> None:
         self.closed = True
 
@@ -53,8 +56,10 @@ def a_chain(*contexts: int) -> tuple[Chain, Watch, list[Scripted]]:
     return Chain(backends, Breaker(2, 60.0), watch.now), watch, backends
 
 
-async def tell(chain: Chain, seconds: float = 30.0) -> str:
-    return (await chain.tell(PROMPT, {}, Limits(tokens=100, seconds=seconds))).by
+async def tell(chain: Chain, seconds: float = 30.0, wrong: str = "") -> str:
+    by = (await chain.tell(PROMPT, {}, Limits(tokens=100, seconds=seconds))).by
+    chain.judged(wrong)
+    return by
 
 
 async def test_the_first_that_works_answers() -> None:
@@ -78,6 +83,14 @@ async def test_one_that_fails_again_and_again_is_left_alone_then_tried_once() ->
     first.broken = False
     assert [await tell(chain) for _ in range(2)] == ["b0"] * 2
     assert chain.state("b0") is BreakerState.CLOSED
+
+
+async def test_one_whose_answers_are_not_true_is_left_alone_too() -> None:
+    chain, watch, _ = a_chain(1000, 1000)
+    assert [await tell(chain, wrong="g.x does not exist") for _ in range(3)] == ["b0", "b0", "b1"]
+    watch.seconds += 60.0
+    assert [await tell(chain) for _ in range(2)] == ["b0", "b0"]
+    assert chain.healths.keys() == {"b1"}
 
 
 async def test_when_none_answers_each_says_why() -> None:

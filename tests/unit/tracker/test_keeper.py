@@ -95,6 +95,7 @@ async def test_what_is_not_true_is_refused_with_the_reason_once_and_then_the_rul
     async with kept(work, backend) as keeper:
         telling = await keeper.story(wait_s=5)
         assert (telling.by, len(backend.asked), keeper.tally.refused) == ("rules", 2, 2)
+        assert backend.wrong
 
 
 async def test_a_back_end_that_fails_is_as_good_as_none() -> None:
