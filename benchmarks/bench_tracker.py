@@ -112,6 +112,8 @@ async def latency(load: Load, granted: str, tasks: int, repeats: int) -> dict[st
 
 
 TRACKER = """
+[breakers]
+failures = 0
 [tracker]
 backends = ["local"]
 every_s = 0.0
@@ -141,8 +143,7 @@ async def loop(load: Load, granted: str, seconds: float) -> dict[str, float]:
                     [BLOCKER, *(TaskSpec(id=f"t{number}", dependencies=("blocker",)) for number in range(20))]
                 )
                 held = submitted.tasks[0]
-                while (await other.story(wait_s=60.0)).by == rules.NAME:
-                    pass
+                await other.story(wait_s=60.0)  # by then it is loaded
                 for _ in range(TURNS):
                     times["idle"] += await _calls(client, held, seconds / TURNS)
                     stop = asyncio.Event()
