@@ -140,7 +140,10 @@ async def loop(load: Load, granted: str, seconds: float) -> dict[str, float]:
         try:
             async with daemon.client() as client, daemon.client() as other:
                 submitted = await client.submit(
-                    [BLOCKER, *(TaskSpec(id=f"t{number}", dependencies=("blocker",)) for number in range(20))]
+                    [
+                        BLOCKER,
+                        *(TaskSpec(id=f"t{number}", dependencies=("blocker",), input={"argv": ["true"]}) for number in range(20)),
+                    ]
                 )
                 held = submitted.tasks[0]
                 await other.story(wait_s=60.0)  # by then it is loaded
