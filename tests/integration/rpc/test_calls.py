@@ -214,7 +214,10 @@ async def test_a_client_that_leaves_cancels_its_waits(handler: CannedHandler, so
     await handler.until_held(0)
 
 
-async def test_a_stop_answers_what_is_open(handler: CannedHandler, socket_path: Path, server: Server) -> None:
+async def test_a_stop_answers_what_is_open(
+    handler: CannedHandler, socket_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisord_agents.rpc.server.STOP_GRACE_S", 0.2)
     async with await Client.connect(socket_path) as client:
         calls = [asyncio.create_task(call) for call in (client.wait(["hold"]), client.show("hold"))]
         stream = client.subscribe(graph="hold")
