@@ -122,10 +122,7 @@ class TaskTable:
         if after not in TRANSITIONS[before]:
             story = ", ".join(f"{moment.state} at {moment.at:.3f}" for moment in task.history)
             raise InvalidTransition(f"task {task.id} cannot go from {before} to {after} (so far: {story})")
-        if before is _READY:
-            self.ready.discard(task)
-        elif before is _RUNNING:
-            self._over(task)
+        self._leave(task)
         self.counts[before] -= 1
         self.counts[after] += 1
         task.state = after
@@ -178,14 +175,16 @@ class TaskTable:
         taken, self._decisions = self._decisions, []
         return taken
 
-    def _over(self, task: Task) -> None:
-        """Its attempt runs no longer."""
-        del self.running[task.id]
-        self.running_in[self.placed.pop(task.id, task.pool) if self.placed else task.pool] -= 1
-        if self.durations.cold:
-            self.durations.cold.discard(task.id)
-        if self.timers.asleep:
-            self.timers.over(task)
+    def _leave(self, task: Task) -> None:
+        if task.state is _READY:
+            self.ready.discard(task)
+        elif task.state is _RUNNING:
+            del self.running[task.id]
+            self.running_in[self.placed.pop(task.id, task.pool) if self.placed else task.pool] -= 1
+            if self.durations.cold:
+                self.durations.cold.discard(task.id)
+            if self.timers.asleep:
+                self.timers.over(task)
 
     def _enter(self, task: Task) -> None:
         state = task.state
