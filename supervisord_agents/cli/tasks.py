@@ -45,6 +45,7 @@ def register(commands: Commands) -> None:
         details="What failed or was cancelled only because of it runs again too.",
     )
     retrying.add_argument("task", metavar="ID", help="a task")
+    retrying.add_argument("--fresh", action="store_true", help="forget the steps that it has finished: do all of it anew")
 
 
 def list_tasks(session: Session, arguments: argparse.Namespace) -> Exit:
@@ -215,7 +216,7 @@ def cancel(session: Session, arguments: argparse.Namespace) -> Exit:
 
 
 def retry(session: Session, arguments: argparse.Namespace) -> Exit:
-    reply = session.run(lambda client: client.retry(arguments.task))
+    reply = session.run(lambda client: client.retry(arguments.task, fresh=arguments.fresh))
     output = session.output
     if output.json:
         output.value(reply)

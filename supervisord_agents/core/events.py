@@ -106,6 +106,8 @@ class RetryRequested(Event, frozen=True, tag="retry"):
     """A person asks for another round of a task that ended without success (and of what failed because of it)."""
 
     task: str
+    fresh: bool = False
+    """Its finished steps are forgotten: all of it is done anew."""
 
 
 class Dropped(Event, frozen=True, tag="dropped"):

@@ -210,7 +210,7 @@ class Handlers:
                 kept="Its result and its log are kept.",
                 hint="Submit it anew: `agentctl show` has its specification.",
             )
-        event = RetryRequested(task=task.id)
+        event = RetryRequested(task=task.id, fresh=request.fresh)
         self._scheduler.check(event, self._engine.clock.now())
         names = await self._done(event)
         return m.RetryReply(tasks=sorted(names[:MAX_NAMED]), count=len(names))

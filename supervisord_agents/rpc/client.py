@@ -110,9 +110,9 @@ class Client:
         reply: m.CancelReply = await self.call(m.Cancel(task=task, subtree=subtree, reason=reason))
         return reply
 
-    async def retry(self, task: str) -> m.RetryReply:
-        """Run a failed, cancelled or dead task again."""
-        reply: m.RetryReply = await self.call(m.Retry(task=task))
+    async def retry(self, task: str, *, fresh: bool = False) -> m.RetryReply:
+        """Run a failed, cancelled or dead task again; `fresh`: without the steps that it has finished."""
+        reply: m.RetryReply = await self.call(m.Retry(task=task, fresh=fresh))
         return reply
 
     async def pause(self, *, pool: str = "", agent: str = "", stop: bool = False, reason: str = "") -> m.PauseReply:

@@ -203,6 +203,8 @@ class Retry(Request, tag="retry", frozen=True):
     """Run a failed, cancelled or dead task again, and what failed or was cancelled only because of it."""
 
     task: str
+    fresh: bool = False
+    """Forget its finished steps."""
 
 
 class RetryReply(Reply, frozen=True):
