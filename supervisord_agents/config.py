@@ -71,6 +71,7 @@ class Tasks(Table, frozen=True):
     timeout_floor_s: Timeout = 30.0
     backoff_s: Seconds = 1.0
     ageing_s: Seconds = 300.0
+    affinity_s: Annotated[float, Meta(ge=0, le=60)] = 0.05
     max_depth: Annotated[int, Meta(ge=0, le=100)] = 5
     max_children: Annotated[int, Meta(ge=0, le=10_000)] = 100
     max_descendants: Annotated[int, Meta(ge=0, le=10_000)] = 1_000

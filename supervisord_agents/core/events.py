@@ -229,6 +229,8 @@ class Start(Decision, frozen=True):
     pool: str
     agent: str = ""
     note: str = ""
+    worker: str = ""
+    """The one that it should rather have (core.affinity); empty: any."""
 
 
 class Stop(Decision, frozen=True):

@@ -13,6 +13,7 @@ import structlog
 from sandbox.notify_events import Attempt, line
 from sandbox.spawner import Sandbox
 from supervisord_agents.config import Config
+from supervisord_agents.core.affinity import Affinity
 from supervisord_agents.core.events import Changed, Compensating, Decision, Start, Started, Stop
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.model import END_STATES, Category, Failure, State, TaskSpec, Usage
@@ -83,6 +84,7 @@ class Attempts:
         self._profiles = TaskProfiles(config)
         self._steps = Steps(pools.answer)
         self._children = Children(pools)
+        self._affinity = Affinity(config.tasks.affinity_s)
         self._engine: Engine
         self._dispatch_due = False
         self._again: asyncio.TimerHandle | None = None
@@ -204,12 +206,15 @@ class Attempts:
             return
         scheduler, now = self._engine.scheduler, self._engine.clock.now()
         try:
-            for start in scheduler.starts(self._pools.free(), now):
+            starts = scheduler.starts(self._pools.free(), now)
+            if starts and scheduler.families.births:
+                starts = self._affinity.sent(scheduler.table, starts, *self._pools.hands(), now)
+            for start in starts:
                 self._start(start)
         except JournalError as error:
             log.error("dispatch_stopped", error=str(error))
             return
-        self._dispatch_again(scheduler.placement.again_at - now)
+        self._dispatch_again(min(scheduler.placement.again_at, self._affinity.again_at) - now)
 
     def _dispatch_again(self, wait_s: float) -> None:
         """At the latest in `wait_s`: a pool has grown then, or a breaker lets a probe through."""
@@ -226,7 +231,7 @@ class Attempts:
             spec = msgspec.structs.replace(spec, agent=start.agent)
         worker, failure = "", None
         try:
-            worker = self._pools.claim(start.pool, start.task, start.attempt, spec, task.client)
+            worker = self._pools.claim(start.pool, start.task, start.attempt, spec, task.client, start.worker)
         except SupervisorError as error:
             failure = Failure(code=error.code, message=error.message, hint=error.hint, retriable=error.code in TRANSIENT)
         except Exception as error:

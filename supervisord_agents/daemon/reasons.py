@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from supervisord_agents.core import stuck
+from supervisord_agents.core import affinity, stuck
 from supervisord_agents.core.graph import name_cycle
 from supervisord_agents.core.model import END_STATES, Failure, State
 from supervisord_agents.core.pauses import Scope
@@ -133,7 +133,9 @@ class Reasons:
             return f"a worker of the pool {task.pool} is free for it, it is about to be started"
         grows = f", and it grows to {pool.max_workers} while tasks wait" if size < pool.max_workers else ""
         busy = f"{pool.busy} of {size} workers of the pool {task.pool} are busy{grows}"
-        return f"{before} come before it (by priority, inherited and grown with age, then by longest path); {busy}"
+        made_by = affinity.home(self._scheduler.table, task)
+        prefers = f"; it prefers the worker {made_by}, which made it" if made_by else ""
+        return f"{before} come before it (by priority, inherited and grown with age, then by longest path); {busy}{prefers}"
 
     def _of_pause(self, scope: Scope) -> str:
         pause = self._scheduler.pauses[scope]
