@@ -21,6 +21,9 @@ log = structlog.get_logger()
 class Submit(Protocol):
     """Who takes the children of a task; see daemon.submissions."""
 
+    @property
+    def stopping(self) -> bool: ...
+
     async def submit_children(self, parent: Task, tasks: list[TaskSpec], call: int) -> str: ...
 
 
@@ -58,7 +61,8 @@ class Children:
                 return  # The worker says it again to the next daemon.
             self._answer(frame, failure=_refusal(error))
         except SupervisorError as error:
-            self._answer(frame, failure=_refusal(error))
+            if not self._submissions.stopping:  # else the worker says it again to the next daemon, or is ended
+                self._answer(frame, failure=_refusal(error))
         else:
             log.info("children_submitted", task=frame.task, attempt=frame.attempt, graph=graph, tasks=len(frame.tasks))
             self._answer(frame, graph=graph)

@@ -57,6 +57,11 @@ class Submissions:
         self._limits = limits
         self._ids = GraphIds(engine.scheduler, archivist, dice)
 
+    @property
+    def stopping(self) -> bool:
+        """Nothing more is accepted by this daemon."""
+        return self._facts.stopping
+
     def submit(self, request: m.Submit, peer: Peer) -> Awaitable[m.SubmitReply]:
         """Done at once, but for the answer: a task for each submit would cost as much as the rest."""
         known = self._scheduler.graph_of_key(request.key) if request.key else None
