@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from supervisord_agents.core.model import Failure, TaskSpec
+from supervisord_agents.core.nesting import MAX_NESTING, too_deep_in
 from supervisord_agents.core.task import Task
 from supervisord_agents.errors import DiskFull, ErrorCode, InvalidInput, JournalError, SupervisorError
 from supervisord_agents.wire import frames
@@ -85,10 +86,14 @@ class Answering(Protocol):
 
 def _tasks(frame: frames.SubmitChildren) -> list[TaskSpec]:
     try:
-        return msgspec.convert(frame.tasks, list[TaskSpec])
+        tasks = msgspec.convert(frame.tasks, list[TaskSpec])
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
         raise InvalidInput(f"{message}.", field=f"tasks{where.rstrip('`')}") from error
+    for index, spec in enumerate(tasks):
+        if deep := too_deep_in(spec):
+            raise InvalidInput(f"is nested deeper than {MAX_NESTING} levels.", field=f"tasks[{index}].{deep}")
+    return tasks
 
 
 def _refusal(error: SupervisorError) -> Failure:
