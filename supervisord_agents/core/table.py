@@ -139,15 +139,14 @@ class TaskTable:
             self.lately[task.graph] = now
         elif after is not _BLOCKED:
             self._enter(task)
-        if self.checkpoints or self.sagas or after is _DEAD or before is _DEAD:
+        if self.checkpoints or self.sagas or self.families.of or after is _DEAD or before is _DEAD:
             self._book(task, before)
-        if self.families.of:
-            self.families.moved(task, before, after)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
 
     def _book(self, task: Task, before: State) -> None:
-        """What few tasks need: the accounts of steps, of sagas and of dead letters."""
+        """What few tasks need: the accounts of steps, of families, of sagas and of dead letters."""
         self.checkpoints.moved(task.id, task.state)
+        self.families.moved(task, before, task.state)
         self.sagas.moved(task, before)
         if task.state is _DEAD:
             self.letters[task.id] = None
