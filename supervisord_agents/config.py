@@ -61,6 +61,13 @@ def _default_estimates() -> dict[str, float]:
     return {"code_review": 60.0, "test": 10.0}
 
 
+class TasksBudget(Table, frozen=True):
+    attempts: Annotated[int, Meta(ge=0, le=2**48)] = 0
+    tokens: Annotated[int, Meta(ge=0, le=2**48)] = 0
+    cost_usd: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    wall_s: Annotated[float, Meta(ge=0, le=315_360_000)] = 0.0
+
+
 class Tasks(Table, frozen=True):
     timeout_s: Timeout = 600.0
     timeouts_s: dict[str, Timeout] = {}
@@ -82,6 +89,7 @@ class Tasks(Table, frozen=True):
     keep_dead: Annotated[int, Meta(ge=0)] = 10_000
     archive_s: Seconds = 0.0
     archive_bytes: Annotated[int, Meta(ge=0)] = 0
+    budget: TasksBudget = TasksBudget()
 
 
 class Advice(Table, frozen=True):

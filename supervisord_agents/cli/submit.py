@@ -8,15 +8,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from supervisord_agents.cli import graph_file, render
 from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.follow import Followed, follow
-from supervisord_agents.cli.parser import Commands, Parser, add, count, seconds, variable
+from supervisord_agents.cli.parser import Commands, Parser, add, budget, count, seconds, variable
 from supervisord_agents.cli.results import print_result
 from supervisord_agents.cli.session import Session
 from supervisord_agents.cli.tasks import task_table
 from supervisord_agents.cli.waiting import judge, wait_for
-from supervisord_agents.core.model import TaskSpec, WorkspaceMode
+from supervisord_agents.core.model import Budget, TaskSpec, WorkspaceMode
 from supervisord_agents.errors import InvalidInput
 from supervisord_agents.wire.messages import SubmitReply, WaitReply
 
@@ -49,6 +51,12 @@ def register(commands: Commands) -> None:
     parser.add_argument("argv", metavar="ARGV", nargs="*", help="the program to run, with its arguments, behind `--`")
     parser.add_argument("--file", metavar="FILE", help="a graph, as JSON or TOML; `-`: from standard input")
     parser.add_argument("--key", default="", help="the same key again gives the first graph instead of a new one")
+    parser.add_argument(
+        "--budget",
+        type=budget,
+        metavar="WHAT=MOST,...",
+        help="what all tasks together may use: attempts, tokens, usd, time, such as attempts=5,usd=2,time=1h",
+    )
     parser.add_argument("--wait", action="store_true", help="wait for the end and print the output")
     parser.add_argument("--follow", action="store_true", help="print logs as they come, until the end")
     add_task_options(parser)
@@ -82,7 +90,7 @@ def add_task_options(parser: Parser) -> None:
 
 def submit(session: Session, arguments: argparse.Namespace) -> Exit:
     graph = graph_of(arguments)
-    reply = session.run(lambda client: client.submit(graph.tasks, key=graph.key))
+    reply = session.run(lambda client: client.submit(graph.tasks, key=graph.key, budget=graph.budget))
     output = session.output
     attended = arguments.wait or arguments.follow
     if reply.duplicate:
@@ -133,12 +141,17 @@ def graph_of(arguments: argparse.Namespace) -> graph_file.Graph:
     """What is meant: the task of the options, or the graph of the file; raises InvalidInput."""
     given = [name for name in (*_TASK_OPTIONS, *_INPUT_OPTIONS) if getattr(arguments, name) not in (None, [])]
     if arguments.file is None:
-        return graph_file.Graph(tasks=[_task(arguments)], key=arguments.key)
+        return graph_file.Graph(tasks=[_task(arguments)], key=arguments.key, budget=_budget(arguments, Budget()))
     if given:
         shown = "ARGV" if given[0] == "argv" else f"--{given[0].replace('_', '-')}"
         raise InvalidInput("does not go with --file.", field=shown, hint="Say it in the file.")
     graph = graph_file.read(arguments.file)
-    return graph_file.Graph(tasks=graph.tasks, key=arguments.key or graph.key)
+    return graph_file.Graph(tasks=graph.tasks, key=arguments.key or graph.key, budget=_budget(arguments, graph.budget))
+
+
+def _budget(arguments: argparse.Namespace, said: Budget) -> Budget:
+    """That of the file, with what the option says instead."""
+    return msgspec.structs.replace(said, **(arguments.budget or {}))
 
 
 def _task(arguments: argparse.Namespace) -> TaskSpec:

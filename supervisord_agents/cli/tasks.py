@@ -172,6 +172,8 @@ def _facts(reply: ShowReply) -> list[list[Cell]]:
     rows += [["needed by", name] for name in reply.dependents]
     rows += [["child", name] for name in reply.children]
     rows += [[name, value] for name, value in (("undoes", reply.undoes), ("undone by", reply.undone_by)) if value]
+    if reply.budget is not None:
+        rows.append(["budget", f"of {reply.budget.graph}: {reply.budget.in_words(now)}"])
     rows += [["result", reply.result_path], ["log", reply.log_path]]
     return [[Span(str(name), Style.FAINT), value] for name, value in rows]
 

@@ -105,6 +105,7 @@ def _forget(table: TaskTable, graph: Graph) -> None:
         table.letters.pop(task.id, None)
     table.lately.pop(graph.id, None)
     table.sagas.forget(graph.id)
+    table.budgets.forget(graph.id)
     if graph.key and table.keys.get(graph.key) == graph.id:
         del table.keys[graph.key]
 

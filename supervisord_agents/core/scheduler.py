@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from supervisord_agents.core import admission, attempts, children, compensations, dependents
+from supervisord_agents.core import admission, attempts, children, closing, compensations, dependents
 from supervisord_agents.core.archive import archived, candidates
 from supervisord_agents.core.backlog import Work
+from supervisord_agents.core.budgets import Budgets
 from supervisord_agents.core.cancel import cancelled
 from supervisord_agents.core.checkpoints import Step
 from supervisord_agents.core.descent import Limits, check_limits
@@ -23,6 +24,7 @@ from supervisord_agents.core.events import (
     AnyEvent,
     Archived,
     BreakerReset,
+    BudgetSpent,
     CancelRequested,
     Checkpointed,
     Decision,
@@ -71,6 +73,7 @@ HANDLERS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
     Yielded: children.yielded,
     Checkpointed: attempts.checkpointed,
     Used: attempts.used,
+    BudgetSpent: attempts.budget_spent,
     Ticked: attempts.ticked,
     Slept: attempts.slept,
     Restarted: attempts.restarted,
@@ -86,14 +89,14 @@ HANDLERS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
 }
 """What each event does to the table."""
 
-CHECKS: dict[type[Any], Callable[[TaskTable, Any], None]] = {
+CHECKS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
     CancelRequested: admission.check_cancel,
     RetryRequested: admission.check_retry,
     PauseRequested: admission.check_pause,
     ResumeRequested: admission.check_resume,
     BreakerReset: admission.check_reset,
     Dropped: admission.check_drop,
-    Checkpointed: lambda table, event: table.checkpoints.check(event),
+    Checkpointed: lambda table, event, now: table.checkpoints.check(event),
 }
 """What may be asked for; all other events but `Submitted` are facts, of which the attempt number tells what is stale."""
 
@@ -115,7 +118,7 @@ class Scheduler:
         if isinstance(event, Submitted):
             deque(self.checks(event), maxlen=0)
         elif (check := CHECKS.get(type(event))) is not None:
-            check(self.table, event)
+            check(self.table, event, now)
 
     def checks(self, event: Submitted) -> Iterator[None]:
         """`check` of a large graph, some tasks at a time: nothing is settled before the last, nor after another event."""
@@ -129,7 +132,8 @@ class Scheduler:
         HANDLERS[type(event)](self.table, event, now)
         if self.placement.rated and isinstance(event, Started):
             self._placed(event, now)
-        while self.table.ended or self.table.families.stirred:
+        while self.table.ended or self.table.budgets.pending or self.table.families.stirred:
+            closing.close(self.table, now)
             dependents.settle(self.table, now)
             children.settle(self.table, now)
         if self.table.sagas.over:
@@ -187,7 +191,8 @@ class Scheduler:
 
     def next_due(self) -> float | None:
         """When the next `Ticked` has something to do; None: not before another event."""
-        return self.table.timers.next_due()
+        times = [at for at in (self.table.timers.next_due(), self.table.budgets.next_due()) if at is not None]
+        return min(times, default=None)
 
     @property
     def busy(self) -> bool:
@@ -269,6 +274,11 @@ class Scheduler:
     def pauses(self) -> Pauses:
         """All that is paused; to be read only."""
         return self.table.pauses
+
+    @property
+    def budgets(self) -> Budgets:
+        """What graphs may use and have used; to be read only."""
+        return self.table.budgets
 
     @property
     def sagas(self) -> Sagas:

@@ -25,6 +25,7 @@ from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.outputs import Outputs
 from supervisord_agents.daemon.signs import Signs, failure_of
+from supervisord_agents.daemon.spending import Spending
 from supervisord_agents.daemon.steps import Steps, past_steps
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import ErrorCode, JournalError, SupervisorError
@@ -76,6 +77,7 @@ class Attempts:
         self._pools = pools
         self._ends = ends
         self._accounts = accounts
+        self.spending = Spending(accounts)
         self._logs = logs
         self._feed = feed
         self._waiters = waiters
@@ -102,6 +104,7 @@ class Attempts:
     def attach(self, engine: Engine) -> None:
         """Feed events to this engine."""
         self._engine = engine
+        self.spending.attach(engine)
         self._steps.attach(engine)
         self.signs.attach(engine.clock)
 
@@ -226,6 +229,8 @@ class Attempts:
 
     def _start(self, start: Start) -> None:
         task = self._engine.scheduler.tasks[start.task]
+        if task.state is not _READY:
+            return  # The start of another has used up their graph's budget.
         spec = task.spec
         if start.agent:
             spec = msgspec.structs.replace(spec, agent=start.agent)
@@ -356,8 +361,10 @@ class Attempts:
             self._steps.take(frame)
         elif isinstance(frame, frames.SubmitChildren):
             self._children.take(task, frame)
-        elif self._accounts.claim(frame.task, frame.usage):
-            self.signs.moved(frame.task)
+        else:
+            if self._accounts.claim(frame.task, frame.usage):
+                self.signs.moved(frame.task)
+            self.spending.look(task)
 
     def _tell(self, kind: str, task: str, attempt: int, **fields: Any) -> None:
         at = self._engine.clock.now()
@@ -384,6 +391,8 @@ class Attempts:
         self.signs.moved(task)
         if known.state is not State.RUNNING:
             self._ends.late_usage(task)
+        else:
+            self.spending.look(known)
 
     def refused(self, task: str, text: str) -> None:
         if task:

@@ -59,7 +59,8 @@ class Control:
 
     async def why(self, request: m.Why, peer: Peer) -> m.WhyReply:
         task = (await self._resolve(request.task)).task
-        reasons = Reasons(self._scheduler, self._pools, self._engine.clock.now())
+        budget = self._attempts.spending.view(task.graph)
+        reasons = Reasons(self._scheduler, self._pools, self._engine.clock.now(), budget)
         reply = m.WhyReply(task=views.view(task, self._attempts.signs, self._scheduler), reasons=list(reasons.of(task)))
         await self._engine.settled_for([task.id])
         return reply

@@ -237,6 +237,7 @@ class Handlers:
             undoes=found.undoes,
             children=found.children,
             undone_by=self._scheduler.sagas.undone_by(task.graph),
+            budget=self._attempts.spending.view(task.graph),
             steps=steps.views(self._scheduler.steps(task.id)),
         )
         await self._engine.settled_for([task.id, *reply.dependencies])

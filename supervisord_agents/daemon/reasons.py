@@ -12,6 +12,7 @@ from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.stuck import Hold, Kind
 from supervisord_agents.core.task import Task
 from supervisord_agents.errors import ErrorCode
+from supervisord_agents.wire.messages import BudgetView
 from supervisord_agents.workers.pool import Pools
 
 COUNTED = 200
@@ -27,10 +28,11 @@ _FORGOTTEN = "waits for nothing: all that it waited for has ended, but it was no
 class Reasons:
     """As of `now`, in seconds since the epoch."""
 
-    def __init__(self, scheduler: Scheduler, pools: Pools, now: float) -> None:
+    def __init__(self, scheduler: Scheduler, pools: Pools, now: float, budget: BudgetView | None = None) -> None:
         self._scheduler = scheduler
         self._pools = pools
         self._now = now
+        self._budget = budget
 
     def of(self, task: Task) -> Iterator[str]:
         """The nearest reason first, then those behind it, then the failures of earlier attempts."""
@@ -46,6 +48,8 @@ class Reasons:
             told.append(link)
             yield from self._of_one(link)
         yield from self._saga(task)
+        if self._budget is not None:
+            yield f"the budget of {self._budget.graph}: {self._budget.in_words(self._now)}"
         yield from self._steps(task)
         yield from _failures(task)
 

@@ -75,7 +75,8 @@ class Submissions:
         graph = self._ids.take()
         if graph is None or (not self._archivist.empty and self._scheduler.unknown(specs)):
             return self._submit_with_pauses(request, peer)
-        event = Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid))
+        budget = self._admission.budget(request.budget)
+        event = Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid), budget=budget)
         self._scheduler.check(event, self._engine.clock.now())
         return self._take(event)
 
@@ -101,7 +102,8 @@ class Submissions:
             return known
         self._refuse_if_full(len(request.tasks))
         specs = await self._admission.admit_many(request.tasks, peer.uid)
-        return await self._accept(Submitted(graph=await self._ids.wait(), specs=specs, key=request.key, client=str(peer.uid)))
+        graph, budget = await self._ids.wait(), self._admission.budget(request.budget)
+        return await self._accept(Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid), budget=budget))
 
     async def _accept(self, event: Submitted) -> m.SubmitReply:
         while True:

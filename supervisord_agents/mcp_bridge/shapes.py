@@ -56,6 +56,17 @@ class Task(Work):
     max_retries: Annotated[int, Field(ge=0)] = 3
 
 
+class Limits(BaseModel):
+    """What all tasks of a call may use together; 0: as configured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    attempts: Annotated[int, Field(ge=0)] = 0
+    tokens: Annotated[int, Field(ge=0)] = 0
+    usd: Annotated[float, Field(ge=0)] = 0.0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Delegated(BaseModel):
     graph: str
     tasks: list[str]

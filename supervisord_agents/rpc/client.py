@@ -10,7 +10,8 @@ from typing import Any, Self
 import msgspec
 
 from supervisord_agents import __version__
-from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.core.budgets import NO_BUDGET
+from supervisord_agents.core.model import Budget, State, TaskSpec
 from supervisord_agents.errors import InvalidInput, ProtocolError, Unavailable
 from supervisord_agents.rpc.channel import LOST, Channel
 from supervisord_agents.wire import envelope
@@ -80,9 +81,9 @@ class Client:
         """The reply, of the type that METHODS names for the request."""
         return _decoded(request, await self._channel.call(request))
 
-    async def submit(self, tasks: Sequence[TaskSpec], key: str = "") -> m.SubmitReply:
+    async def submit(self, tasks: Sequence[TaskSpec], key: str = "", budget: Budget = NO_BUDGET) -> m.SubmitReply:
         """Submit a graph; on disk when this returns. With a `key` it may be repeated: only the first one counts."""
-        reply: m.SubmitReply = await self.call(m.Submit(tasks=[*tasks], key=key))
+        reply: m.SubmitReply = await self.call(m.Submit(tasks=[*tasks], key=key, budget=budget))
         return reply
 
     async def list(self, *, states: Sequence[State] = (), graph: str = "", limit: int = 100, after: str = "") -> m.ListReply:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_agents.core.model import END_STATES, Failure, Result, State, TaskSpec, Usage
+from supervisord_agents.core.model import END_STATES, Budget, Failure, Result, State, TaskSpec, Usage
 from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES
 
 PROTOCOL_VERSION = 2
@@ -60,6 +60,8 @@ class Submit(Request, tag="submit", frozen=True):
     tasks: list[TaskSpec]
     key: str = ""
     """Idempotency: a key seen before returns the first graph, whatever `tasks` says."""
+    budget: Budget = Budget()
+    """Of all tasks together; what is 0 is as configured."""
 
 
 class SubmitReply(Reply, frozen=True):
@@ -141,6 +143,35 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result_bytes: int = 0
 
 
+class BudgetView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a graph may use and has used."""
+
+    graph: str
+    """Which holds it."""
+    budget: Budget
+    attempts: int = 0
+    """Started."""
+    usage: Usage = Usage()
+    """Of running attempts too, so far."""
+    until: float = 0.0
+    """When its time is over, in Unix seconds; 0.0: never."""
+    used_up: str = ""
+    """What is used up, in words."""
+
+    def in_words(self, now: float) -> str:
+        """What is used of what there is, at that time, and what is used up."""
+        most, usage = self.budget, self.usage
+        passed_s = min(max(0.0, most.wall_s - (self.until - now)), most.wall_s)
+        parts = {
+            f"{self.attempts:,} of {most.attempts:,} attempts": most.attempts,
+            f"{usage.tokens:,} of {most.tokens:,} tokens": most.tokens,
+            f"${usage.cost_usd:.4f} of ${most.cost_usd:g}": most.cost_usd,
+            f"{passed_s:.0f} of {most.wall_s:g} s": most.wall_s,
+        }
+        used = ", ".join(text for text, bound in parts.items() if bound)
+        return f"{used}; used up: {self.used_up}" if self.used_up else used
+
+
 class ShowReply(Reply, frozen=True):
     task: TaskView
     spec: TaskSpec
@@ -154,6 +185,8 @@ class ShowReply(Reply, frozen=True):
     """The task that this one undoes."""
     undone_by: str = ""
     """The graph that undoes what had succeeded of this task's graph."""
+    budget: BudgetView | None = None
+    """That of its graph, if it has one."""
     steps: list[StepView] = []
     """In the order in which they were first begun."""
     children: list[str] = []
