@@ -64,7 +64,7 @@ def checks_of_submitted(table: TaskTable, event: Submitted) -> Iterator[None]:
     _check_length("key", event.key, MAX_KEY_CHARACTERS)
     if not event.specs:
         raise InvalidInput("a graph needs at least one task", field="tasks")
-    _check_names(table, event)
+    _check_place(table, event)  # first: a child is told nothing of tasks that are none of its business
     if event.budget != NO_BUDGET:
         _check_budget(event.budget)
     specs = event.specs
@@ -81,16 +81,16 @@ def checks_of_submitted(table: TaskTable, event: Submitted) -> Iterator[None]:
         yield
     if forward:
         _check_cycles(specs)
-    _check_names(table, event)  # other events may have come in between
-    if event.parent:
-        check_parent(table, event)
+    _check_place(table, event)  # other events may have come in between
 
 
-def _check_names(table: TaskTable, event: Submitted) -> None:
+def _check_place(table: TaskTable, event: Submitted) -> None:
     if event.graph in table.graphs:
         raise InvalidInput(f"the graph {event.graph} exists already", field="graph")
     if event.key and event.key in table.keys:
         raise InvalidInput(f"the key was used for graph {table.keys[event.key]}", field="key")
+    if event.parent:
+        check_parent(table, event)
 
 
 def _check_budget(budget: Budget) -> None:

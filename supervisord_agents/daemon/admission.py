@@ -65,7 +65,7 @@ class Admission:
 
     async def admit_children(self, tasks: list[TaskSpec], parent: Task, now: float) -> tuple[TaskSpec, ...]:
         """The same for children of a running task: by the rights of its client, and no more than it was given itself."""
-        given = parent.spec
+        given = parent.spec_of_attempt
         asked = [self._heritage.asked(until(task, parent, now), given, f"tasks[{index}]") for index, task in enumerate(tasks)]
         specs = await self.admit_many(asked, int(parent.client))
         return tuple([self._heritage.kept(spec, given, f"tasks[{index}]") for index, spec in enumerate(specs)])

@@ -113,6 +113,13 @@ REMOVALS = [
         "if False:",
         CHILDREN + "what_would_wait_for_itself_is_refused_and_named",
     ),
+    removal(
+        "children are given nothing that their family was not",
+        "descent:_check_reach",
+        "if name not in given and",
+        "if False and",
+        CHILDREN + "a_child_depends_on_nothing_that_its_family_was_not_given",
+    ),
     removal("generations are limited", "descent:check_limits", "if depth > limits.depth:", "if False:", LIMITS),
     removal("children are limited", "descent:check_limits", "if own + count > limits.children:", "if False:", LIMITS),
     removal("descendants are limited", "descent:check_limits", "if below + count > limits.descendants:", "if False:", LIMITS),

@@ -207,16 +207,36 @@ def test_what_would_wait_for_itself_is_refused_and_named(family: Family) -> None
     with pytest.raises(InvalidInput, match=r"a -> h\.later -> h\.after -> g\.p -> a"):
         family.bear(a_task("a", "h.later"))
     # By way of another parent, which may wait for its child.
-    family.submit(a_task("u"), graph="k")
-    family.start("k.u")
-    family.bear(a_task("v", "g.p"), parent="k.u", graph="kc")
-    with pytest.raises(InvalidInput, match=r"a -> k\.u -> kc\.v -> g\.p -> a"):
-        family.bear(a_task("a", "k.u"))
-    # A grandchild and its grandparent.
-    family.bear(a_task("a"))
+    family.bear(a_task("a"), a_task("u"))
     family.start("c.a")
+    family.start("c.u")
+    family.bear(a_task("v", "c.a"), parent="c.u", graph="k")
+    with pytest.raises(InvalidInput, match=r"w -> c\.u -> k\.v -> c\.a -> w"):
+        family.bear(a_task("w", "c.u"), parent="c.a", graph="e")
+    # A grandchild and its grandparent.
     with pytest.raises(InvalidInput, match=r"x -> g\.p -> c\.a -> x"):
         family.bear(a_task("x", "g.p"), parent="c.a", graph="d")
+
+
+def test_a_child_depends_on_nothing_that_its_family_was_not_given(family: Family) -> None:
+    family.submit(a_task("secret"), graph="theirs")
+    family.run("theirs.secret")
+    refusals = []
+    for name in ("theirs.secret", "theirs.none", "g.p"):
+        with pytest.raises(InvalidInput, match=r"tasks\[0\].dependencies\[0\]") as caught:
+            family.bear(a_task("a", always(name)))
+        refusals.append(caught.value.message.replace(name, ""))
+    assert refusals[0] == refusals[1]  # nor does it learn what there is
+    # What it depends on itself, its other children, and those of its children.
+    family.submit(a_task("given"), graph="before")
+    family.run("before.given")
+    family.submit(a_task("q", "before.given"), graph="h")
+    family.start("h.q")
+    family.bear(a_task("a", "before.given"), a_task("b", "a"), parent="h.q", graph="hc")
+    family.run("hc.a")
+    family.bear(a_task("c", "hc.a"), parent="h.q", graph="hd")
+    family.start("hc.b")
+    family.bear(a_task("d", "hc.a"), parent="hc.b", graph="he")
 
 
 def test_generations_children_and_descendants_are_limited(family: Family) -> None:
