@@ -26,9 +26,9 @@ SEED = 0x5EED
 
 
 def home(table: TaskTable, task: Task) -> str:
-    """The worker that made a child; empty: it is none, or that is not known any more."""
+    """The worker that made a child; empty: it is none, or of an attempt of its parent that is over, or that is not known."""
     parent = table.tasks.get(table.families.parent(task)) if table.families.births else None
-    return parent.worker if parent is not None else ""
+    return parent.worker if parent is not None and task.graph in table.families.of[parent.id].graphs else ""
 
 
 class Affinity:

@@ -104,13 +104,21 @@ class Placement:
         room = {pool: self._room(table, pool, count, now) for pool, count in free.items()}
         starts: list[Start] = []
         for pool, count in room.items():
-            own = answer.of(pool, count)
+            own = answer.of(pool, min(count, self._rated(pool, now)))
             room[pool] = count - len(own)
             starts += own
         for pool in room:
             starts += answer.borrowed(pool, room, starts)
         self._observe(table, starts, now)
         return starts
+
+    def _rated(self, pool: str, now: float) -> int:
+        """How many tasks of the pool its rate lets start."""
+        rate = self._pool_rates.get(pool)
+        if rate is None:
+            return MANY
+        self.later(rate.next_at(now))
+        return rate.left(now)
 
     def started(self, task: Task, pool: str, now: float) -> None:
         """It has a worker of that pool now. Needed only if something is `rated`."""
@@ -123,19 +131,21 @@ class Placement:
                 rates[name].take(now)
 
     def answered(self, provider: str, now: float, failure: str = "", retry_after_s: float = 0.0) -> bool:
-        """A provider answered, or failed to: whether what may start has changed by it."""
+        """A provider answered, or failed to: whether what may start has changed by it, for its own agents or for the next."""
         if not failure:
             return self.reset(provider)
+        before = self.provider_state(provider, now)
         failed(self.providers, provider, failure, now)
         if retry_after_s > 0:
             self.asked_to_wait[provider] = max(self.asked_to_wait.get(provider, 0.0), now + retry_after_s)
-        return False
+        return retry_after_s > 0 or self.provider_state(provider, now) is not before
 
     def reset(self, provider: str) -> bool:
-        """It works again; whether that is news."""
+        """It works again, and need not be waited for; whether that is news."""
+        waited_for = self.asked_to_wait.pop(provider, None) is not None
         news = self.provider_state(provider, inf) is not BreakerState.CLOSED
         self.providers.pop(provider, None)
-        return news
+        return news or waited_for
 
     def agent(self, name: str) -> AgentRule:
         """The rules of an agent."""
@@ -190,15 +200,17 @@ class Placement:
         room = free
         if pool in self._sizes:
             room = min(room, self.size(pool, now) - table.running_in.get(pool, 0))
-        rate = self._pool_rates.get(pool)
-        if rate is not None and rate.left(now) < room:
-            room = rate.left(now)
-            self.later(rate.next_at(now))
         return max(room, 0)
 
-    def lends(self, table: TaskTable, pool: str, room: int) -> int:
-        """How many workers the pool, with that much room, can spare: none while a task of it waits, and never the last."""
-        if table.ready.waiting(pool):
+    def spare(self, table: TaskTable, pool: str, now: float, starts: list[Start]) -> int:
+        """How many more tasks a pool may start on the workers of others, after these."""
+        return self._rated(pool, now) - sum(table.tasks[start.task].pool == pool for start in starts)
+
+    def lends(self, table: TaskTable, pool: str, room: int, starts: list[Start]) -> int:
+        """How many workers the pool, with that much room, can spare after these: none while a task of it waits, or while it is
+        paused, and never the last."""
+        offered = sum(table.tasks[start.task].pool == pool for start in starts)
+        if table.ready.waiting(pool) > offered or (table.pauses and table.pauses.whole(pool)):
             return 0
         lent = sum(1 for lender in table.placed.values() if lender == pool)
         size = self._sizes.get(pool)
@@ -229,7 +241,7 @@ class _Answer:
         if count <= 0 or (table.pauses and table.pauses.whole(pool)):
             return starts
         paused = table.pauses.agents(pool) if table.pauses else _NOBODY
-        for entry in merged(self._bests(pool, count + more, paused), MANY):
+        for entry in merged(self._bests(pool, count + more, more, paused), MANY):
             task = entry[3]
             agent, note = task.agent, ""
             if more and task.id in offered:
@@ -258,7 +270,9 @@ class _Answer:
             return []
         found: list[Start] = []
         for lender in rule.borrows_from:
-            count = self._placement.lends(self._table, lender, room[lender]) if lender in room else 0
+            so_far = [*starts, *found]
+            count = self._placement.lends(self._table, lender, room[lender], so_far) if lender in room else 0
+            count = min(count, self._placement.spare(self._table, pool, self._now, so_far))
             offered = {start.task for start in (*starts, *found)} if count > 0 else set()
             lent = self.of(pool, count, lender, offered, len(offered))
             if lent:
@@ -272,11 +286,12 @@ class _Answer:
             gate = self._gates[agent] = self._made(agent)
         return gate
 
-    def _bests(self, pool: str, count: int, paused: frozenset[str]) -> list[list[Entry]]:
+    def _bests(self, pool: str, count: int, more: int, paused: frozenset[str]) -> list[list[Entry]]:
+        """The best `count` of each lane, or as many as may start and `more` that may be offered already."""
         bests = []
         for choices, lane in self._table.ready.lanes(pool):
             if lane.waiting and (limit := self._limit(choices, paused)):
-                bests.append(lane.best(min(count, limit)))
+                bests.append(lane.best(min(count, limit + more)))
         return bests
 
     def _limit(self, choices: str | tuple[str, ...], paused: frozenset[str]) -> int:

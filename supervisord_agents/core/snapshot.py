@@ -253,6 +253,9 @@ def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
     table.letters = dict.fromkeys(_dead(table) if snapshot.letters is None else snapshot.letters)
     table.durations.restore(snapshot.durations, snapshot.cold)
     table.families.births, table.families.of = snapshot.births, snapshot.families
+    for name, family in table.families.of.items():
+        if family.waits:  # for its children: of its dependencies it waits for none any more
+            table.tasks[name].unmet = 0
     return table
 
 

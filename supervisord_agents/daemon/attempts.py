@@ -210,6 +210,7 @@ class Attempts:
         scheduler, now = self._engine.scheduler, self._engine.clock.now()
         try:
             starts = scheduler.starts(self._pools.free(), now)
+            self._affinity.again_at = inf
             if starts and scheduler.families.births:
                 starts = self._affinity.sent(scheduler.table, starts, *self._pools.hands(), now)
             for start in starts:

@@ -42,6 +42,7 @@ class Control:
         stopped = [decision.task for decision in fed.decisions if isinstance(decision, Stop)]
         running = sum(map(scope.holds, self._scheduler.running_tasks()))
         reply = m.PauseReply(paused=pauses(self._scheduler), stopped=stopped, running=running)
+        self._attempts.slots_changed()  # another agent may take what this one would have
         await self._engine.released(fed.sequence)
         log.warning("paused", scope=str(scope), reason=request.reason, stopped=len(stopped), uid=peer.uid)
         return reply

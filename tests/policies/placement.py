@@ -45,8 +45,8 @@ REMOVALS = [
     removal(
         "a lender with work lends nothing",
         "placement:Placement.lends",
-        "if table.ready.waiting(pool):",
-        "if False:",
+        "table.ready.waiting(pool) > offered",
+        "False",
         PLACEMENT + "nothing_is_lent_either_while_it_waits_for_its_agent_only",
     ),
     removal(
@@ -79,9 +79,9 @@ REMOVALS = [
     ),
     removal(
         "a herd is smoothed",
-        "placement:Placement._room",
-        "if rate is not None and rate.left(now) < room:",
-        "if False:",
+        "placement:Placement._rated",
+        "if rate is None:",
+        "if True:",
         PLACEMENT + "a_pool_smooths_a_herd",
     ),
     removal(

@@ -94,3 +94,13 @@ def test_what_is_nobodys_child_starts_as_offered() -> None:
     workshop = Workshop()
     workshop.submit(a_task("a"), a_task("b"))
     assert workshop.sent(["w1", "w2"], []) == [("g.a", ""), ("g.b", "")]
+
+
+def test_a_child_of_an_attempt_that_is_over_belongs_to_nobody() -> None:
+    shop = Workshop()
+    shop.submit(a_task("p", max_retries=1))
+    shop.start("g.p")
+    shop.feed(Submitted(graph="c", specs=(a_task("x"),), parent="g.p", attempt=1, call=1))
+    shop.finish("g.p", "WORKER_FAILED")
+    shop.retry("c.x")
+    assert shop.sent(["w9"], []) == [("c.x", "")]
