@@ -31,7 +31,7 @@ def register(commands: Commands) -> None:
     parser.usage = "agentctl estimate [options] -- ARGV...\n       agentctl estimate [options] --file FILE"
     parser.add_argument("argv", metavar="ARGV", nargs="*", help="the program, with its arguments, behind `--`")
     parser.add_argument("--file", metavar="FILE", help="a graph, as JSON or TOML; `-`: from standard input")
-    parser.set_defaults(key="")
+    parser.set_defaults(key="", budget=None)
     add_task_options(parser)
 
 

@@ -36,6 +36,13 @@ REMOVALS = [
         BUDGETS + "when_it_is_used_up_what_runs_is_stopped_and_all_else_ends",
     ),
     removal(
+        "all that is left of a closed graph ends",
+        "closing:Closing.advance",
+        "if not task.ended:",
+        "if False:",
+        BUDGETS + "when_it_is_used_up_what_runs_is_stopped_and_all_else_ends",
+    ),
+    removal(
         "used-up time ends the graph",
         "budgets:Budgets.due",
         "self.close(graph, self[graph].time)",

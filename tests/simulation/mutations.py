@@ -76,7 +76,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a submit is acknowledged at once",
-        f"{D}.handlers:Handlers._take",
+        f"{D}.submissions:Submissions._take",
         "self._engine.answer(fed.sequence, reply)",
         "self._engine.answer(0, reply)",
     ),

@@ -16,7 +16,7 @@ from supervisord_agents.wire.messages import Cancel, Submit, Wait
 from tests.integration.mcp_bridge.board import Board, serving
 from tests.support.mcp_session import ToolFailed, mcp_session
 
-SEEN_CHARACTERS = 4_200
+SEEN_CHARACTERS = 4_400
 """What all tools together may take of the primary agent's context: about 1,000 tokens."""
 
 
