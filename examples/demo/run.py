@@ -98,7 +98,8 @@ class Supervisor:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that this, too, stops the daemon on the way out
+    # So that this, too, stops the daemon on the way out, and in the loop by a cancellation (asyncio.Runner sees to SIGINT alone).
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     base = Path(tempfile.mkdtemp(prefix="agent-supervisor-demo-"))
     supervisor = Supervisor(base)
     try:
