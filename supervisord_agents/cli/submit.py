@@ -18,7 +18,7 @@ from supervisord_agents.cli.results import print_result
 from supervisord_agents.cli.session import Session
 from supervisord_agents.cli.tasks import task_table
 from supervisord_agents.cli.waiting import judge, wait_for
-from supervisord_agents.core.model import Budget, TaskSpec, WorkspaceMode
+from supervisord_agents.core.model import TaskSpec, WorkspaceMode
 from supervisord_agents.errors import InvalidInput
 from supervisord_agents.wire.messages import SubmitReply, WaitReply
 
@@ -47,9 +47,7 @@ def register(commands: Commands) -> None:
         submit,
         details="Ids go to standard output when the supervisor has them on disk.",
     )
-    parser.usage = "agentctl submit [options] -- ARGV...\n       agentctl submit [options] --file FILE"
-    parser.add_argument("argv", metavar="ARGV", nargs="*", help="the program to run, with its arguments, behind `--`")
-    parser.add_argument("--file", metavar="FILE", help="a graph, as JSON or TOML; `-`: from standard input")
+    add_subject(parser, "submit")
     parser.add_argument("--key", default="", help="the same key again gives the first graph instead of a new one")
     parser.add_argument(
         "--budget",
@@ -88,9 +86,18 @@ def add_task_options(parser: Parser) -> None:
     task.add_argument("--stdin", metavar="FILE", help="what a command reads from its standard input; `-`: ours")
 
 
+def add_subject(parser: Parser, command: str) -> None:
+    """What a command is about: a program, or the graph of a file."""
+    parser.usage = f"agentctl {command} [options] -- ARGV...\n       agentctl {command} [options] --file FILE"
+    parser.add_argument("argv", metavar="ARGV", nargs="*", help="the program to run, with its arguments, behind `--`")
+    parser.add_argument("--file", metavar="FILE", help="a graph, as JSON or TOML; `-`: from standard input")
+
+
 def submit(session: Session, arguments: argparse.Namespace) -> Exit:
     graph = graph_of(arguments)
-    reply = session.run(lambda client: client.submit(graph.tasks, key=graph.key, budget=graph.budget))
+    # What an option says comes before what the file says.
+    key, most = arguments.key or graph.key, msgspec.structs.replace(graph.budget, **(arguments.budget or {}))
+    reply = session.run(lambda client: client.submit(graph.tasks, key=key, budget=most))
     output = session.output
     attended = arguments.wait or arguments.follow
     if reply.duplicate:
@@ -141,17 +148,11 @@ def graph_of(arguments: argparse.Namespace) -> graph_file.Graph:
     """What is meant: the task of the options, or the graph of the file; raises InvalidInput."""
     given = [name for name in (*_TASK_OPTIONS, *_INPUT_OPTIONS) if getattr(arguments, name) not in (None, [])]
     if arguments.file is None:
-        return graph_file.Graph(tasks=[_task(arguments)], key=arguments.key, budget=_budget(arguments, Budget()))
+        return graph_file.Graph(tasks=[_task(arguments)])
     if given:
         shown = "ARGV" if given[0] == "argv" else f"--{given[0].replace('_', '-')}"
         raise InvalidInput("does not go with --file.", field=shown, hint="Say it in the file.")
-    graph = graph_file.read(arguments.file)
-    return graph_file.Graph(tasks=graph.tasks, key=arguments.key or graph.key, budget=_budget(arguments, graph.budget))
-
-
-def _budget(arguments: argparse.Namespace, said: Budget) -> Budget:
-    """That of the file, with what the option says instead."""
-    return msgspec.structs.replace(said, **(arguments.budget or {}))
+    return graph_file.read(arguments.file)
 
 
 def _task(arguments: argparse.Namespace) -> TaskSpec:

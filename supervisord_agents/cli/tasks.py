@@ -207,22 +207,12 @@ def usage(used: Usage) -> str:
 def cancel(session: Session, arguments: argparse.Namespace) -> Exit:
     reply = session.run(lambda client: client.cancel(arguments.task, subtree=not arguments.only, reason=arguments.reason))
     output = session.output
-    if output.json:
-        output.value(reply)
-    elif reply.cancelled:
-        output.lines([name] for name in reply.cancelled)
-        output.note(f"{render.plural(max(reply.count, len(reply.cancelled)), 'task')} cancelled")
-    else:
-        output.note("nothing to cancel: it had ended before")
+    count = render.plural(max(reply.count, len(reply.cancelled)), "task")
+    output.named(reply, reply.cancelled, f"{count} cancelled" if reply.cancelled else "nothing to cancel: it had ended before")
     return Exit.OK
 
 
 def retry(session: Session, arguments: argparse.Namespace) -> Exit:
     reply = session.run(lambda client: client.retry(arguments.task, fresh=arguments.fresh))
-    output = session.output
-    if output.json:
-        output.value(reply)
-    else:
-        output.lines([name] for name in reply.tasks)
-        output.note(f"{render.plural(max(reply.count, len(reply.tasks)), 'task')} will run again")
+    session.output.named(reply, reply.tasks, f"{render.plural(max(reply.count, len(reply.tasks)), 'task')} will run again")
     return Exit.OK

@@ -6,7 +6,7 @@ Every refusal is an InvalidInput or NotFound that names the field, such as `task
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from supervisord_agents.core import compensations
 from supervisord_agents.core.budgets import HINT, NO_BUDGET
@@ -66,7 +66,7 @@ def checks_of_submitted(table: TaskTable, event: Submitted) -> Iterator[None]:
         raise InvalidInput("a graph needs at least one task", field="tasks")
     _check_place(table, event)  # first: a child is told nothing of tasks that are none of its business
     if event.budget != NO_BUDGET:
-        _check_budget(event.budget)
+        _check_within(event.budget, _BUDGETS, "budget")
     specs = event.specs
     positions: dict[str, int] = {}
     for start in range(0, len(specs), AT_ONCE):
@@ -91,13 +91,6 @@ def _check_place(table: TaskTable, event: Submitted) -> None:
         raise InvalidInput(f"the key was used for graph {table.keys[event.key]}", field="key")
     if event.parent:
         check_parent(table, event)
-
-
-def _check_budget(budget: Budget) -> None:
-    for name, most in _BUDGETS.items():
-        value = getattr(budget, name)
-        if not 0 <= value <= most:
-            raise InvalidInput(f"must be 0 to {most:.0f}, not {value}", field=f"budget.{name}")
 
 
 def check_cancel(table: TaskTable, event: CancelRequested, now: float) -> None:
@@ -230,10 +223,14 @@ def _check_numbers(spec: TaskSpec, position: int, part: str = "") -> None:
         _check_length(f"tasks[{position}]{part}.type", spec.type, MAX_TYPE_CHARACTERS)
     if spec.limits == _NO_LIMITS:
         return
-    for name, most in _LIMITS.items():
-        value = getattr(spec.limits, name)
+    _check_within(spec.limits, _LIMITS, f"tasks[{position}]{part}.limits")
+
+
+def _check_within(given: Limits | Budget, most_of: Mapping[str, float], field: str) -> None:
+    for name, most in most_of.items():
+        value = getattr(given, name)
         if not 0 <= value <= most:
-            raise InvalidInput(f"must be 0 to {most}, not {value}", field=f"tasks[{position}]{part}.limits.{name}")
+            raise InvalidInput(f"must be 0 to {most:.0f}, not {value}", field=f"{field}.{name}")
 
 
 def _check_length(field: str, text: str, most: int) -> None:

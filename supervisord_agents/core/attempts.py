@@ -117,8 +117,7 @@ def budget_spent(table: TaskTable, event: BudgetSpent, now: float) -> None:
 
 def checkpointed(table: TaskTable, event: Checkpointed, now: float) -> None:
     """The running attempt tells of a step."""
-    task = table.tasks.get(event.task)
-    if task is not None and task.state is _RUNNING and event.attempt == task.attempt:
+    if running_attempt(table, event.task, event.attempt) is not None:
         table.checkpoints.record(event, now)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from supervisord_agents.core.attempts import running_attempt
 from supervisord_agents.core.children import members
 from supervisord_agents.core.events import Submitted
 from supervisord_agents.core.graph import edge_of, name_cycle
@@ -71,8 +72,8 @@ def check_limits(table: TaskTable, parent: Task, count: int, limits: Limits) -> 
 
 def check_parent(table: TaskTable, event: Submitted) -> None:
     """Raise InvalidInput unless the running attempt asks, with names that are new to it, and nothing would wait for itself."""
-    parent = table.tasks.get(event.parent)
-    if parent is None or parent.state is not State.RUNNING or parent.attempt != event.attempt:
+    parent = running_attempt(table, event.parent, event.attempt)
+    if parent is None:
         raise InvalidInput(
             f"attempt {event.attempt} of {event.parent} is not running: only that may submit children of it",
             field="parent",

@@ -47,7 +47,7 @@ from supervisord_agents.core.families import Families
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.graphs import Graph
 from supervisord_agents.core.letters import dropped
-from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.core.model import END_STATES, State, TaskSpec
 from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.placement import Placement
 from supervisord_agents.core.revive import revived
@@ -99,6 +99,9 @@ CHECKS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
     Checkpointed: lambda table, event, now: table.checkpoints.check(event),
 }
 """What may be asked for; all other events but `Submitted` are facts, of which the attempt number tells what is stale."""
+
+
+_PENDING = tuple(state for state in State if state not in END_STATES)
 
 
 class Scheduler:
@@ -220,6 +223,11 @@ class Scheduler:
         """How many tasks are in each state; to be read only."""
         return self.table.counts
 
+    @property
+    def pending(self) -> int:
+        """How many tasks have not ended."""
+        return sum(map(self.table.counts.__getitem__, _PENDING))
+
     def graphs(self) -> list[str]:
         """All graph ids, in order of submission."""
         return list(self.table.graphs)
@@ -318,6 +326,10 @@ class Scheduler:
         """How many tasks the pool runs at once, as it is now."""
         return self.placement.size(pool, now)
 
+    def room(self, pool: str, free: int, now: float) -> int:
+        """How many more tasks the pool may run now, if it could have `free` more workers."""
+        return self.placement.room(self.table, pool, free, now)
+
     def rivals(self, pools: Collection[str], limit: int) -> list[Task]:
         """All that runs on workers of these pools, and the first `limit` ready tasks of each."""
         placed = self.table.placed
@@ -327,6 +339,10 @@ class Scheduler:
     def running(self, pool: str) -> int:
         """How many tasks of the pool are running."""
         return self.table.running_in.get(pool, 0)
+
+    def running_attempt(self, task: str, attempt: int) -> Task | None:
+        """The task, if this attempt of it is the one that runs."""
+        return attempts.running_attempt(self.table, task, attempt)
 
     def running_tasks(self) -> list[Task]:
         """All running tasks, in order of submission."""

@@ -345,8 +345,8 @@ class Attempts:
 
     def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport | frames.Question) -> None:
         """What an attempt says after its end was decided is not heard: it would open its log again."""
-        task = self._engine.scheduler.tasks.get(frame.task)
-        if task is None or task.state is not State.RUNNING or task.attempt != frame.attempt:
+        task = self._engine.scheduler.running_attempt(frame.task, frame.attempt)
+        if task is None:
             return
         if isinstance(frame, frames.Log):
             self.signs.moved(frame.task)

@@ -43,6 +43,7 @@ from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate
 from supervisord_agents.wire.breakers import Breakers, ResetBreaker
+from supervisord_agents.wire.changes import Apply, Changes, Discard
 from supervisord_agents.wire.graph import ShowGraph
 from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.workers.pool import Pools
@@ -112,9 +113,9 @@ class Handlers:
             Estimate: advisor.estimate,
             ShowGraph: plans.graph,
             m.GetLogs: self._get_logs,
-            m.Changes: outcomes.changes,
-            m.Apply: outcomes.apply,
-            m.Discard: outcomes.discard,
+            Changes: outcomes.changes,
+            Apply: outcomes.apply,
+            Discard: outcomes.discard,
             m.Status: self._status,
         }
 

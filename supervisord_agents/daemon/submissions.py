@@ -11,7 +11,7 @@ import msgspec
 from supervisord_agents.config import Config
 from supervisord_agents.core.descent import Limits
 from supervisord_agents.core.events import Changed, Submitted
-from supervisord_agents.core.model import END_STATES, State, TaskSpec
+from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.core.task import Task, full_id
 from supervisord_agents.daemon.admission import AT_ONCE, Admission
 from supervisord_agents.daemon.archivist import Archivist
@@ -25,7 +25,6 @@ from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
 
 _READY = State.READY
-_PENDING = tuple(state for state in State if state not in END_STATES)
 
 
 def limits_of(config: Config) -> Limits:
@@ -152,7 +151,7 @@ class Submissions:
             raise Unavailable(
                 "the supervisor is stopping.", kept="Nothing of this graph was accepted.", hint="Try again when it is back."
             )
-        pending = sum(map(self._scheduler.counts.__getitem__, _PENDING))
+        pending = self._scheduler.pending
         if pending + count > self._max_pending:
             raise QueueFull(
                 f"this graph of {count} would make {pending + count} pending tasks, the limit is {self._max_pending}.",

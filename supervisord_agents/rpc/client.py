@@ -18,6 +18,7 @@ from supervisord_agents.wire import envelope
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate, EstimateReply
 from supervisord_agents.wire.breakers import Breakers, BreakersReply, Kind, ResetBreaker, ResetBreakerReply
+from supervisord_agents.wire.changes import Apply, ApplyReply, Changes, ChangesReply, Discard, DiscardReply
 from supervisord_agents.wire.graph import GraphReply, ShowGraph
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.methods import METHODS
@@ -171,19 +172,19 @@ class Client:
         reply: m.LogsReply = await self.call(m.GetLogs(task=task, offset=offset, limit_bytes=limit_bytes))
         return reply
 
-    async def changes(self, task: str, *, diff: bool = True) -> m.ChangesReply:
+    async def changes(self, task: str, *, diff: bool = True) -> ChangesReply:
         """What a task that has ended has changed in its view of the workspace."""
-        reply: m.ChangesReply = await self.call(m.Changes(task=task, diff=diff))
+        reply: ChangesReply = await self.call(Changes(task=task, diff=diff))
         return reply
 
-    async def apply(self, task: str, *, protected: bool = False) -> m.ApplyReply:
+    async def apply(self, task: str, *, protected: bool = False) -> ApplyReply:
         """Carry the changes of a task over into its workspace, all or none."""
-        reply: m.ApplyReply = await self.call(m.Apply(task=task, protected=protected))
+        reply: ApplyReply = await self.call(Apply(task=task, protected=protected))
         return reply
 
-    async def discard(self, task: str) -> m.DiscardReply:
+    async def discard(self, task: str) -> DiscardReply:
         """Throw the changes of a task away."""
-        reply: m.DiscardReply = await self.call(m.Discard(task=task))
+        reply: DiscardReply = await self.call(Discard(task=task))
         return reply
 
     async def status(self) -> m.StatusReply:

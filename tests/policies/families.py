@@ -102,8 +102,8 @@ REMOVALS = [
     removal(
         "only the running attempt submits",
         "descent:check_parent",
-        " or parent.attempt != event.attempt",
-        "",
+        "running_attempt(table, event.parent, event.attempt)",
+        "table.tasks.get(event.parent)",
         CHILDREN + "only_the_running_attempt_may_submit",
     ),
     removal(

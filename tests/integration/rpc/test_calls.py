@@ -30,6 +30,7 @@ from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate
 from supervisord_agents.wire.breakers import Breakers, ResetBreaker
+from supervisord_agents.wire.changes import Apply, Changes, Discard
 from supervisord_agents.wire.graph import ShowGraph
 from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.wire.methods import METHODS
@@ -66,9 +67,9 @@ METHOD_CALLS: list[tuple[Callable[[Client], Coroutine[Any, Any, m.Reply]], m.Req
         ShowGraph(graph="g1", limit=3, after="x", edges=True),
     ),
     (lambda client: client.logs("g1.a", offset=5, limit_bytes=6), m.GetLogs(task="g1.a", offset=5, limit_bytes=6)),
-    (lambda client: client.changes("g1.a", diff=False), m.Changes(task="g1.a", diff=False)),
-    (lambda client: client.apply("g1.a", protected=True), m.Apply(task="g1.a", protected=True)),
-    (lambda client: client.discard("g1.a"), m.Discard(task="g1.a")),
+    (lambda client: client.changes("g1.a", diff=False), Changes(task="g1.a", diff=False)),
+    (lambda client: client.apply("g1.a", protected=True), Apply(task="g1.a", protected=True)),
+    (lambda client: client.discard("g1.a"), Discard(task="g1.a")),
     (lambda client: client.status(), m.Status()),
 ]
 
