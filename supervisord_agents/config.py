@@ -61,6 +61,13 @@ def _default_estimates() -> dict[str, float]:
     return {"code_review": 60.0, "test": 10.0}
 
 
+class TasksBudget(Table, frozen=True):
+    attempts: Annotated[int, Meta(ge=0, le=2**48)] = 0
+    tokens: Annotated[int, Meta(ge=0, le=2**48)] = 0
+    cost_usd: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    wall_s: Annotated[float, Meta(ge=0, le=315_360_000)] = 0.0
+
+
 class Tasks(Table, frozen=True):
     timeout_s: Timeout = 600.0
     timeouts_s: dict[str, Timeout] = {}
@@ -71,6 +78,7 @@ class Tasks(Table, frozen=True):
     timeout_floor_s: Timeout = 30.0
     backoff_s: Seconds = 1.0
     ageing_s: Seconds = 300.0
+    affinity_s: Annotated[float, Meta(ge=0, le=60)] = 0.05
     max_depth: Annotated[int, Meta(ge=0, le=100)] = 5
     max_children: Annotated[int, Meta(ge=0, le=10_000)] = 100
     max_descendants: Annotated[int, Meta(ge=0, le=10_000)] = 1_000
@@ -81,6 +89,7 @@ class Tasks(Table, frozen=True):
     keep_dead: Annotated[int, Meta(ge=0)] = 10_000
     archive_s: Seconds = 0.0
     archive_bytes: Annotated[int, Meta(ge=0)] = 0
+    budget: TasksBudget = TasksBudget()
 
 
 class Advice(Table, frozen=True):

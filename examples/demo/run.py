@@ -98,7 +98,8 @@ class Supervisor:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that this, too, stops the daemon on the way out
+    # So that this, too, stops the daemon on the way out, and in the loop by a cancellation (asyncio.Runner sees to SIGINT alone).
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     base = Path(tempfile.mkdtemp(prefix="agent-supervisor-demo-"))
     supervisor = Supervisor(base)
     try:
@@ -145,8 +146,9 @@ def _prepare(base: Path, supervisor: Supervisor) -> None:
     for name in SOURCES:
         shutil.copytree(ROOT / name, workspace / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "examples" / "demo" / "survey.py", workspace / "survey.py")
-    # Should the demo itself be interrupted while there is no daemon, its workers do not wait for long.
-    supervisor.config.write_text("[daemon]\norphan_grace_s = 15.0\n")
+    # Should the demo itself be interrupted while there is no daemon, its workers do not wait for long. All shares are worked on
+    # at once: a pool that grows as tasks wait would need longer than they do.
+    supervisor.config.write_text('[daemon]\norphan_grace_s = 15.0\n[pools.standard]\nscaling = "on-demand"\n')
     ssh = supervisor.home / ".ssh"
     ssh.mkdir(parents=True)
     (ssh / "id_ed25519").write_text(SECRET)

@@ -10,7 +10,7 @@ from supervisord_agents.cli.output import Output
 from supervisord_agents.cli.parser import Commands, add
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
-from supervisord_agents.wire.messages import ChangesReply, ChangeView, PathNote
+from supervisord_agents.wire.changes import ChangesReply, ChangeView, PathNote
 
 _MARKS = {
     "added": Span("A", Style.GOOD),

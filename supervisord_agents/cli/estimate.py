@@ -9,7 +9,7 @@ from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.parser import Commands, add
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
-from supervisord_agents.cli.submit import add_task_options, graph_of
+from supervisord_agents.cli.submit import add_subject, add_task_options, graph_of
 from supervisord_agents.wire.advice import TaskEstimate
 
 _METHODS = {
@@ -28,10 +28,7 @@ def register(commands: Commands) -> None:
         estimate,
         details="Takes what submit takes, and submits nothing.",
     )
-    parser.usage = "agentctl estimate [options] -- ARGV...\n       agentctl estimate [options] --file FILE"
-    parser.add_argument("argv", metavar="ARGV", nargs="*", help="the program, with its arguments, behind `--`")
-    parser.add_argument("--file", metavar="FILE", help="a graph, as JSON or TOML; `-`: from standard input")
-    parser.set_defaults(key="")
+    add_subject(parser, "estimate")
     add_task_options(parser)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_agents.core.model import Compensation, Dependency, Limits, TaskSpec
+from supervisord_agents.core.model import Budget, Compensation, Dependency, Limits, TaskSpec
 from supervisord_agents.errors import InvalidInput
 
 STDIN = "-"
@@ -24,6 +24,7 @@ class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     tasks: list[TaskSpec]
     key: str = ""
+    budget: Budget = Budget()
 
 
 def read(name: str) -> Graph:
@@ -61,7 +62,12 @@ def _struct_at(place: str) -> type[msgspec.Struct]:
     if not place:
         return Graph
     last = place.rpartition(".")[2].partition("[")[0]
-    known: dict[str, type[msgspec.Struct]] = {"limits": Limits, "dependencies": Dependency, "compensate": Compensation}
+    known: dict[str, type[msgspec.Struct]] = {
+        "budget": Budget,
+        "compensate": Compensation,
+        "dependencies": Dependency,
+        "limits": Limits,
+    }
     return known.get(last, TaskSpec)
 
 

@@ -99,21 +99,13 @@ async def _ask(client: Client, name: str) -> tuple[Letter, ShowReply, ShowReply 
 def requeue(session: Session, arguments: argparse.Namespace) -> Exit:
     reply = session.run(lambda client: client.requeue(arguments.tasks, everything=arguments.all))
     output = session.output
-    if output.json:
-        output.value(reply)
-    else:
-        output.lines([name] for name in reply.tasks)
-        output.note(f"{render.plural(reply.count, 'task')} will run again")
-        for note in reply.refused:
-            output.note(f"{note.task} stays: {note.why}")
+    output.named(reply, reply.tasks, f"{render.plural(reply.count, 'task')} will run again")
+    for note in reply.refused:
+        output.note(f"{note.task} stays: {note.why}")
     return Exit.FAILED if reply.refused else Exit.OK
 
 
 def drop(session: Session, arguments: argparse.Namespace) -> Exit:
     reply = session.run(lambda client: client.drop(arguments.tasks, everything=arguments.all, reason=arguments.reason))
-    if session.output.json:
-        session.output.value(reply)
-    else:
-        session.output.lines([name] for name in reply.tasks)
-        session.output.note(f"{render.plural(reply.count, 'letter')} dropped")
+    session.output.named(reply, reply.tasks, f"{render.plural(reply.count, 'letter')} dropped")
     return Exit.OK

@@ -92,6 +92,14 @@ class Output:
         if data:
             self._line_open = self.terminal and not data.endswith(b"\n")
 
+    def named(self, reply: msgspec.Struct, names: Iterable[str], note: str) -> None:
+        """A reply that is about tasks: their ids, a line each, and beside them what became of them."""
+        if self.json:
+            self.value(reply)
+        else:
+            self.lines([name] for name in names)
+            self.note(note)
+
     # Standard error
 
     def note(self, *cells: Cell) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -98,6 +98,37 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"`{text}` is not a whole number from 0 up")
     return int(text)
+
+
+def amount(text: str) -> float:
+    """The type of an amount that is not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a number from 0 up")
+    return value
+
+
+_BUDGET: dict[str, tuple[str, Callable[[str], float]]] = {
+    "attempts": ("attempts", count),
+    "tokens": ("tokens", count),
+    "usd": ("cost_usd", amount),
+    "time": ("wall_s", seconds),
+}
+
+
+def budget(text: str) -> dict[str, float]:
+    """The type of `attempts=5,usd=2`: fields of a Budget."""
+    fields = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name not in _BUDGET:
+            raise argparse.ArgumentTypeError(f"`{part}` is none of {', '.join(f'{known}=…' for known in _BUDGET)}")
+        field, read = _BUDGET[name]
+        fields[field] = read(value)
+    return fields
 
 
 def variable(text: str) -> tuple[str, str]:

@@ -36,12 +36,12 @@ def result(session: Session, arguments: argparse.Namespace) -> Exit:
 def print_result(output: Output, result: Result) -> None:
     """The output where it belongs, and beside it why there is no more of it."""
     _print_output(output, result.output)
+    if result.error is not None:
+        output.note(Span(f"{result.status}: {result.error.code}", Style.BAD), f" {result.error.message} {result.error.hint}")
     if result.truncated:
         output.note(Span("the output was cut at the configured size; the log may hold more", Style.WARNING))
     if result.partial:
         output.note(Span("the output is what was there when the attempt was stopped", Style.WARNING))
-    if result.error is not None:
-        output.note(Span(f"{result.status}: {result.error.code}", Style.BAD), f" {result.error.message} {result.error.hint}")
 
 
 def _print_output(output: Output, value: Any) -> None:

@@ -8,10 +8,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from supervisord_agents.cli import graph_file, render
 from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.follow import Followed, follow
-from supervisord_agents.cli.parser import Commands, Parser, add, count, seconds, variable
+from supervisord_agents.cli.parser import Commands, Parser, add, budget, count, seconds, variable
 from supervisord_agents.cli.results import print_result
 from supervisord_agents.cli.session import Session
 from supervisord_agents.cli.tasks import task_table
@@ -45,10 +47,14 @@ def register(commands: Commands) -> None:
         submit,
         details="Ids go to standard output when the supervisor has them on disk.",
     )
-    parser.usage = "agentctl submit [options] -- ARGV...\n       agentctl submit [options] --file FILE"
-    parser.add_argument("argv", metavar="ARGV", nargs="*", help="the program to run, with its arguments, behind `--`")
-    parser.add_argument("--file", metavar="FILE", help="a graph, as JSON or TOML; `-`: from standard input")
+    add_subject(parser, "submit")
     parser.add_argument("--key", default="", help="the same key again gives the first graph instead of a new one")
+    parser.add_argument(
+        "--budget",
+        type=budget,
+        metavar="WHAT=MOST,...",
+        help="what all tasks together may use: attempts, tokens, usd, time, such as attempts=5,usd=2,time=1h",
+    )
     parser.add_argument("--wait", action="store_true", help="wait for the end and print the output")
     parser.add_argument("--follow", action="store_true", help="print logs as they come, until the end")
     add_task_options(parser)
@@ -80,9 +86,18 @@ def add_task_options(parser: Parser) -> None:
     task.add_argument("--stdin", metavar="FILE", help="what a command reads from its standard input; `-`: ours")
 
 
+def add_subject(parser: Parser, command: str) -> None:
+    """What a command is about: a program, or the graph of a file."""
+    parser.usage = f"agentctl {command} [options] -- ARGV...\n       agentctl {command} [options] --file FILE"
+    parser.add_argument("argv", metavar="ARGV", nargs="*", help="the program to run, with its arguments, behind `--`")
+    parser.add_argument("--file", metavar="FILE", help="a graph, as JSON or TOML; `-`: from standard input")
+
+
 def submit(session: Session, arguments: argparse.Namespace) -> Exit:
     graph = graph_of(arguments)
-    reply = session.run(lambda client: client.submit(graph.tasks, key=graph.key))
+    # What an option says comes before what the file says.
+    key, most = arguments.key or graph.key, msgspec.structs.replace(graph.budget, **(arguments.budget or {}))
+    reply = session.run(lambda client: client.submit(graph.tasks, key=key, budget=most))
     output = session.output
     attended = arguments.wait or arguments.follow
     if reply.duplicate:
@@ -133,12 +148,11 @@ def graph_of(arguments: argparse.Namespace) -> graph_file.Graph:
     """What is meant: the task of the options, or the graph of the file; raises InvalidInput."""
     given = [name for name in (*_TASK_OPTIONS, *_INPUT_OPTIONS) if getattr(arguments, name) not in (None, [])]
     if arguments.file is None:
-        return graph_file.Graph(tasks=[_task(arguments)], key=arguments.key)
+        return graph_file.Graph(tasks=[_task(arguments)])
     if given:
         shown = "ARGV" if given[0] == "argv" else f"--{given[0].replace('_', '-')}"
         raise InvalidInput("does not go with --file.", field=shown, hint="Say it in the file.")
-    graph = graph_file.read(arguments.file)
-    return graph_file.Graph(tasks=graph.tasks, key=arguments.key or graph.key)
+    return graph_file.read(arguments.file)
 
 
 def _task(arguments: argparse.Namespace) -> TaskSpec:

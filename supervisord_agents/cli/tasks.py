@@ -51,6 +51,7 @@ def register(commands: Commands) -> None:
         details="What failed or was cancelled only because of it runs again too.",
     )
     retrying.add_argument("task", metavar="ID", help="a task")
+    retrying.add_argument("--fresh", action="store_true", help="forget the steps that it has finished: do all of it anew")
 
 
 def list_tasks(session: Session, arguments: argparse.Namespace) -> Exit:
@@ -184,6 +185,8 @@ def _facts(reply: ShowReply) -> list[list[Cell]]:
     rows += [["needed by", name] for name in reply.dependents]
     rows += [["child", name] for name in reply.children]
     rows += [[name, value] for name, value in (("undoes", reply.undoes), ("undone by", reply.undone_by)) if value]
+    if reply.budget is not None:
+        rows.append(["budget", f"of {reply.budget.graph}: {reply.budget.in_words(now)}"])
     rows += [["result", reply.result_path], ["log", reply.log_path]]
     return [[Span(str(name), Style.FAINT), value] for name, value in rows]
 
@@ -217,22 +220,12 @@ def usage(used: Usage) -> str:
 def cancel(session: Session, arguments: argparse.Namespace) -> Exit:
     reply = session.run(lambda client: client.cancel(arguments.task, subtree=not arguments.only, reason=arguments.reason))
     output = session.output
-    if output.json:
-        output.value(reply)
-    elif reply.cancelled:
-        output.lines([name] for name in reply.cancelled)
-        output.note(f"{render.plural(max(reply.count, len(reply.cancelled)), 'task')} cancelled")
-    else:
-        output.note("nothing to cancel: it had ended before")
+    count = render.plural(max(reply.count, len(reply.cancelled)), "task")
+    output.named(reply, reply.cancelled, f"{count} cancelled" if reply.cancelled else "nothing to cancel: it had ended before")
     return Exit.OK
 
 
 def retry(session: Session, arguments: argparse.Namespace) -> Exit:
-    reply = session.run(lambda client: client.retry(arguments.task))
-    output = session.output
-    if output.json:
-        output.value(reply)
-    else:
-        output.lines([name] for name in reply.tasks)
-        output.note(f"{render.plural(max(reply.count, len(reply.tasks)), 'task')} will run again")
+    reply = session.run(lambda client: client.retry(arguments.task, fresh=arguments.fresh))
+    session.output.named(reply, reply.tasks, f"{render.plural(max(reply.count, len(reply.tasks)), 'task')} will run again")
     return Exit.OK

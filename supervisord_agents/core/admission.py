@@ -6,9 +6,10 @@ Every refusal is an InvalidInput or NotFound that names the field, such as `task
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from supervisord_agents.core import compensations
+from supervisord_agents.core.budgets import HINT, NO_BUDGET
 from supervisord_agents.core.dependents import obstacle
 from supervisord_agents.core.descent import check_parent
 from supervisord_agents.core.events import (
@@ -21,7 +22,16 @@ from supervisord_agents.core.events import (
     Submitted,
 )
 from supervisord_agents.core.graph import edge_of, find_cycle, inner_dependencies, name_cycle
-from supervisord_agents.core.model import HIGHEST_PRIORITY, LOWEST_PRIORITY, Limits, State, TaskSpec
+from supervisord_agents.core.model import (
+    HIGHEST_PRIORITY,
+    LOWEST_PRIORITY,
+    MAX_COST_USD,
+    MAX_TOKENS,
+    Budget,
+    Limits,
+    State,
+    TaskSpec,
+)
 from supervisord_agents.core.pauses import Scope
 from supervisord_agents.core.table import TaskTable
 from supervisord_agents.errors import InvalidInput, NotFound, Unavailable
@@ -41,6 +51,7 @@ _TIMES = ("timeout_s", "deadline_s", "backoff_s", "estimate_s")
 _NO_LIMITS = Limits()
 _LIMITS = {"memory_bytes": 1 << 50, "pids": 1 << 22, "cpu_percent": 1_000_000}
 """With the most of each: more than any machine has, less than the kernel refuses."""
+_BUDGETS = {"attempts": MAX_TOKENS, "tokens": MAX_TOKENS, "cost_usd": MAX_COST_USD, "wall_s": MAX_TIME_S}
 _ENDED = {State.SUCCEEDED: "succeeded", State.FAILED: "failed", State.DEAD: "is dead", State.CANCELLED: "was cancelled"}
 _SHOWN = 80
 """Characters of a wrong value that a message repeats."""
@@ -53,7 +64,9 @@ def checks_of_submitted(table: TaskTable, event: Submitted) -> Iterator[None]:
     _check_length("key", event.key, MAX_KEY_CHARACTERS)
     if not event.specs:
         raise InvalidInput("a graph needs at least one task", field="tasks")
-    _check_names(table, event)
+    _check_place(table, event)  # first: a child is told nothing of tasks that are none of its business
+    if event.budget != NO_BUDGET:
+        _check_within(event.budget, _BUDGETS, "budget")
     specs = event.specs
     positions: dict[str, int] = {}
     for start in range(0, len(specs), AT_ONCE):
@@ -68,19 +81,19 @@ def checks_of_submitted(table: TaskTable, event: Submitted) -> Iterator[None]:
         yield
     if forward:
         _check_cycles(specs)
-    _check_names(table, event)  # other events may have come in between
-    if event.parent:
-        check_parent(table, event)
+    _check_place(table, event)  # other events may have come in between
 
 
-def _check_names(table: TaskTable, event: Submitted) -> None:
+def _check_place(table: TaskTable, event: Submitted) -> None:
     if event.graph in table.graphs:
         raise InvalidInput(f"the graph {event.graph} exists already", field="graph")
     if event.key and event.key in table.keys:
         raise InvalidInput(f"the key was used for graph {table.keys[event.key]}", field="key")
+    if event.parent:
+        check_parent(table, event)
 
 
-def check_cancel(table: TaskTable, event: CancelRequested) -> None:
+def check_cancel(table: TaskTable, event: CancelRequested, now: float) -> None:
     """Raise NotFound unless the id is that of a task or of a graph, InvalidInput for a reason that is too long."""
     _check_length("reason", event.reason, MAX_REASON_CHARACTERS)
     if event.task not in table.tasks and event.task not in table.graphs:
@@ -89,26 +102,26 @@ def check_cancel(table: TaskTable, event: CancelRequested) -> None:
         )
 
 
-def check_pause(table: TaskTable, event: PauseRequested) -> None:
+def check_pause(table: TaskTable, event: PauseRequested, now: float) -> None:
     """Raise InvalidInput for a reason that is too long; the shell knows which pools and agents there are."""
     _check_length("reason", event.reason, MAX_REASON_CHARACTERS)
 
 
-def check_reset(table: TaskTable, event: BreakerReset) -> None:
+def check_reset(table: TaskTable, event: BreakerReset, now: float) -> None:
     """Raise NotFound for an agent that has not failed."""
     if event.agent not in table.health:
         there = ", ".join(sorted(table.health)) or "none"
         raise NotFound(f"the agent {_shown(event.agent)} has not failed lately; agents that have: {there}", field="agent")
 
 
-def check_resume(table: TaskTable, event: ResumeRequested) -> None:
+def check_resume(table: TaskTable, event: ResumeRequested, now: float) -> None:
     """Raise NotFound if nothing is held by such a pause."""
     if not event.everything and Scope(event.pool, event.agent) not in table.pauses:
         there = ", ".join(map(str, sorted(table.pauses))) or "nothing"
         raise NotFound(f"there is no pause of {Scope(event.pool, event.agent)}; paused: {there}", field="pool")
 
 
-def check_drop(table: TaskTable, event: Dropped) -> None:
+def check_drop(table: TaskTable, event: Dropped, now: float) -> None:
     """Raise NotFound for a task that is no dead letter, InvalidInput for a reason that is too long."""
     _check_length("reason", event.reason, MAX_REASON_CHARACTERS)
     for name in event.tasks:
@@ -116,7 +129,7 @@ def check_drop(table: TaskTable, event: Dropped) -> None:
             raise NotFound(f"{_shown(name)} is no dead letter", field="tasks", hint="`agentctl dlq list` shows what there is.")
 
 
-def check_retry(table: TaskTable, event: RetryRequested) -> None:
+def check_retry(table: TaskTable, event: RetryRequested, now: float) -> None:
     """Raise NotFound for an unknown task, InvalidInput for one that another round cannot help."""
     if table.backlog:
         raise Unavailable(
@@ -140,6 +153,10 @@ def check_retry(table: TaskTable, event: RetryRequested) -> None:
             field="task",
             hint=f"Submit the graph anew once {undone_by} has ended.",
         )
+    account = table.budgets.of(task.graph)
+    over = account.over_at(now) if account is not None else ""
+    if over:
+        raise InvalidInput(f"the budget of {table.budgets.holder(task.graph)} is used up: {over}", field="task", hint=HINT)
     edge = obstacle(task)
     if edge is not None:
         before = edge.before
@@ -206,10 +223,14 @@ def _check_numbers(spec: TaskSpec, position: int, part: str = "") -> None:
         _check_length(f"tasks[{position}]{part}.type", spec.type, MAX_TYPE_CHARACTERS)
     if spec.limits == _NO_LIMITS:
         return
-    for name, most in _LIMITS.items():
-        value = getattr(spec.limits, name)
+    _check_within(spec.limits, _LIMITS, f"tasks[{position}]{part}.limits")
+
+
+def _check_within(given: Limits | Budget, most_of: Mapping[str, float], field: str) -> None:
+    for name, most in most_of.items():
+        value = getattr(given, name)
         if not 0 <= value <= most:
-            raise InvalidInput(f"must be 0 to {most}, not {value}", field=f"tasks[{position}]{part}.limits.{name}")
+            raise InvalidInput(f"must be 0 to {most:.0f}, not {value}", field=f"{field}.{name}")
 
 
 def _check_length(field: str, text: str, most: int) -> None:

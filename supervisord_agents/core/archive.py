@@ -44,6 +44,9 @@ def may_go(table: TaskTable, graph: Graph) -> bool:
     """Whether all of its tasks have ended, all that waits for them, and all their ancestors."""
     if not graph.ended_at or not all(edge.after.ended for task in graph.tasks for edge in task.dependents):
         return False
+    account = table.budgets.get(graph.id)
+    if account is not None and account.open:
+        return False  # Its budget is others' too.
     # What an ancestor may still be given, or is counted by.
     return all(task.ended for task in table.families.ancestors(graph.tasks[0], table.tasks))
 
@@ -105,6 +108,7 @@ def _forget(table: TaskTable, graph: Graph) -> None:
         table.letters.pop(task.id, None)
     table.lately.pop(graph.id, None)
     table.sagas.forget(graph.id)
+    table.budgets.forget(graph.id)
     if graph.key and table.keys.get(graph.key) == graph.id:
         del table.keys[graph.key]
 

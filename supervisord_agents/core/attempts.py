@@ -10,6 +10,7 @@ from itertools import islice
 
 from supervisord_agents.core import breakers, policy
 from supervisord_agents.core.events import (
+    BudgetSpent,
     Checkpointed,
     Finished,
     PauseRequested,
@@ -59,6 +60,7 @@ def finished(table: TaskTable, event: Finished, now: float) -> None:
     if event.usage != NO_USAGE:
         table.change(task)
         task.usage = task.usage + event.usage
+        table.budgets.count(task, event.usage)
     if event.failure is not None or table.health:
         breakers.observe(table.health, task.agent, event.failure, now)
     if event.failure is None:
@@ -94,6 +96,7 @@ def ticked(table: TaskTable, event: Ticked, now: float) -> None:
             stop(table, task, ErrorCode.DEADLINE)
             message = f"the task did not end within {task.spec.deadline_s:g} s"
             table.move(task, State.FAILED, now, Failure(ErrorCode.DEADLINE, message, retriable=False))
+    table.budgets.due(now)
 
 
 def used(table: TaskTable, event: Used, now: float) -> None:
@@ -102,12 +105,19 @@ def used(table: TaskTable, event: Used, now: float) -> None:
     if task is not None:
         table.change(task)
         task.usage = task.usage + event.usage
+        table.budgets.count(task, event.usage)
+
+
+def budget_spent(table: TaskTable, event: BudgetSpent, now: float) -> None:
+    """What runs has used up what was left."""
+    account = table.budgets.get(event.graph)
+    if account is not None:
+        table.budgets.close(event.graph, account.spent(event.usage))
 
 
 def checkpointed(table: TaskTable, event: Checkpointed, now: float) -> None:
     """The running attempt tells of a step."""
-    task = table.tasks.get(event.task)
-    if task is not None and task.state is _RUNNING and event.attempt == task.attempt:
+    if running_attempt(table, event.task, event.attempt) is not None:
         table.checkpoints.record(event, now)
 
 

@@ -31,7 +31,8 @@ def cancelled(table: TaskTable, event: CancelRequested, now: float) -> None:
 class Wave(Work):
     """Walks from its roots through all dependents, breadth first, visits each task once, and ends those that are open.
 
-    These ends are told to nobody: the wave comes to all dependents itself.
+    These ends are told to nobody: the wave comes to all dependents itself; unless other work goes on beside it, such as a revival
+    that blocks a task again which the wave has passed.
     """
 
     def __init__(self, roots: Sequence[Task], failure: Failure) -> None:
@@ -42,6 +43,7 @@ class Wave(Work):
         self._roots = len(roots)
         self._place = 0
         self._edge = 0
+        self._alone = True
 
     @property
     def over(self) -> bool:
@@ -60,7 +62,9 @@ class Wave(Work):
             if self._edge == len(task.dependents):
                 self._place += 1
                 self._edge = 0
-        del table.ended[told:]
+        self._alone = self._alone and all(work is self for work in table.backlog.works)
+        if self._alone:
+            del table.ended[told:]
 
     def _visit(self, table: TaskTable, task: Task, now: float) -> None:
         reached = self._place >= self._roots or (self._roots > 1 and _within(task))

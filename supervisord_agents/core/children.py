@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from supervisord_agents.core import breakers
 from supervisord_agents.core.attempts import failed, running_attempt
 from supervisord_agents.core.cancel import cancel
 from supervisord_agents.core.events import Yielded
@@ -30,6 +31,9 @@ def yielded(table: TaskTable, event: Yielded, now: float) -> None:
     table.change(task)
     if event.usage != NO_USAGE:
         task.usage = task.usage + event.usage
+        table.budgets.count(task, event.usage)
+    if table.health:
+        breakers.observe(table.health, task.agent, None, now)
     family = table.families.of.get(task.id)
     if family is None or not family.fresh:
         failed(table, task, NOTHING_TO_WAIT_FOR, now)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from supervisord_agents.core.attempts import running_attempt
 from supervisord_agents.core.children import members
 from supervisord_agents.core.events import Submitted
 from supervisord_agents.core.graph import edge_of, name_cycle
@@ -59,7 +60,7 @@ def check_limits(table: TaskTable, parent: Task, count: int, limits: Limits) -> 
             field="tasks",
             hint="Give each more to do, or raise tasks.max_children.",
         )
-    top = [parent, *families.ancestors(parent, table.tasks)][-1]
+    top = _top(table, parent)
     below = sum(_made(table, task) for task in _with_descendants(table, top))
     if below + count > limits.descendants:
         raise InvalidInput(
@@ -71,8 +72,8 @@ def check_limits(table: TaskTable, parent: Task, count: int, limits: Limits) -> 
 
 def check_parent(table: TaskTable, event: Submitted) -> None:
     """Raise InvalidInput unless the running attempt asks, with names that are new to it, and nothing would wait for itself."""
-    parent = table.tasks.get(event.parent)
-    if parent is None or parent.state is not State.RUNNING or parent.attempt != event.attempt:
+    parent = running_attempt(table, event.parent, event.attempt)
+    if parent is None:
         raise InvalidInput(
             f"attempt {event.attempt} of {event.parent} is not running: only that may submit children of it",
             field="parent",
@@ -84,6 +85,28 @@ def check_parent(table: TaskTable, event: Submitted) -> None:
         if spec.id in names:
             raise InvalidInput(f"this attempt has submitted a task {spec.id} already", field=f"tasks[{position}].id")
     _check_waits(table, event, parent)
+    _check_reach(table, event, parent)
+
+
+def _check_reach(table: TaskTable, event: Submitted, parent: Task) -> None:
+    """A task is given the outputs of its dependencies: a child's must be such as its parent, or its family, was given or made."""
+    top = _top(table, parent)
+    given = {spec.id for spec in event.specs} | set(parent.dependency_ids)
+    for position, spec in enumerate(event.specs):
+        for index, dependency in enumerate(spec.dependencies):
+            name = edge_of(dependency)[0]
+            before = table.tasks.get(name)
+            if name not in given and (before is None or before is top or _top(table, before) is not top):
+                raise InvalidInput(
+                    f"{parent.id} may have a child depend on others that it submits, on what it depends on itself, and on what "
+                    f"was submitted under {top.id}",
+                    field=f"tasks[{position}].dependencies[{index}]",
+                )
+
+
+def _top(table: TaskTable, task: Task) -> Task:
+    """The ancestor that a client submitted."""
+    return [task, *table.families.ancestors(task, table.tasks)][-1]
 
 
 def _made(table: TaskTable, task: Task) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
+from supervisord_agents.core.model import Budget, Failure, Past, State, TaskSpec, Usage
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="e"):
@@ -35,6 +35,8 @@ class Submitted(Event, frozen=True, tag="submitted"):
     """Of the parent: only the one that is running may submit."""
     call: int = 0
     """The number of the request within that attempt."""
+    budget: Budget = Budget()
+    """Of all its tasks together; children draw on that of their parent."""
 
 
 class Started(Event, frozen=True, tag="started"):
@@ -94,6 +96,15 @@ class Checkpointed(Event, frozen=True, tag="checkpoint"):
     result: Any = None
 
 
+class BudgetSpent(Event, frozen=True, tag="spent"):
+    """The attempts under way have used up what was left of a budget, before any of them has ended."""
+
+    graph: str
+    """That which holds it."""
+    usage: Usage
+    """Of all attempts, those under way too."""
+
+
 class CancelRequested(Event, frozen=True, tag="cancel"):
     """Cancel `task`; with `subtree` all that depend on it too. A graph id stands for all its tasks."""
 
@@ -106,6 +117,8 @@ class RetryRequested(Event, frozen=True, tag="retry"):
     """A person asks for another round of a task that ended without success (and of what failed because of it)."""
 
     task: str
+    fresh: bool = False
+    """Its finished steps are forgotten: all of it is done anew."""
 
 
 class Dropped(Event, frozen=True, tag="dropped"):
@@ -184,6 +197,7 @@ AnyEvent = (
     | Finished
     | Yielded
     | Used
+    | BudgetSpent
     | Checkpointed
     | CancelRequested
     | RetryRequested
@@ -227,10 +241,13 @@ class Start(Decision, frozen=True):
     pool: str
     agent: str = ""
     note: str = ""
+    worker: str = ""
+    """The one that it should rather have (core.affinity); empty: any."""
 
 
 class Stop(Decision, frozen=True):
-    """End the running attempt: `code` is CANCELLED, TIMEOUT or DEADLINE. Its end is already decided; no Finished is owed."""
+    """End the running attempt: `code` is CANCELLED, TIMEOUT, DEADLINE or BUDGET_EXCEEDED. Its end is already decided; no Finished
+    is owed."""
 
     task: str
     attempt: int

@@ -49,6 +49,7 @@ def check(scheduler: Scheduler) -> None:
     _check_sagas(scheduler)
     _check_checkpoints(scheduler)
     _check_letters(scheduler)
+    _check_budgets(scheduler)
     _check_queues(scheduler, in_graphs)
     _check_timers(scheduler, in_graphs)
     _check_durations(scheduler)
@@ -177,6 +178,23 @@ def _check_letters(scheduler: Scheduler) -> None:
     dead = {task.id for task in table.tasks.values() if task.state is State.DEAD}
     decided = {name for name in dead if table.tasks[name].history[-1].message.startswith(DROPPED)}
     _demand(set(table.letters) == dead - decided, "the dead letters differ from the dead tasks that nobody has decided about")
+
+
+def _check_budgets(scheduler: Scheduler) -> None:
+    table = scheduler.table
+    _demand(not table.budgets.pending, "a budget was not looked at")
+    for holder, account in table.budgets.items():
+        tasks = [task for graph in (holder, *account.sharers) for task in table.graphs.tasks(graph)]
+        left = [task for task in tasks if not task.ended]
+        _demand(account.open == len(left), f"budget of {holder}: {account.open} counted open")
+        most = account.budget.attempts
+        _demand(0 <= account.attempts <= (most or account.attempts), f"budget of {holder}: {account.attempts} attempts of {most}")
+        _demand(account.attempts >= sum(task.state is State.RUNNING for task in tasks), f"budget of {holder}: too few attempts")
+        _demand(account.usage.tokens >= sum(task.usage.tokens for task in tasks), f"budget of {holder}: tokens are missing")
+        if not table.backlog:
+            _demand(not (account.closed and left), f"budget of {holder}: closed, and something is left")
+            startable = [task for task in left if task.state in (State.READY, State.BACKING_OFF)]
+            _demand(not (account.over and startable), f"budget of {holder}: used up, and something may start")
 
 
 def _check_queues(scheduler: Scheduler, tasks: list[Task]) -> None:

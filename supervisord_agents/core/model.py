@@ -162,6 +162,17 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """What undoes it, if its graph fails."""
 
 
+class Budget(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """What all tasks of a graph together may use; 0: without bound."""
+
+    attempts: int = 0
+    tokens: int = 0
+    """Input and output together."""
+    cost_usd: float = 0.0
+    wall_s: float = 0.0
+    """From the submission."""
+
+
 class Category(StrEnum):
     """What kind of failure it is, whatever its code: what follows is decided by this (core.policy)."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from supervisord_agents.core.model import TaskSpec
+
 MAX_NESTING = 100
 """Of lists and maps inside a task's `input` and inside an output. Far below what the encoders can do."""
 _CONTAINERS = (dict, list, tuple)
@@ -24,3 +26,10 @@ def too_deep(value: object) -> bool:
             inner += [item for item in items if isinstance(item, _CONTAINERS)]
         level = inner
     return depth > MAX_NESTING
+
+
+def too_deep_in(spec: TaskSpec) -> str:
+    """The field of a task that is nested too deep; empty: none is."""
+    if too_deep(spec.input):
+        return "input"
+    return "compensate.input" if spec.compensate is not None and too_deep(spec.compensate.input) else ""

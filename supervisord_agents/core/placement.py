@@ -12,7 +12,7 @@ what has been started lately. For each pool, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -100,16 +100,16 @@ class Placement:
     def starts(self, table: TaskTable, free: Mapping[str, int], now: float) -> list[Start]:
         """What to start, best first within each pool; `free` is how many workers each pool could still have."""
         answer = _Answer(self, table, now)
-        self.again_at = inf
-        room = {pool: self._room(table, pool, count, now) for pool, count in free.items()}
+        room = {pool: self.room(table, pool, count, now) for pool, count in free.items()}
         starts: list[Start] = []
         for pool, count in room.items():
-            own = answer.of(pool, count)
+            own = answer.of(pool, min(count, answer.rated(pool)))
             room[pool] = count - len(own)
             starts += own
         for pool in room:
             starts += answer.borrowed(pool, room, starts)
         self._observe(table, starts, now)
+        self.again_at = min([answer.again_at, *(size.due for size in self._sizes.values())])
         return starts
 
     def started(self, task: Task, pool: str, now: float) -> None:
@@ -123,19 +123,21 @@ class Placement:
                 rates[name].take(now)
 
     def answered(self, provider: str, now: float, failure: str = "", retry_after_s: float = 0.0) -> bool:
-        """A provider answered, or failed to: whether what may start has changed by it."""
+        """A provider answered, or failed to: whether what may start has changed by it, for its own agents or for the next."""
         if not failure:
             return self.reset(provider)
+        before = self.provider_state(provider, now)
         failed(self.providers, provider, failure, now)
         if retry_after_s > 0:
             self.asked_to_wait[provider] = max(self.asked_to_wait.get(provider, 0.0), now + retry_after_s)
-        return False
+        return retry_after_s > 0 or self.provider_state(provider, now) is not before
 
     def reset(self, provider: str) -> bool:
-        """It works again; whether that is news."""
+        """It works again, and need not be waited for; whether that is news."""
+        waited_for = self.asked_to_wait.pop(provider, None) is not None
         news = self.provider_state(provider, inf) is not BreakerState.CLOSED
         self.providers.pop(provider, None)
-        return news
+        return news or waited_for
 
     def agent(self, name: str) -> AgentRule:
         """The rules of an agent."""
@@ -159,16 +161,14 @@ class Placement:
 
     def why_not(self, table: TaskTable, task: Task, now: float) -> str:
         """Why no agent of a ready task may start anything; empty: one may, or a pause is in its way."""
-        answer, again_at = _Answer(self, table, now), self.again_at
+        answer = _Answer(self, table, now)
         gates = {agent: answer.gate(agent) for agent in task.choices or (task.agent,)}
-        self.again_at = again_at
         if any(gate.left for gate in gates.values()):
             return ""
         return "; ".join(gate.held or self._busy(agent) for agent, gate in gates.items())
 
-    def later(self, at: float) -> None:
-        """Another answer may be due then."""
-        self.again_at = min(self.again_at, at)
+    def rate_of_pool(self, pool: str) -> Rate | None:
+        return self._pool_rates.get(pool)
 
     def rate_of_agent(self, agent: str) -> Rate | None:
         return self._agent_rates.get(agent)
@@ -186,19 +186,16 @@ class Placement:
         }
         return f"the agent {agent} is busy: {', '.join(text for text, limit in limits.items() if limit)}"
 
-    def _room(self, table: TaskTable, pool: str, free: int, now: float) -> int:
-        room = free
+    def room(self, table: TaskTable, pool: str, free: int, now: float) -> int:
+        """How many more tasks a pool may run, if it could have `free` more workers."""
         if pool in self._sizes:
-            room = min(room, self.size(pool, now) - table.running_in.get(pool, 0))
-        rate = self._pool_rates.get(pool)
-        if rate is not None and rate.left(now) < room:
-            room = rate.left(now)
-            self.later(rate.next_at(now))
-        return max(room, 0)
+            free = min(free, self.size(pool, now) - table.running_in.get(pool, 0))
+        return max(free, 0)
 
-    def lends(self, table: TaskTable, pool: str, room: int) -> int:
-        """How many workers the pool, with that much room, can spare: none while a task of it waits, and never the last."""
-        if table.ready.waiting(pool):
+    def lends(self, table: TaskTable, pool: str, room: int, starts: list[Start]) -> int:
+        """How many workers the pool, with that much room, can spare after these: none while a task of it waits, or while it is
+        paused, and never the last."""
+        if table.ready.waiting(pool) > _of_pool(table, pool, starts) or (table.pauses and table.pauses.whole(pool)):
             return 0
         lent = sum(1 for lender in table.placed.values() if lender == pool)
         size = self._sizes.get(pool)
@@ -207,9 +204,8 @@ class Placement:
     def _observe(self, table: TaskTable, starts: list[Start], now: float) -> None:
         for pool, size in self._sizes.items():
             here = sum(start.pool == pool for start in starts)
-            gone = sum(table.tasks[start.task].pool == pool for start in starts)
-            size.observe(table.running_in.get(pool, 0) + here, table.ready.waiting(pool) - gone, now)
-            self.later(size.due)
+            waiting = table.ready.waiting(pool) - _of_pool(table, pool, starts)
+            size.observe(table.running_in.get(pool, 0) + here, waiting, now)
 
 
 class _Answer:
@@ -219,20 +215,22 @@ class _Answer:
         self._placement = placement
         self._table = table
         self._now = now
+        self.again_at = inf
+        """When another one may be due merely by the passing of time; sizes are not in it."""
         self._gates: dict[str, Gate] = {}
         self._of_provider: dict[str, Counter] = {}
 
-    def of(self, pool: str, count: int, lender: str = "", offered: Container[str] = (), more: int = 0) -> list[Start]:
-        """At most `count` of the pool's tasks, for its own workers or the lender's; not the `more` that are `offered` already."""
+    def of(self, pool: str, count: int, lender: str = "", offered: frozenset[str] = _NOBODY) -> list[Start]:
+        """At most `count` of the pool's tasks, for its own workers or the lender's; none that is `offered` already."""
         table = self._table
         starts: list[Start] = []
         if count <= 0 or (table.pauses and table.pauses.whole(pool)):
             return starts
         paused = table.pauses.agents(pool) if table.pauses else _NOBODY
-        for entry in merged(self._bests(pool, count + more, paused), MANY):
+        for entry in merged(self._bests(pool, count, len(offered), paused), MANY):
             task = entry[3]
             agent, note = task.agent, ""
-            if more and task.id in offered:
+            if offered and task.id in offered:
                 continue
             if task.choices or self._gates[agent] is not _OPEN:
                 agent, note = self._choose(task, paused)
@@ -258,13 +256,27 @@ class _Answer:
             return []
         found: list[Start] = []
         for lender in rule.borrows_from:
-            count = self._placement.lends(self._table, lender, room[lender]) if lender in room else 0
-            offered = {start.task for start in (*starts, *found)} if count > 0 else set()
-            lent = self.of(pool, count, lender, offered, len(offered))
+            so_far = [*starts, *found]
+            count = self._placement.lends(self._table, lender, room[lender], so_far) if lender in room else 0
+            count = min(count, self.rated(pool) - _of_pool(self._table, pool, so_far))
+            lent = self.of(pool, count, lender, frozenset(start.task for start in so_far))
             if lent:
                 room[lender] -= len(lent)
             found += lent
         return found
+
+    def rated(self, pool: str) -> int:
+        """How many tasks of the pool its rate lets start."""
+        return self._left(self._placement.rate_of_pool(pool))
+
+    def _left(self, rate: Rate | None) -> int:
+        if rate is None:
+            return MANY
+        self._later(rate.next_at(self._now))
+        return rate.left(self._now)
+
+    def _later(self, at: float) -> None:
+        self.again_at = min(self.again_at, at)
 
     def gate(self, agent: str) -> Gate:
         gate = self._gates.get(agent)
@@ -272,11 +284,12 @@ class _Answer:
             gate = self._gates[agent] = self._made(agent)
         return gate
 
-    def _bests(self, pool: str, count: int, paused: frozenset[str]) -> list[list[Entry]]:
+    def _bests(self, pool: str, count: int, more: int, paused: frozenset[str]) -> list[list[Entry]]:
+        """The best of each lane: `count`, or as many as may start, and `more` that may be offered already."""
         bests = []
         for choices, lane in self._table.ready.lanes(pool):
             if lane.waiting and (limit := self._limit(choices, paused)):
-                bests.append(lane.best(min(count, limit)))
+                bests.append(lane.best(min(count, limit) + more))
         return bests
 
     def _limit(self, choices: str | tuple[str, ...], paused: frozenset[str]) -> int:
@@ -306,18 +319,14 @@ class _Answer:
         rule = placement.rules.agents.get(agent)
         if rule is None:
             return _OPEN
-        counters, held = [], ""
-        if rule.max_running:
-            counters.append(Counter(max(0, rule.max_running - self._running(agent))))
-        counters += self._rated(placement.rate_of_agent(agent))
         left, held = self._tried(f"agent {agent}", rule.breaker, self._table.health.get(agent), {agent})
-        if held:
-            counters.append(Counter(left))
-        if rule.provider:
-            counter, why = self._provider(rule.provider)
-            counters.append(counter)
-            held = held or why
-        return Gate(tuple(counters), held)
+        left = min(left, self._left(placement.rate_of_agent(agent)))
+        if rule.max_running:
+            left = min(left, max(0, rule.max_running - self._running(agent)))
+        if not rule.provider:
+            return Gate((Counter(left),), held)
+        of_provider, why = self._provider(rule.provider)
+        return Gate((Counter(left), of_provider), held or why)
 
     def _provider(self, name: str) -> tuple[Counter, str]:
         """Shared by all agents that call it."""
@@ -327,18 +336,10 @@ class _Answer:
         left, held = self._tried(f"provider {name}", rule.breaker, placement.providers.get(name), agents)
         until = placement.asked_to_wait.get(name, 0.0)
         if until > now:
-            placement.later(until)
+            self._later(until)
             left, held = 0, f"the provider {name} asks to wait for {until - now:.0f} s"
-        for rated in self._rated(placement.rate_of_provider(name)):
-            left = min(left, rated.left)
+        left = min(left, self._left(placement.rate_of_provider(name)))
         return self._of_provider.setdefault(name, Counter(left)), held
-
-    def _rated(self, rate: Rate | None) -> list[Counter]:
-        if rate is None:
-            return []
-        left = rate.left(self._now)
-        self._placement.later(rate.next_at(self._now))
-        return [Counter(left)]
 
     def _tried(self, name: str, rule: Breaker, health: Health | None, agents: set[str]) -> tuple[int, str]:
         """How many may be tried, and why not all."""
@@ -348,7 +349,7 @@ class _Answer:
         at = tried_at(rule, health)
         why = f"the breaker of {name} is {how}: {health.failures} failures in a row, the last: {health.last}"
         if how is BreakerState.OPEN:
-            self._placement.later(at)
+            self._later(at)
             return 0, why
         running = self._table.running.values()
         probed = any(task.agent in agents and task.started_at >= at for task in running)
@@ -360,3 +361,8 @@ class _Answer:
 
 def _rates(rules: Mapping[str, AgentRule] | Mapping[str, ProviderRule]) -> dict[str, Rate]:
     return {name: Rate(rule.starts_per_minute / MINUTE_S) for name, rule in rules.items() if rule.starts_per_minute}
+
+
+def _of_pool(table: TaskTable, pool: str, starts: Sequence[Start]) -> int:
+    """How many of these start a task of the pool, wherever."""
+    return sum(table.tasks[start.task].pool == pool for start in starts)

@@ -72,7 +72,8 @@ def after_failure(task: Task, failure: Failure, now: float) -> Verdict:
         message = f"gave up after {retries}; the last failure was {last}"
         return Verdict(State.DEAD, Failure(ErrorCode.MAX_RETRIES, message, failure.hint, retriable=False))
     delay_s = retry_delay_s(task.id, task.attempt, task.retries + 1, spec.backoff_s)
-    asked_s = min(failure.retry_after_s, RETRY_AFTER_LIMIT_S)
+    # Another of its agents need not wait for that, and the one that is to be left alone is (core.placement).
+    asked_s = 0.0 if task.choices else min(failure.retry_after_s, RETRY_AFTER_LIMIT_S)
     if asked_s > delay_s:
         # Never sooner than asked for, and not all at the same moment.
         delay_s = asked_s * (1.0 + JITTER * _part(task.id, task.attempt))

@@ -16,6 +16,8 @@ def revived(table: TaskTable, event: RetryRequested, now: float) -> None:
     root = table.tasks.get(event.task)
     if table.backlog or root is None or not root.ended or root.state is State.SUCCEEDED or table.sagas.undone_by(root.graph):
         return
+    if event.fresh:
+        table.checkpoints.forget(root.id)
     revival = Revival(table, root, now)
     revival.advance(table, table.step or ALL, now)
     if not revival.over:

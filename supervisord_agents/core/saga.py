@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from supervisord_agents.core.model import END_STATES, Failure, State, TaskSpec
+from supervisord_agents.core.model import END_STATES, State, TaskSpec
 from supervisord_agents.core.policy import Verdict
 from supervisord_agents.core.task import Task
 
@@ -86,7 +86,8 @@ class Sagas(dict[str, Saga]):
         )
         said = f" {failure.hint}" if failure.hint else ""
         message = f"{undone} is not undone: {failure.message or failure.code}"
-        return Verdict(State.DEAD, Failure(failure.code, message, hint + said, retriable=False))
+        lasting = msgspec.structs.replace(failure, message=message, hint=hint + said, retriable=False)
+        return Verdict(State.DEAD, lasting)
 
     def forget(self, graph: str) -> None:
         """The graph leaves memory."""

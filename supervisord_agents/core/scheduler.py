@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from supervisord_agents.core import admission, attempts, children, compensations, dependents
+from supervisord_agents.core import admission, attempts, children, closing, compensations, dependents
 from supervisord_agents.core.archive import archived, candidates
 from supervisord_agents.core.backlog import Work
+from supervisord_agents.core.budgets import Budgets
 from supervisord_agents.core.cancel import cancelled
 from supervisord_agents.core.checkpoints import Step
 from supervisord_agents.core.descent import Limits, check_limits
@@ -23,6 +24,7 @@ from supervisord_agents.core.events import (
     AnyEvent,
     Archived,
     BreakerReset,
+    BudgetSpent,
     CancelRequested,
     Checkpointed,
     Decision,
@@ -45,7 +47,7 @@ from supervisord_agents.core.families import Families
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.graphs import Graph
 from supervisord_agents.core.letters import dropped
-from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.core.model import END_STATES, State, TaskSpec
 from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.placement import Placement
 from supervisord_agents.core.revive import revived
@@ -71,6 +73,7 @@ HANDLERS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
     Yielded: children.yielded,
     Checkpointed: attempts.checkpointed,
     Used: attempts.used,
+    BudgetSpent: attempts.budget_spent,
     Ticked: attempts.ticked,
     Slept: attempts.slept,
     Restarted: attempts.restarted,
@@ -86,16 +89,19 @@ HANDLERS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
 }
 """What each event does to the table."""
 
-CHECKS: dict[type[Any], Callable[[TaskTable, Any], None]] = {
+CHECKS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
     CancelRequested: admission.check_cancel,
     RetryRequested: admission.check_retry,
     PauseRequested: admission.check_pause,
     ResumeRequested: admission.check_resume,
     BreakerReset: admission.check_reset,
     Dropped: admission.check_drop,
-    Checkpointed: lambda table, event: table.checkpoints.check(event),
+    Checkpointed: lambda table, event, now: table.checkpoints.check(event),
 }
 """What may be asked for; all other events but `Submitted` are facts, of which the attempt number tells what is stale."""
+
+
+_PENDING = tuple(state for state in State if state not in END_STATES)
 
 
 class Scheduler:
@@ -115,7 +121,7 @@ class Scheduler:
         if isinstance(event, Submitted):
             deque(self.checks(event), maxlen=0)
         elif (check := CHECKS.get(type(event))) is not None:
-            check(self.table, event)
+            check(self.table, event, now)
 
     def checks(self, event: Submitted) -> Iterator[None]:
         """`check` of a large graph, some tasks at a time: nothing is settled before the last, nor after another event."""
@@ -129,7 +135,8 @@ class Scheduler:
         HANDLERS[type(event)](self.table, event, now)
         if self.placement.rated and isinstance(event, Started):
             self._placed(event, now)
-        while self.table.ended or self.table.families.stirred:
+        while self.table.ended or self.table.budgets.pending or self.table.families.stirred:
+            closing.close(self.table, now)
             dependents.settle(self.table, now)
             children.settle(self.table, now)
         if self.table.sagas.over:
@@ -187,7 +194,8 @@ class Scheduler:
 
     def next_due(self) -> float | None:
         """When the next `Ticked` has something to do; None: not before another event."""
-        return self.table.timers.next_due()
+        times = [at for at in (self.table.timers.next_due(), self.table.budgets.next_due()) if at is not None]
+        return min(times, default=None)
 
     @property
     def busy(self) -> bool:
@@ -214,6 +222,11 @@ class Scheduler:
     def counts(self) -> dict[State, int]:
         """How many tasks are in each state; to be read only."""
         return self.table.counts
+
+    @property
+    def pending(self) -> int:
+        """How many tasks have not ended."""
+        return sum(map(self.table.counts.__getitem__, _PENDING))
 
     def graphs(self) -> list[str]:
         """All graph ids, in order of submission."""
@@ -271,6 +284,11 @@ class Scheduler:
         return self.table.pauses
 
     @property
+    def budgets(self) -> Budgets:
+        """What graphs may use and have used; to be read only."""
+        return self.table.budgets
+
+    @property
     def sagas(self) -> Sagas:
         """The graphs that can be undone; to be read only."""
         return self.table.sagas
@@ -308,6 +326,10 @@ class Scheduler:
         """How many tasks the pool runs at once, as it is now."""
         return self.placement.size(pool, now)
 
+    def room(self, pool: str, free: int, now: float) -> int:
+        """How many more tasks the pool may run now, if it could have `free` more workers."""
+        return self.placement.room(self.table, pool, free, now)
+
     def rivals(self, pools: Collection[str], limit: int) -> list[Task]:
         """All that runs on workers of these pools, and the first `limit` ready tasks of each."""
         placed = self.table.placed
@@ -317,6 +339,10 @@ class Scheduler:
     def running(self, pool: str) -> int:
         """How many tasks of the pool are running."""
         return self.table.running_in.get(pool, 0)
+
+    def running_attempt(self, task: str, attempt: int) -> Task | None:
+        """The task, if this attempt of it is the one that runs."""
+        return attempts.running_attempt(self.table, task, attempt)
 
     def running_tasks(self) -> list[Task]:
         """All running tasks, in order of submission."""

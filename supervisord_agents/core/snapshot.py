@@ -18,10 +18,11 @@ import msgspec
 
 from supervisord_agents.core.archive import stub
 from supervisord_agents.core.breakers import Health
+from supervisord_agents.core.budgets import Account
 from supervisord_agents.core.checkpoints import Kept
 from supervisord_agents.core.durations import Kind
 from supervisord_agents.core.families import Birth, Family
-from supervisord_agents.core.model import Failure, Past, State, TaskSpec, Usage
+from supervisord_agents.core.model import Budget, Failure, Past, State, TaskSpec, Usage
 from supervisord_agents.core.pauses import Pause, Scope
 from supervisord_agents.core.saga import Saga
 from supervisord_agents.core.submit import connect
@@ -63,6 +64,18 @@ class TaskRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of the newest attempt; empty where it was not kept: the first that the specification names."""
 
 
+class HeldBudget(msgspec.Struct, frozen=True, array_like=True):
+    """The account of a graph, as core.budgets.Account has it."""
+
+    graph: str
+    budget: Budget
+    until: float
+    attempts: int
+    usage: Usage
+    closed: str
+    sharers: list[str]
+
+
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """The state: graphs in order of submission, each with its tasks (TaskRecord) in theirs, unpacked one graph at a time."""
 
@@ -92,6 +105,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     families: dict[str, Family] = {}
     asleep: dict[str, float] = {}
     """Seconds that the machine slept while an attempt ran, by its task."""
+    budgets: list[HeldBudget] = []
 
 
 class _Outline(msgspec.Struct, frozen=True, array_like=True):
@@ -128,6 +142,7 @@ class Still:
         self._pauses = _encoder.encode(list(table.pauses.items()))
         self._sagas = _encoder.encode([_saga(graph, saga) for graph, saga in table.sagas.items()])
         self._origins = _encoder.encode(table.sagas.origins)
+        self._budgets = _encoder.encode([_held(graph, account) for graph, account in table.budgets.items()])
         self._letters = _encoder.encode(list(table.letters))
         self._placement = _encoder.encode(table.health) + _encoder.encode(table.placed)
         self._durations = _encoder.encode(list(table.durations.kinds.values())) + _encoder.encode(sorted(table.durations.cold))
@@ -184,7 +199,7 @@ class Still:
             for start in range(0, len(self._checkpoints), count):
                 yield b"".join(map(_encoder.encode, self._checkpoints[start : start + count]))
             yield self._letters + self._durations
-            yield self._families + self._asleep
+            yield self._families + self._asleep + self._budgets
 
 
 def encode_table(table: TaskTable, now: float = 0.0) -> bytes:
@@ -233,9 +248,14 @@ def _table(snapshot: Snapshot, ageing_s: float) -> TaskTable:
         table.sagas[graph] = Saga(sum(not task.ended for task in table.graphs.tasks(graph)), tasks, undone_by)
     table.sagas.origins |= snapshot.origins
     table.checkpoints.restore(snapshot.checkpoints, (task for task, _ in snapshot.checkpoints if table.tasks[task].ended))
+    for held in snapshot.budgets:
+        _hold(table, held)
     table.letters = dict.fromkeys(_dead(table) if snapshot.letters is None else snapshot.letters)
     table.durations.restore(snapshot.durations, snapshot.cold)
     table.families.births, table.families.of = snapshot.births, snapshot.families
+    for name, family in table.families.of.items():
+        if family.waits:  # for its children: of its dependencies it waits for none any more
+            table.tasks[name].unmet = 0
     return table
 
 
@@ -253,6 +273,16 @@ def _add(table: TaskTable, graph: str, records: list[TaskRecord], key: str) -> N
         table.add(task)
         if task.deadline_at and not task.ended:
             table.timers.set_deadline(task)
+
+
+def _held(graph: str, account: Account) -> HeldBudget:
+    return HeldBudget(graph, account.budget, account.until, account.attempts, account.usage, account.closed, account.sharers)
+
+
+def _hold(table: TaskTable, held: HeldBudget) -> None:
+    tasks = (task for graph in (held.graph, *held.sharers) for task in table.graphs.tasks(graph))
+    count = sum(not task.ended for task in tasks)
+    table.budgets.hold(held.graph, Account(held.budget, held.until, held.attempts, held.usage, held.closed, count, held.sharers))
 
 
 def _dead(table: TaskTable) -> list[str]:

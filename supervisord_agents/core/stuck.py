@@ -13,7 +13,7 @@ from math import inf
 from typing import NamedTuple
 
 from supervisord_agents.core.graph import name_cycle
-from supervisord_agents.core.model import END_STATES, State
+from supervisord_agents.core.model import State
 from supervisord_agents.core.pauses import Scope
 from supervisord_agents.core.ready import Lane
 from supervisord_agents.core.scheduler import Scheduler
@@ -21,7 +21,6 @@ from supervisord_agents.core.task import Task
 
 STEP = 2_000
 """Tasks looked at in one turn."""
-_OPEN = tuple(state for state in State if state not in END_STATES)
 
 
 class Kind(StrEnum):
@@ -51,12 +50,7 @@ def standing(scheduler: Scheduler) -> bool:
     """Whether no task will go on by itself, though some are open; in no time, however many there are."""
     counts = scheduler.counts
     waits_for_time = counts[State.RUNNING] or counts[State.BACKING_OFF]
-    return not scheduler.busy and not waits_for_time and bool(open_tasks(scheduler))
-
-
-def open_tasks(scheduler: Scheduler) -> int:
-    """How many tasks have not ended."""
-    return sum(scheduler.counts[state] for state in _OPEN)
+    return not scheduler.busy and not waits_for_time and bool(scheduler.pending)
 
 
 def ready_holds(scheduler: Scheduler, workers: Mapping[str, int], room: Mapping[str, int], now: float) -> list[Hold] | None:

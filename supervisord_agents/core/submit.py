@@ -43,6 +43,7 @@ def submitted(table: TaskTable, event: Submitted, now: float) -> None:
     table.add_graph(event.graph, added, event.key)
     table.sagas.add(event.graph, event.specs)
     _record_birth(table, event)
+    table.budgets.open(event, now)
     doomed_by: list[tuple[Task, Edge]] = []
     for task, spec in zip(added, event.specs, strict=True):
         edge = obstacle(task) if task.unmet < len(task.dependencies) else None

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from supervisord_agents.core.backlog import Backlog
 from supervisord_agents.core.breakers import Health
+from supervisord_agents.core.budgets import Budgets
 from supervisord_agents.core.checkpoints import Checkpoints
 from supervisord_agents.core.durations import Durations
 from supervisord_agents.core.events import Changed, Decision
@@ -71,6 +72,7 @@ class TaskTable:
         self.letters: dict[str, None] = {}
         """Full ids of the dead tasks that nobody has decided about, in the order of their ends (core.letters)."""
         self.sagas = Sagas()
+        self.budgets = Budgets()
         self.stubs: dict[str, Task] = {}
         """Archived tasks that others refer to (core.archive)."""
         self.loose: dict[str, int] = {}
@@ -106,6 +108,8 @@ class TaskTable:
         self.tasks[task.id] = task
         self.counts[task.state] += 1
         self._enter(task)
+        if self.budgets:
+            self.budgets.added(task)
 
     def announce(self, task: Task) -> None:
         """Tell that the task is new."""
@@ -139,16 +143,16 @@ class TaskTable:
             self.lately[task.graph] = now
         elif after is not _BLOCKED:
             self._enter(task)
-        if self.checkpoints or self.sagas or after is _DEAD or before is _DEAD:
+        if self.checkpoints or self.sagas or self.budgets or self.families.of or after is _DEAD or before is _DEAD:
             self._book(task, before)
-        if self.families.of:
-            self.families.moved(task, before, after)
         self._decisions.append(Changed(task=task.id, before=before, after=after, at=now, attempt=task.attempt, failure=failure))
 
     def _book(self, task: Task, before: State) -> None:
-        """What few tasks need: the accounts of steps, of sagas and of dead letters."""
+        """What few tasks need: the accounts of steps, sagas, budgets, dead letters and families."""
         self.checkpoints.moved(task.id, task.state)
+        self.families.moved(task, before, task.state)
         self.sagas.moved(task, before)
+        self.budgets.moved(task, before)
         if task.state is _DEAD:
             self.letters[task.id] = None
         elif before is _DEAD:
@@ -183,7 +187,8 @@ class TaskTable:
             self.running_in[self.placed.pop(task.id, task.pool) if self.placed else task.pool] -= 1
             if self.durations.cold:
                 self.durations.cold.discard(task.id)
-            self.timers.over(task)
+            if self.timers.asleep:
+                self.timers.over(task)
 
     def _enter(self, task: Task) -> None:
         state = task.state

@@ -58,8 +58,7 @@ class Timers:
 
     def over(self, task: Task) -> None:
         """The attempt runs no longer."""
-        if self.asleep:
-            self.asleep.pop(task.id, None)
+        self.asleep.pop(task.id, None)
 
     def _timeout_at(self, task: Task) -> float:
         return task.started_at + task.timeout_s + self.asleep.get(task.id, 0.0)

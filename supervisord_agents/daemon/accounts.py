@@ -37,6 +37,10 @@ class Accounts:
         self._claimed[task] = usage
         return news
 
+    def so_far(self, task: str) -> Usage:
+        """What the running attempt is known to have consumed."""
+        return self._counted.get(task) or self._claimed.get(task, NO_USAGE)
+
     def take(self, task: str, claimed: Usage = NO_USAGE) -> Usage:
         """What the attempt consumed, with what its last frame claimed; its sums are closed."""
         said = self._claimed.pop(task, NO_USAGE)

@@ -9,9 +9,10 @@ import msgspec
 
 from supervisord_agents.config import Config
 from supervisord_agents.core import compensations
+from supervisord_agents.core.budgets import NO_BUDGET
 from supervisord_agents.core.descent import until
 from supervisord_agents.core.graph import normalise
-from supervisord_agents.core.model import TaskSpec, WorkspaceMode
+from supervisord_agents.core.model import Budget, TaskSpec, WorkspaceMode
 from supervisord_agents.core.task import Task
 from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.heritage import Heritage
@@ -40,6 +41,7 @@ class Admission:
         self._workspaces = workspaces
         self._profiles = TaskProfiles(config)
         self._heritage = Heritage(config)
+        self._budget = msgspec.convert(config.tasks.budget, Budget, from_attributes=True)
 
     def admit(self, tasks: list[TaskSpec], uid: int) -> tuple[TaskSpec, ...]:
         """The specifications as they will be journalled, asked for by a client of this uid.
@@ -63,10 +65,17 @@ class Admission:
 
     async def admit_children(self, tasks: list[TaskSpec], parent: Task, now: float) -> tuple[TaskSpec, ...]:
         """The same for children of a running task: by the rights of its client, and no more than it was given itself."""
-        given = parent.spec
+        given = parent.spec_of_attempt
         asked = [self._heritage.asked(until(task, parent, now), given, f"tasks[{index}]") for index, task in enumerate(tasks)]
         specs = await self.admit_many(asked, int(parent.client))
         return tuple([self._heritage.kept(spec, given, f"tasks[{index}]") for index, spec in enumerate(specs)])
+
+    def budget(self, asked: Budget) -> Budget:
+        """The budget of a graph: what a client asks for, else what is configured."""
+        if self._budget == NO_BUDGET:
+            return asked
+        fields = Budget.__struct_fields__
+        return Budget(**{name: getattr(asked, name) or getattr(self._budget, name) for name in fields})
 
     def check_scope(self, pool: str, agent: str) -> None:
         """Raise InvalidInput for a pool or an agent that there is not; empty: none is meant."""

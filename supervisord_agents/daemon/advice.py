@@ -97,7 +97,7 @@ class Advisor:
         now = self._engine.clock.now()
         before, held = self._scheduler.ahead_of(spec, now, MOST_BEFORE)
         size = self._scheduler.size(spec.pool, now)
-        free = min(self._pools.free().get(spec.pool, 0), size - self._scheduler.running(spec.pool))
+        free = self._scheduler.room(spec.pool, self._pools.free().get(spec.pool, 0), now)
         idle = max(0, free - len(before))
         wait = 0.0 if idle else self._wait_s(spec.pool, size, before)
         overhead_s = self._pools.overhead.seconds

@@ -13,6 +13,7 @@ import structlog
 from sandbox.notify_events import Attempt, line
 from sandbox.spawner import Sandbox
 from supervisord_agents.config import Config
+from supervisord_agents.core.affinity import Affinity
 from supervisord_agents.core.events import Changed, Compensating, Decision, Start, Started, Stop
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.model import END_STATES, Category, Failure, State, TaskSpec, Usage
@@ -24,6 +25,7 @@ from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.outputs import Outputs
 from supervisord_agents.daemon.signs import Signs, failure_of
+from supervisord_agents.daemon.spending import Spending
 from supervisord_agents.daemon.steps import Steps, past_steps
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.errors import ErrorCode, JournalError, SupervisorError
@@ -75,6 +77,7 @@ class Attempts:
         self._pools = pools
         self._ends = ends
         self._accounts = accounts
+        self.spending = Spending(accounts)
         self._logs = logs
         self._feed = feed
         self._waiters = waiters
@@ -83,6 +86,7 @@ class Attempts:
         self._profiles = TaskProfiles(config)
         self._steps = Steps(pools.answer)
         self._children = Children(pools)
+        self._affinity = Affinity(config.tasks.affinity_s)
         self._engine: Engine
         self._dispatch_due = False
         self._again: asyncio.TimerHandle | None = None
@@ -100,6 +104,7 @@ class Attempts:
     def attach(self, engine: Engine) -> None:
         """Feed events to this engine."""
         self._engine = engine
+        self.spending.attach(engine)
         self._steps.attach(engine)
         self.signs.attach(engine.clock)
 
@@ -204,12 +209,16 @@ class Attempts:
             return
         scheduler, now = self._engine.scheduler, self._engine.clock.now()
         try:
-            for start in scheduler.starts(self._pools.free(), now):
+            starts = scheduler.starts(self._pools.free(), now)
+            self._affinity.again_at = inf
+            if starts and scheduler.families.births:
+                starts = self._affinity.sent(scheduler.table, starts, *self._pools.hands(), now)
+            for start in starts:
                 self._start(start)
         except JournalError as error:
             log.error("dispatch_stopped", error=str(error))
             return
-        self._dispatch_again(scheduler.placement.again_at - now)
+        self._dispatch_again(min(scheduler.placement.again_at, self._affinity.again_at) - now)
 
     def _dispatch_again(self, wait_s: float) -> None:
         """At the latest in `wait_s`: a pool has grown then, or a breaker lets a probe through."""
@@ -221,12 +230,14 @@ class Attempts:
 
     def _start(self, start: Start) -> None:
         task = self._engine.scheduler.tasks[start.task]
+        if task.state is not _READY:
+            return  # The start of another has used up their graph's budget.
         spec = task.spec
         if start.agent:
             spec = msgspec.structs.replace(spec, agent=start.agent)
         worker, failure = "", None
         try:
-            worker = self._pools.claim(start.pool, start.task, start.attempt, spec, task.client)
+            worker = self._pools.claim(start.pool, start.task, start.attempt, spec, task.client, start.worker)
         except SupervisorError as error:
             failure = Failure(code=error.code, message=error.message, hint=error.hint, retriable=error.code in TRANSIENT)
         except Exception as error:
@@ -334,8 +345,8 @@ class Attempts:
 
     def attempt_said(self, frame: frames.Progress | frames.Log | frames.UsageReport | frames.Question) -> None:
         """What an attempt says after its end was decided is not heard: it would open its log again."""
-        task = self._engine.scheduler.tasks.get(frame.task)
-        if task is None or task.state is not State.RUNNING or task.attempt != frame.attempt:
+        task = self._engine.scheduler.running_attempt(frame.task, frame.attempt)
+        if task is None:
             return
         if isinstance(frame, frames.Log):
             self.signs.moved(frame.task)
@@ -351,8 +362,10 @@ class Attempts:
             self._steps.take(frame)
         elif isinstance(frame, frames.SubmitChildren):
             self._children.take(task, frame)
-        elif self._accounts.claim(frame.task, frame.usage):
-            self.signs.moved(frame.task)
+        else:
+            if self._accounts.claim(frame.task, frame.usage):
+                self.signs.moved(frame.task)
+            self.spending.look(task)
 
     def _tell(self, kind: str, task: str, attempt: int, **fields: Any) -> None:
         at = self._engine.clock.now()
@@ -379,6 +392,8 @@ class Attempts:
         self.signs.moved(task)
         if known.state is not State.RUNNING:
             self._ends.late_usage(task)
+        else:
+            self.spending.look(known)
 
     def refused(self, task: str, text: str) -> None:
         if task:

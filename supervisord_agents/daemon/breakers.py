@@ -36,10 +36,10 @@ class BreakerControl:
             event = BreakerReset(agent=request.name)
             scheduler.check(event, self._engine.clock.now())
             self._engine.feed(event)
-        elif request.name in scheduler.placement.providers:
+        elif request.name in {*scheduler.placement.providers, *scheduler.placement.asked_to_wait}:
             scheduler.placement.reset(request.name)
         else:
-            there = ", ".join(sorted(scheduler.placement.providers)) or "none"
+            there = ", ".join(sorted({*scheduler.placement.providers, *scheduler.placement.asked_to_wait})) or "none"
             raise NotFound(
                 f"the provider {request.name[:80]!r} has not failed lately; providers that have: {there}", field="name"
             )

@@ -8,7 +8,9 @@ import msgspec
 import structlog
 
 from supervisord_agents.core.model import Failure, TaskSpec
+from supervisord_agents.core.nesting import MAX_NESTING, too_deep_in
 from supervisord_agents.core.task import Task
+from supervisord_agents.daemon.refusals import refusal
 from supervisord_agents.errors import DiskFull, ErrorCode, InvalidInput, JournalError, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.jobs import Jobs
@@ -20,6 +22,9 @@ log = structlog.get_logger()
 
 class Submit(Protocol):
     """Who takes the children of a task; see daemon.submissions."""
+
+    @property
+    def stopping(self) -> bool: ...
 
     async def submit_children(self, parent: Task, tasks: list[TaskSpec], call: int) -> str: ...
 
@@ -56,9 +61,10 @@ class Children:
             if not isinstance(error, DiskFull):
                 log.error("children_not_recorded", task=frame.task, error=str(error))
                 return  # The worker says it again to the next daemon.
-            self._answer(frame, failure=_refusal(error))
+            self._answer(frame, failure=refusal(error))
         except SupervisorError as error:
-            self._answer(frame, failure=_refusal(error))
+            if not self._submissions.stopping:  # else the worker says it again to the next daemon, or is ended
+                self._answer(frame, failure=refusal(error))
         else:
             log.info("children_submitted", task=frame.task, attempt=frame.attempt, graph=graph, tasks=len(frame.tasks))
             self._answer(frame, graph=graph)
@@ -81,12 +87,11 @@ class Answering(Protocol):
 
 def _tasks(frame: frames.SubmitChildren) -> list[TaskSpec]:
     try:
-        return msgspec.convert(frame.tasks, list[TaskSpec])
+        tasks = msgspec.convert(frame.tasks, list[TaskSpec])
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
         raise InvalidInput(f"{message}.", field=f"tasks{where.rstrip('`')}") from error
-
-
-def _refusal(error: SupervisorError) -> Failure:
-    message = f"{error.field}: {error.message}" if error.field else error.message
-    return Failure(code=error.code, message=message, hint=error.hint, retriable=not isinstance(error, InvalidInput))
+    for index, spec in enumerate(tasks):
+        if deep := too_deep_in(spec):
+            raise InvalidInput(f"is nested deeper than {MAX_NESTING} levels.", field=f"tasks[{index}].{deep}")
+    return tasks

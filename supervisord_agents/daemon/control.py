@@ -42,6 +42,7 @@ class Control:
         stopped = [decision.task for decision in fed.decisions if isinstance(decision, Stop)]
         running = sum(map(scope.holds, self._scheduler.running_tasks()))
         reply = m.PauseReply(paused=pauses(self._scheduler), stopped=stopped, running=running)
+        self._attempts.slots_changed()  # another agent may take what this one would have
         await self._engine.released(fed.sequence)
         log.warning("paused", scope=str(scope), reason=request.reason, stopped=len(stopped), uid=peer.uid)
         return reply
@@ -59,7 +60,8 @@ class Control:
 
     async def why(self, request: m.Why, peer: Peer) -> m.WhyReply:
         task = (await self._resolve(request.task)).task
-        reasons = Reasons(self._scheduler, self._pools, self._engine.clock.now())
+        budget = self._attempts.spending.view(task.graph)
+        reasons = Reasons(self._scheduler, self._pools, self._engine.clock.now(), budget)
         reply = m.WhyReply(task=views.view(task, self._attempts.signs, self._scheduler), reasons=list(reasons.of(task)))
         await self._engine.settled_for([task.id])
         return reply

@@ -65,7 +65,7 @@ class Ends:
 
         False: the result is large, and its end is fed only when it is on disk.
         """
-        task = self._running(frame.task, frame.attempt)
+        task = self._engine.scheduler.running_attempt(frame.task, frame.attempt)
         if task is None:
             return True
         if isinstance(frame, frames.Yield):
@@ -102,7 +102,7 @@ class Ends:
 
     def died(self, task_id: str, attempt: int, failure: Failure) -> None:
         """The attempt ended without a word of its own."""
-        task = self._running(task_id, attempt)
+        task = self._engine.scheduler.running_attempt(task_id, attempt)
         if task is not None:
             usage = self._accounts.take(task_id)
             self._feed(Finished(task=task_id, attempt=attempt, failure=failure, usage=usage))
@@ -132,12 +132,6 @@ class Ends:
         if task is not None:
             self._rewrite(task)
 
-    def _running(self, task_id: str, attempt: int) -> Task | None:
-        task = self._engine.scheduler.tasks.get(task_id)
-        if task is None or task.state is not State.RUNNING or task.attempt != attempt:
-            return None
-        return task
-
     async def _record_large(self, result: Result, event: Finished) -> None:
         """On disk first, under a name of its own, so that an attempt whose end was decided meanwhile leaves no trace."""
         try:
@@ -146,7 +140,7 @@ class Ends:
             log.error("result_not_written", task=event.task, error=str(error), kept="in the journal")
             self._put_unless_over(result, event)
             return
-        if self._running(event.task, event.attempt) is None:
+        if self._engine.scheduler.running_attempt(event.task, event.attempt) is None:
             self._results.discard(staged)
             return
         if await self._published(event.task, staged):
@@ -163,7 +157,7 @@ class Ends:
         return True
 
     def _put_unless_over(self, result: Result, event: Finished) -> None:
-        if self._running(event.task, event.attempt) is not None:
+        if self._engine.scheduler.running_attempt(event.task, event.attempt) is not None:
             self._put(result)
             self._feed(event)
 

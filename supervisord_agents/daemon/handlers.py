@@ -45,6 +45,7 @@ from supervisord_agents.spool.results import ResultStore
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate
 from supervisord_agents.wire.breakers import Breakers, ResetBreaker
+from supervisord_agents.wire.changes import Apply, Changes, Discard
 from supervisord_agents.wire.graph import ShowGraph
 from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.wire.story import Ask, TellStory
@@ -121,9 +122,9 @@ class Handlers:
             TellStory: tracking.story,
             Ask: tracking.ask,
             m.GetLogs: self._get_logs,
-            m.Changes: outcomes.changes,
-            m.Apply: outcomes.apply,
-            m.Discard: outcomes.discard,
+            Changes: outcomes.changes,
+            Apply: outcomes.apply,
+            Discard: outcomes.discard,
             m.Status: self._status,
         }
 
@@ -219,7 +220,7 @@ class Handlers:
                 kept="Its result and its log are kept.",
                 hint="Submit it anew: `agentctl show` has its specification.",
             )
-        event = RetryRequested(task=task.id)
+        event = RetryRequested(task=task.id, fresh=request.fresh)
         self._scheduler.check(event, self._engine.clock.now())
         names = await self._done(event)
         return m.RetryReply(tasks=sorted(names[:MAX_NAMED]), count=len(names))
@@ -246,6 +247,7 @@ class Handlers:
             undoes=found.undoes,
             children=found.children,
             undone_by=self._scheduler.sagas.undone_by(task.graph),
+            budget=self._attempts.spending.view(task.graph),
             steps=steps.views(self._scheduler.steps(task.id)),
         )
         await self._engine.settled_for([task.id, *reply.dependencies])

@@ -50,9 +50,12 @@ class Heritage:
                 f"its parent sees the workspace as `{parent.workspace_mode}`: a child may not change the directory itself.",
                 field=f"{field}.workspace_mode",
             )
-        self._check_profile(child, parent, field)
-        self._check_agent(child.agent, parent.agent, field)
-        return self._limited(child, parent, field)
+        for agent in child.agents or (child.agent,):
+            as_it = msgspec.structs.replace(child, agent=agent)
+            self._check_profile(as_it, parent, field)
+            self._check_agent(agent, parent.agent, field)
+            child = msgspec.structs.replace(child, limits=self._limited(as_it, parent, field).limits)
+        return child
 
     def _check_profile(self, child: TaskSpec, parent: TaskSpec, field: str) -> None:
         name, of_parent = self._profiles.name_of(child), self._profiles.name_of(parent)

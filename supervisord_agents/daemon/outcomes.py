@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from supervisord_agents.daemon.archivist import ArchivedTask
 from supervisord_agents.errors import Forbidden, InvalidInput, NotFound
 from supervisord_agents.rpc.peer import Peer
-from supervisord_agents.wire import messages as m
+from supervisord_agents.wire import changes as m
 from supervisord_agents.workers.shape import owns
 from supervisord_agents.workspaces.changes import Change
 from supervisord_agents.workspaces.keeper import Keeper

@@ -43,11 +43,12 @@ class Providers:
         """A call was answered; `failure` says what was wrong with the provider, empty: nothing."""
         now = self._clock.now()
         before = self._placement.provider_state(provider, now)
-        if self._placement.answered(provider, now, failure, retry_after_s):
-            log.info("breaker_closed", provider=provider)
-            self._changed()
-        elif failure and self._placement.provider_state(provider, now) is BreakerState.OPEN is not before:
-            log.warning("breaker_open", provider=provider, reason=failure)
+        if not self._placement.answered(provider, now, failure, retry_after_s):
+            return
+        after = self._placement.provider_state(provider, now)
+        if after is not before:
+            log.warning("breaker_changed", provider=provider, state=str(after), reason=failure)
+        self._changed()
 
     def asked_to_wait_s(self, provider: str) -> float:
         """How long a provider wants to be left alone; 0: it did not say."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from supervisord_agents.core import stuck
+from supervisord_agents.core import affinity, stuck
 from supervisord_agents.core.graph import name_cycle
 from supervisord_agents.core.model import END_STATES, Failure, State
 from supervisord_agents.core.pauses import Scope
@@ -12,6 +12,7 @@ from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.stuck import Hold, Kind
 from supervisord_agents.core.task import Task
 from supervisord_agents.errors import ErrorCode
+from supervisord_agents.wire.messages import BudgetView
 from supervisord_agents.workers.pool import Pools
 
 COUNTED = 200
@@ -27,10 +28,11 @@ _FORGOTTEN = "waits for nothing: all that it waited for has ended, but it was no
 class Reasons:
     """As of `now`, in seconds since the epoch."""
 
-    def __init__(self, scheduler: Scheduler, pools: Pools, now: float) -> None:
+    def __init__(self, scheduler: Scheduler, pools: Pools, now: float, budget: BudgetView | None = None) -> None:
         self._scheduler = scheduler
         self._pools = pools
         self._now = now
+        self._budget = budget
 
     def of(self, task: Task) -> Iterator[str]:
         """The nearest reason first, then those behind it, then the failures of earlier attempts."""
@@ -46,6 +48,8 @@ class Reasons:
             told.append(link)
             yield from self._of_one(link)
         yield from self._saga(task)
+        if self._budget is not None:
+            yield f"the budget of {self._budget.graph}: {self._budget.in_words(self._now)}"
         yield from self._steps(task)
         yield from _failures(task)
 
@@ -133,7 +137,9 @@ class Reasons:
             return f"a worker of the pool {task.pool} is free for it, it is about to be started"
         grows = f", and it grows to {pool.max_workers} while tasks wait" if size < pool.max_workers else ""
         busy = f"{pool.busy} of {size} workers of the pool {task.pool} are busy{grows}"
-        return f"{before} come before it (by priority, inherited and grown with age, then by longest path); {busy}"
+        made_by = affinity.home(self._scheduler.table, task)
+        prefers = f"; it prefers the worker {made_by}, which made it" if made_by else ""
+        return f"{before} come before it (by priority, inherited and grown with age, then by longest path); {busy}{prefers}"
 
     def _of_pause(self, scope: Scope) -> str:
         pause = self._scheduler.pauses[scope]

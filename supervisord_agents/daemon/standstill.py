@@ -85,7 +85,7 @@ class Watch:
         told = self._facts.standstill
         view = StandstillView(
             since=told.since if told else now,
-            tasks=stuck.open_tasks(self._scheduler),
+            tasks=self._scheduler.pending,
             reasons=[reasons.of_hold(hold) for hold in holds[:MAX_REASONS]],
         )
         self._facts.standstill = view

@@ -9,10 +9,10 @@ import structlog
 
 from supervisord_agents.core.checkpoints import Step
 from supervisord_agents.core.events import Checkpointed
-from supervisord_agents.core.model import Failure
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.daemon.engine import Engine
-from supervisord_agents.errors import DiskFull, InvalidInput, JournalError, SupervisorError
+from supervisord_agents.daemon.refusals import refusal
+from supervisord_agents.errors import DiskFull, JournalError, SupervisorError
 from supervisord_agents.wire import frames
 from supervisord_agents.wire.messages import StepView
 from supervisord_agents.workers.jobs import Jobs
@@ -42,9 +42,9 @@ class Steps:
             if not isinstance(error, DiskFull):
                 log.error("step_not_recorded", task=frame.task, error=str(error))
                 return  # The worker says it again to the next daemon.
-            self._answer(msgspec.structs.replace(answer, failure=_refusal(error)))
+            self._answer(msgspec.structs.replace(answer, failure=refusal(error)))
         except SupervisorError as error:
-            self._answer(msgspec.structs.replace(answer, failure=_refusal(error)))
+            self._answer(msgspec.structs.replace(answer, failure=refusal(error)))
         else:
             self._jobs.spawn(self._acknowledge(sequence, answer))
 
@@ -62,11 +62,6 @@ class Steps:
         except JournalError:
             return
         self._answer(answer)
-
-
-def _refusal(error: SupervisorError) -> Failure:
-    message = f"{error.field}: {error.message}" if error.field else error.message
-    return Failure(code=error.code, message=message, hint=error.hint, retriable=not isinstance(error, InvalidInput))
 
 
 def past_steps(scheduler: Scheduler, task: str) -> dict[str, frames.PastStep]:

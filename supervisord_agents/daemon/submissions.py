@@ -11,7 +11,7 @@ import msgspec
 from supervisord_agents.config import Config
 from supervisord_agents.core.descent import Limits
 from supervisord_agents.core.events import Changed, Submitted
-from supervisord_agents.core.model import END_STATES, State, TaskSpec
+from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.core.task import Task, full_id
 from supervisord_agents.daemon.admission import AT_ONCE, Admission
 from supervisord_agents.daemon.archivist import Archivist
@@ -25,7 +25,6 @@ from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
 
 _READY = State.READY
-_PENDING = tuple(state for state in State if state not in END_STATES)
 
 
 def limits_of(config: Config) -> Limits:
@@ -57,6 +56,11 @@ class Submissions:
         self._limits = limits
         self._ids = GraphIds(engine.scheduler, archivist, dice)
 
+    @property
+    def stopping(self) -> bool:
+        """Nothing more is accepted by this daemon."""
+        return self._facts.stopping
+
     def submit(self, request: m.Submit, peer: Peer) -> Awaitable[m.SubmitReply]:
         """Done at once, but for the answer: a task for each submit would cost as much as the rest."""
         known = self._scheduler.graph_of_key(request.key) if request.key else None
@@ -70,7 +74,8 @@ class Submissions:
         graph = self._ids.take()
         if graph is None or (not self._archivist.empty and self._scheduler.unknown(specs)):
             return self._submit_with_pauses(request, peer)
-        event = Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid))
+        budget = self._admission.budget(request.budget)
+        event = Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid), budget=budget)
         self._scheduler.check(event, self._engine.clock.now())
         return self._take(event)
 
@@ -96,7 +101,8 @@ class Submissions:
             return known
         self._refuse_if_full(len(request.tasks))
         specs = await self._admission.admit_many(request.tasks, peer.uid)
-        return await self._accept(Submitted(graph=await self._ids.wait(), specs=specs, key=request.key, client=str(peer.uid)))
+        graph, budget = await self._ids.wait(), self._admission.budget(request.budget)
+        return await self._accept(Submitted(graph=graph, specs=specs, key=request.key, client=str(peer.uid), budget=budget))
 
     async def _accept(self, event: Submitted) -> m.SubmitReply:
         while True:
@@ -145,7 +151,7 @@ class Submissions:
             raise Unavailable(
                 "the supervisor is stopping.", kept="Nothing of this graph was accepted.", hint="Try again when it is back."
             )
-        pending = sum(map(self._scheduler.counts.__getitem__, _PENDING))
+        pending = self._scheduler.pending
         if pending + count > self._max_pending:
             raise QueueFull(
                 f"this graph of {count} would make {pending + count} pending tasks, the limit is {self._max_pending}.",

@@ -7,7 +7,6 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from supervisord_agents.config import Tracker
-from supervisord_agents.core import stuck
 from supervisord_agents.core.critical_path import CriticalPath
 from supervisord_agents.core.digest import Digest, Note, note_of
 from supervisord_agents.core.durations import Prediction
@@ -129,7 +128,7 @@ class Tracking:
         for task in [*scheduler.running_tasks(), *scheduler.rivals(scheduler.pools_waiting(), NEXT)]:
             room, fits = self._choose(task.graph, chosen, room)
             whole &= fits
-        cursor, left = scheduler.next_order, stuck.open_tasks(scheduler)
+        cursor, left = scheduler.next_order, scheduler.pending
         while left > 0 and room > 0 and (some := scheduler.before(cursor, AT_ONCE)):
             for task in some:
                 if not task.ended:

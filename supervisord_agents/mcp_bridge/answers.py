@@ -12,7 +12,8 @@ from supervisord_agents.core.model import Failure, Result, State
 from supervisord_agents.errors import ErrorCode
 from supervisord_agents.mcp_bridge.shapes import Cancelled, Changed, Delegated, Estimated, TaskLine, TaskResult, Waited
 from supervisord_agents.wire.advice import TaskEstimate
-from supervisord_agents.wire.messages import ChangesReply, ChangeView, SubmitReply, TaskView
+from supervisord_agents.wire.changes import ChangesReply, ChangeView
+from supervisord_agents.wire.messages import SubmitReply, TaskView
 from supervisord_agents.wire.story import StoryReply
 
 MAX_LINES = 50

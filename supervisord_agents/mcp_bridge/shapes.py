@@ -26,7 +26,7 @@ class Work(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     agent: Annotated[str, Field(description="qwen, gemini, opencode (need prompt), command (argv), python (function)")] = ""
-    type: Annotated[str, Field(description="Label shared by tasks that are alike, such as code_review")] = ""
+    type: Annotated[str, Field(description="Label of tasks that are alike, such as code_review")] = ""
     prompt: str = ""
     argv: list[str] = []
     function: Annotated[str, Field(description="module:name, importable in the workspace")] = ""
@@ -37,23 +37,30 @@ class Task(Work):
     """A task as the primary agent writes it; `specs.py` makes a TaskSpec of it."""
 
     id: Annotated[str, Field(description="Short name, unique in this call")] = ""
-    agents: Annotated[
-        list[str], Field(description="Instead of agent: by preference; the next while one fails again and again")
-    ] = []
+    agents: Annotated[list[str], Field(description="Instead of agent: several, by preference")] = []
     depends_on: Annotated[list[str], Field(description="Ids that must succeed first; their outputs are given to this task")] = []
     priority: Annotated[int, Field(ge=HIGHEST_PRIORITY, le=LOWEST_PRIORITY, description="0 runs first")] = DEFAULT_PRIORITY
     workspace: Annotated[
-        str, Field(description="Directory the worker may change; default: the current project; 'none': private and empty")
+        str, Field(description="What the worker may change; default: the project; 'none': private and empty")
     ] = "."
     workspace_mode: Annotated[
         Literal["", "dir", "copy", "overlay", "git-worktree"],
-        Field(description="dir: changed in place; others: changes are kept for `changes`; default: as configured"),
+        Field(description="dir: changed in place; others: kept for `changes`; default: as configured"),
     ] = ""
-    profile: Annotated[
-        str, Field(description="Sandbox profile, if the configuration lets tasks choose it; default: the agent's")
-    ] = ""
+    profile: Annotated[str, Field(description="Sandbox profile; default: the agent's")] = ""
     timeout_s: Annotated[float, Field(ge=0, description="Of one attempt; 0: default")] = 0.0
     max_retries: Annotated[int, Field(ge=0)] = 3
+
+
+class Limits(BaseModel):
+    """What all tasks of a call may use together; 0: as configured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    attempts: Annotated[int, Field(ge=0)] = 0
+    tokens: Annotated[int, Field(ge=0)] = 0
+    usd: Annotated[float, Field(ge=0)] = 0.0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Delegated(BaseModel):

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from supervisord_agents.core.model import TaskSpec, WorkspaceMode
+from supervisord_agents.core.model import Budget, TaskSpec, WorkspaceMode
 from supervisord_agents.errors import InvalidInput, NotFound, SupervisorError
-from supervisord_agents.mcp_bridge.shapes import Task
+from supervisord_agents.mcp_bridge.shapes import Limits, Task
 
 PRIVATE = ("", "none")
 """What `workspace` says for a private empty directory."""
@@ -33,6 +33,13 @@ def specs_of(tasks: list[Task], project: Path | None) -> list[TaskSpec]:
             error.field = f"tasks[{position}].{error.field}"
             raise
     return specs
+
+
+def budget_of(limits: Limits | None) -> Budget:
+    """The budget of one call."""
+    if limits is None:
+        return Budget()
+    return Budget(attempts=limits.attempts, tokens=limits.tokens, cost_usd=limits.usd, wall_s=limits.seconds)
 
 
 def project_of(directory: Path, home: Path) -> Path | None:

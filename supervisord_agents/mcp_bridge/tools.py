@@ -24,6 +24,7 @@ from supervisord_agents.mcp_bridge.shapes import (
     Changed,
     Delegated,
     Estimated,
+    Limits,
     Mode,
     StatusNow,
     Task,
@@ -60,6 +61,7 @@ class Tools:
         tasks: list[Task],
         context: AnyContext,
         key: Annotated[str, Field(description="The same key never runs the same call twice")] = "",
+        budget: Annotated[Limits | None, Field(description="For all tasks together")] = None,
     ) -> Delegated:
         """Give tasks (one, or a graph by depends_on) to sandboxed worker agents. Returns their ids at once; then call wait."""
         specifications = specs.specs_of(tasks, self._project)
@@ -69,7 +71,7 @@ class Tools:
         async def submit(client: Client) -> Delegated:
             nonlocal asked
             asked = True
-            reply = await client.submit(specifications, key=used_key)
+            reply = await client.submit(specifications, key=used_key, budget=specs.budget_of(budget))
             return answers.delegated(reply, self._workspace_note(tasks))
 
         try:

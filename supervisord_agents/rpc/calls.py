@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from supervisord_agents.core.nesting import MAX_NESTING, too_deep
+from supervisord_agents.core.nesting import MAX_NESTING, too_deep_in
 from supervisord_agents.errors import InvalidInput, NotFound, ProtocolError, SupervisorError
 from supervisord_agents.wire.envelope import Call, call_decoder
 from supervisord_agents.wire.messages import Submit
@@ -79,8 +79,5 @@ def _refusal(text: str) -> SupervisorError:
 
 def _refuse_deep_inputs(id: int, request: Submit) -> None:
     for index, spec in enumerate(request.tasks):
-        deep = "input" if too_deep(spec.input) else ""
-        if spec.compensate is not None and too_deep(spec.compensate.input):
-            deep = "compensate.input"
-        if deep:
+        if deep := too_deep_in(spec):
             raise BadCall(id, InvalidInput(f"is nested deeper than {MAX_NESTING} levels.", field=f"tasks[{index}].{deep}"))

@@ -10,13 +10,15 @@ from typing import Any, Self
 import msgspec
 
 from supervisord_agents import __version__
-from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.core.budgets import NO_BUDGET
+from supervisord_agents.core.model import Budget, State, TaskSpec
 from supervisord_agents.errors import InvalidInput, ProtocolError, Unavailable
 from supervisord_agents.rpc.channel import LOST, Channel
 from supervisord_agents.wire import envelope
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate, EstimateReply
 from supervisord_agents.wire.breakers import Breakers, BreakersReply, Kind, ResetBreaker, ResetBreakerReply
+from supervisord_agents.wire.changes import Apply, ApplyReply, Changes, ChangesReply, Discard, DiscardReply
 from supervisord_agents.wire.graph import GraphReply, ShowGraph
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.methods import METHODS
@@ -81,9 +83,9 @@ class Client:
         """The reply, of the type that METHODS names for the request."""
         return _decoded(request, await self._channel.call(request))
 
-    async def submit(self, tasks: Sequence[TaskSpec], key: str = "") -> m.SubmitReply:
+    async def submit(self, tasks: Sequence[TaskSpec], key: str = "", budget: Budget = NO_BUDGET) -> m.SubmitReply:
         """Submit a graph; on disk when this returns. With a `key` it may be repeated: only the first one counts."""
-        reply: m.SubmitReply = await self.call(m.Submit(tasks=[*tasks], key=key))
+        reply: m.SubmitReply = await self.call(m.Submit(tasks=[*tasks], key=key, budget=budget))
         return reply
 
     async def list(self, *, states: Sequence[State] = (), graph: str = "", limit: int = 100, after: str = "") -> m.ListReply:
@@ -111,9 +113,9 @@ class Client:
         reply: m.CancelReply = await self.call(m.Cancel(task=task, subtree=subtree, reason=reason))
         return reply
 
-    async def retry(self, task: str) -> m.RetryReply:
-        """Run a failed, cancelled or dead task again."""
-        reply: m.RetryReply = await self.call(m.Retry(task=task))
+    async def retry(self, task: str, *, fresh: bool = False) -> m.RetryReply:
+        """Run a failed, cancelled or dead task again; `fresh`: without the steps that it has finished."""
+        reply: m.RetryReply = await self.call(m.Retry(task=task, fresh=fresh))
         return reply
 
     async def pause(self, *, pool: str = "", agent: str = "", stop: bool = False, reason: str = "") -> m.PauseReply:
@@ -181,19 +183,19 @@ class Client:
         reply: m.LogsReply = await self.call(m.GetLogs(task=task, offset=offset, limit_bytes=limit_bytes))
         return reply
 
-    async def changes(self, task: str, *, diff: bool = True) -> m.ChangesReply:
+    async def changes(self, task: str, *, diff: bool = True) -> ChangesReply:
         """What a task that has ended has changed in its view of the workspace."""
-        reply: m.ChangesReply = await self.call(m.Changes(task=task, diff=diff))
+        reply: ChangesReply = await self.call(Changes(task=task, diff=diff))
         return reply
 
-    async def apply(self, task: str, *, protected: bool = False) -> m.ApplyReply:
+    async def apply(self, task: str, *, protected: bool = False) -> ApplyReply:
         """Carry the changes of a task over into its workspace, all or none."""
-        reply: m.ApplyReply = await self.call(m.Apply(task=task, protected=protected))
+        reply: ApplyReply = await self.call(Apply(task=task, protected=protected))
         return reply
 
-    async def discard(self, task: str) -> m.DiscardReply:
+    async def discard(self, task: str) -> DiscardReply:
         """Throw the changes of a task away."""
-        reply: m.DiscardReply = await self.call(m.Discard(task=task))
+        reply: DiscardReply = await self.call(Discard(task=task))
         return reply
 
     async def status(self) -> m.StatusReply:

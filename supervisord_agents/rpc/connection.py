@@ -19,12 +19,12 @@ from supervisord_agents.rpc.handler import Handler
 from supervisord_agents.rpc.peer import Peer, peer_of
 from supervisord_agents.rpc.turns import Turns
 from supervisord_agents.wire.advice import Estimate
+from supervisord_agents.wire.changes import Changes
 from supervisord_agents.wire.envelope import Call, call_encoder
 from supervisord_agents.wire.framing import FrameReader, frame
 from supervisord_agents.wire.messages import (
     PROTOCOL_VERSION,
     Cancel,
-    Changes,
     GetLogs,
     GetResult,
     Hello,

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_agents.core.model import END_STATES, Failure, Result, State, TaskSpec, Usage
+from supervisord_agents.core.model import END_STATES, Budget, Failure, Result, State, TaskSpec, Usage
 from supervisord_agents.wire.framing import DEFAULT_MAX_FRAME_BYTES
 from supervisord_agents.wire.tracker import TrackerView
 
@@ -61,6 +61,8 @@ class Submit(Request, tag="submit", frozen=True):
     tasks: list[TaskSpec]
     key: str = ""
     """Idempotency: a key seen before returns the first graph, whatever `tasks` says."""
+    budget: Budget = Budget()
+    """Of all tasks together; what is 0 is as configured."""
 
 
 class SubmitReply(Reply, frozen=True):
@@ -142,6 +144,35 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result_bytes: int = 0
 
 
+class BudgetView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a graph may use and has used."""
+
+    graph: str
+    """Which holds it."""
+    budget: Budget
+    attempts: int = 0
+    """Started."""
+    usage: Usage = Usage()
+    """Of running attempts too, so far."""
+    until: float = 0.0
+    """When its time is over, in Unix seconds; 0.0: never."""
+    used_up: str = ""
+    """What is used up, in words."""
+
+    def in_words(self, now: float) -> str:
+        """What is used of what there is, at that time, and what is used up."""
+        most, usage = self.budget, self.usage
+        passed_s = min(max(0.0, most.wall_s - (self.until - now)), most.wall_s)
+        parts = {
+            f"{self.attempts:,} of {most.attempts:,} attempts": most.attempts,
+            f"{usage.tokens:,} of {most.tokens:,} tokens": most.tokens,
+            f"${usage.cost_usd:.4f} of ${most.cost_usd:g}": most.cost_usd,
+            f"{passed_s:.0f} of {most.wall_s:g} s": most.wall_s,
+        }
+        used = ", ".join(text for text, bound in parts.items() if bound)
+        return f"{used}; used up: {self.used_up}" if self.used_up else used
+
+
 class ShowReply(Reply, frozen=True):
     task: TaskView
     spec: TaskSpec
@@ -155,6 +186,8 @@ class ShowReply(Reply, frozen=True):
     """The task that this one undoes."""
     undone_by: str = ""
     """The graph that undoes what had succeeded of this task's graph."""
+    budget: BudgetView | None = None
+    """That of its graph, if it has one."""
     steps: list[StepView] = []
     """In the order in which they were first begun."""
     children: list[str] = []
@@ -204,6 +237,8 @@ class Retry(Request, tag="retry", frozen=True):
     """Run a failed, cancelled or dead task again, and what failed or was cancelled only because of it."""
 
     task: str
+    fresh: bool = False
+    """Forget its finished steps."""
 
 
 class RetryReply(Reply, frozen=True):
@@ -296,87 +331,6 @@ class LogsReply(Reply, frozen=True):
     """Where the next piece begins."""
     ended: bool
     """The task has ended and `data` reaches the end of the log."""
-
-
-class Changes(Request, tag="changes", frozen=True):
-    """What a task has changed in its view of the workspace. Waits until that is known, if the task has ended."""
-
-    task: str
-    diff: bool = True
-    """False: only the list."""
-
-
-class ChangeView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One change. Bytes of paths that are no UTF-8 are shown as `\\xff`."""
-
-    path: str
-    what: str
-    """`added`, `modified`, `deleted`, `renamed`, `mode`."""
-    kind: str
-    """`file`, `directory`, `link`."""
-    mode: int = 0
-    """Permissions."""
-    size: int = 0
-    origin: str = ""
-    """Of a rename: where it was."""
-    target: str = ""
-    """Of a link."""
-    binary: bool = False
-    protected: bool = False
-    """Not applied unless that is asked for."""
-
-
-class PathNote(msgspec.Struct, frozen=True, kw_only=True):
-    path: str
-    why: str
-
-
-class ChangesReply(Reply, frozen=True):
-    task: str
-    attempt: int
-    mode: str
-    workspace: str
-    state: str
-    """`kept`, `applied`, `discarded`."""
-    changes: list[ChangeView]
-    """The first ones, as many as fit."""
-    count: int
-    """Of all."""
-    left_out: list[PathNote] = []
-    """What is not carried over, or was not in the view."""
-    conflicts: list[PathNote] = []
-    """What stands against applying them now."""
-    diff: str = ""
-    """As git writes it."""
-    diff_cut: bool = False
-    """The diff was longer than what is kept of it."""
-    settled_at: float = 0.0
-    """When they were applied or discarded."""
-
-
-class Apply(Request, tag="apply", frozen=True):
-    """Carry the changes of a task over into its workspace: all of them, or none."""
-
-    task: str
-    protected: bool = False
-    """Also those of files that are run, or decide what is run, outside of the sandbox."""
-
-
-class ApplyReply(Reply, frozen=True):
-    task: str
-    count: int
-    """How many changes."""
-
-
-class Discard(Request, tag="discard", frozen=True):
-    """Throw the changes of a task away."""
-
-    task: str
-
-
-class DiscardReply(Reply, frozen=True):
-    task: str
-    count: int
 
 
 class Status(Request, tag="status", frozen=True):

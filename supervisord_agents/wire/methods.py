@@ -6,17 +6,12 @@ from typing import Any
 
 from supervisord_agents.wire.advice import Estimate, EstimateReply
 from supervisord_agents.wire.breakers import Breakers, BreakersReply, ResetBreaker, ResetBreakerReply
+from supervisord_agents.wire.changes import Apply, ApplyReply, Changes, ChangesReply, Discard, DiscardReply
 from supervisord_agents.wire.graph import GraphReply, ShowGraph
 from supervisord_agents.wire.letters import Drop, DropReply, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.messages import (
-    Apply,
-    ApplyReply,
     Cancel,
     CancelReply,
-    Changes,
-    ChangesReply,
-    Discard,
-    DiscardReply,
     GetLogs,
     GetResult,
     Hello,

@@ -148,8 +148,18 @@ class Pools:
         shut = self._closing or self._spawner.ended  # then a restart queues the tasks again
         return {name: 0 if shut or now < self._held_until.get(name, 0.0) else max(0, count) for name, count in room.items()}
 
-    def claim(self, pool: str, task: str, attempt: int, spec: TaskSpec, client: str = "") -> str:
-        """Set a worker aside for an attempt and give its id; `client` is the uid that submitted the task, as text.
+    def hands(self) -> tuple[dict[str, list[str]], set[str]]:
+        """The idle workers of each pool, and all that have something to do."""
+        idle: dict[str, list[str]] = {}
+        for worker in self._workers.values():
+            if worker.unclaimed and worker.phase is Phase.IDLE:
+                idle.setdefault(worker.pool, []).append(worker.id)
+        return idle, {worker.id for worker in self._workers.values() if worker.task}
+
+    def claim(self, pool: str, task: str, attempt: int, spec: TaskSpec, client: str = "", prefer: str = "") -> str:
+        """Set a worker aside for an attempt and give its id, that of `prefer` if it is free and of the shape.
+
+        `client` is the uid that submitted the task, as text.
 
         Raises SupervisorError if no worker can be made for it.
         """
@@ -166,7 +176,7 @@ class Pools:
             shape, reusable = msgspec.structs.replace(shape, view=view, mode=str(spec.workspace_mode)), False
         else:
             self._recent[pool] = shape
-        worker = self._unclaimed(pool, shape) or self._new_worker(pool, shape, self._evict_for(pool))
+        worker = self._unclaimed(pool, shape, prefer) or self._new_worker(pool, shape, self._evict_for(pool))
         if worker.phase is Phase.IDLE:
             worker.phase = Phase.BUSY
             if worker.sandbox is not None:
@@ -270,15 +280,15 @@ class Pools:
     def _of(self, pool: str) -> list[Worker]:
         return [worker for worker in self._workers.values() if worker.pool == pool]
 
-    def _unclaimed(self, pool: str, shape: Shape) -> Worker | None:
-        """A worker of this shape, rather one that is up; those that show a directory which is no longer there are ended."""
+    def _unclaimed(self, pool: str, shape: Shape, prefer: str) -> Worker | None:
+        """A worker of this shape, rather `prefer`, else one that is up; those whose directory is no longer there are ended."""
         found = None
         for worker in self._of(pool):
             if not worker.unclaimed or worker.shape.workspace != shape.workspace:
                 continue
             if worker.shape.workspace_id != shape.workspace_id:
                 worker.kill()
-            elif worker.shape == shape and (found is None or (worker.phase is Phase.IDLE and found.phase is not Phase.IDLE)):
+            elif worker.shape == shape and (found is None or _rank(worker, prefer) > _rank(found, prefer)):
                 found = worker
         return found
 
@@ -470,3 +480,8 @@ class Pools:
 def _kept_ready(pool: Pool) -> int:
     """Workers that are not ended for being idle, and replaced."""
     return pool.max_workers if pool.scaling == "pre-warmed" else pool.min_workers
+
+
+def _rank(worker: Worker, prefer: str) -> tuple[bool, bool]:
+    """The higher, the rather it is given a task."""
+    return worker.id == prefer, worker.phase is Phase.IDLE

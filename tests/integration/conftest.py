@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +22,5 @@ def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """A daemon that runs, for all tests of a module that only use it."""
     process = DaemonProcess(tmp_path_factory.mktemp("daemon"))
-    try:
-        asyncio.run(process.start())
+    with process.running():
         yield process
-    finally:
-        process.close()

@@ -9,7 +9,51 @@ GO_WITH = CHILDREN + "open_children_go_with_a_parent_that_ends_without_success"
 GOES_ON = CHILDREN + "a_waiting_parent_holds_no_slot_and_goes_on_with_what_its_children_came_to"
 LIMITS = CHILDREN + "generations_children_and_descendants_are_limited"
 
+STEAL = "core/test_affinity.py::test_"
+
 REMOVALS = [
+    removal(
+        "a worker takes the newest of its own",
+        "affinity:Affinity.sent",
+        "deque[-1]",
+        "deque[0]",
+        STEAL + "an_idle_worker_takes_the_newest_of_its_own",
+    ),
+    removal(
+        "a child is kept for the worker that made it",
+        "affinity:Affinity._stolen",
+        "worker not in busy or until <= now",
+        "True",
+        STEAL + "a_child_is_kept_for_its_busy_worker_for_a_while_and_then_the_oldest_is_stolen",
+    ),
+    removal(
+        "a thief takes the oldest",
+        "affinity:Affinity._stolen",
+        "deque[0], home(turn.table, deque[0])",
+        "deque[-1], home(turn.table, deque[-1])",
+        STEAL + "a_child_is_kept_for_its_busy_worker_for_a_while_and_then_the_oldest_is_stolen",
+    ),
+    removal(
+        "victims are drawn",
+        "affinity:Affinity._stolen",
+        " % len(deques)",
+        " % 1",
+        STEAL + "the_victim_is_drawn_by_the_seed",
+    ),
+    removal(
+        "nothing is taken twice",
+        "affinity:_Turn.taken",
+        "self._taken.add(task.id)",
+        "pass",
+        STEAL + "its_own_worker_and_a_thief_take_from_both_ends_and_nothing_twice",
+    ),
+    removal(
+        "locality never comes before order",
+        "affinity:_Turn.deque",
+        "and table.ready.rank(task)[:2] == rank",
+        "",
+        STEAL + "what_is_more_urgent_or_has_a_longer_path_is_not_passed_over",
+    ),
     removal("a parent waits for all its children", "children:_look", "if not family.open:", "if family.given:", GOES_ON),
     removal("a wait holds no slot", "children:yielded", "State.BLOCKED", "State.READY", GOES_ON),
     removal(
@@ -58,8 +102,8 @@ REMOVALS = [
     removal(
         "only the running attempt submits",
         "descent:check_parent",
-        " or parent.attempt != event.attempt",
-        "",
+        "running_attempt(table, event.parent, event.attempt)",
+        "table.tasks.get(event.parent)",
         CHILDREN + "only_the_running_attempt_may_submit",
     ),
     removal(
@@ -68,6 +112,13 @@ REMOVALS = [
         "if task.order in line:",
         "if False:",
         CHILDREN + "what_would_wait_for_itself_is_refused_and_named",
+    ),
+    removal(
+        "children are given nothing that their family was not",
+        "descent:_check_reach",
+        "if name not in given and",
+        "if False and",
+        CHILDREN + "a_child_depends_on_nothing_that_its_family_was_not_given",
     ),
     removal("generations are limited", "descent:check_limits", "if depth > limits.depth:", "if False:", LIMITS),
     removal("children are limited", "descent:check_limits", "if own + count > limits.children:", "if False:", LIMITS),

@@ -30,7 +30,7 @@ REMOVALS = [
     ),
     removal(
         "a pool runs no more than its size",
-        "placement:Placement._room",
+        "placement:Placement.room",
         "if pool in self._sizes:",
         "if False:",
         PLACEMENT + "a_hybrid_pool_grows_by_one_when_more_than_five_wait_for_ten_seconds",
@@ -45,8 +45,8 @@ REMOVALS = [
     removal(
         "a lender with work lends nothing",
         "placement:Placement.lends",
-        "if table.ready.waiting(pool):",
-        "if False:",
+        "table.ready.waiting(pool) > _of_pool(table, pool, starts)",
+        "False",
         PLACEMENT + "nothing_is_lent_either_while_it_waits_for_its_agent_only",
     ),
     removal(
@@ -66,7 +66,7 @@ REMOVALS = [
     removal(
         "an agent starts so many a minute",
         "placement:_Answer._made",
-        "counters += self._rated(placement.rate_of_agent(agent))",
+        "left = min(left, self._left(placement.rate_of_agent(agent)))",
         "pass",
         PLACEMENT + "an_agent_starts_no_more_often_than_its_rate",
     ),
@@ -79,9 +79,9 @@ REMOVALS = [
     ),
     removal(
         "a herd is smoothed",
-        "placement:Placement._room",
-        "if rate is not None and rate.left(now) < room:",
-        "if False:",
+        "placement:_Answer.rated",
+        "self._left(self._placement.rate_of_pool(pool))",
+        "MANY",
         PLACEMENT + "a_pool_smooths_a_herd",
     ),
     removal(

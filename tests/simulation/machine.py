@@ -259,7 +259,10 @@ class Pools:
                 room[worker.pool] -= 1
         return {name: 0 if self._closing else max(0, count) for name, count in room.items()}
 
-    def claim(self, pool: str, task: str, attempt: int, spec: TaskSpec, client: str = "") -> str:
+    def hands(self) -> tuple[dict[str, list[str]], set[str]]:
+        return {}, {worker.id for worker in self._mine.values() if worker.task}
+
+    def claim(self, pool: str, task: str, attempt: int, spec: TaskSpec, client: str = "", prefer: str = "") -> str:
         if self._dice.random() < 0.01 and not self._machine.calm:
             raise SupervisorError("no worker can be made.", code=ErrorCode.UNAVAILABLE)
         idle = [worker for worker in self._mine.values() if worker.pool == pool and worker.alive and not worker.task]

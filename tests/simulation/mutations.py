@@ -76,7 +76,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a submit is acknowledged at once",
-        f"{D}.handlers:Handlers._take",
+        f"{D}.submissions:Submissions._take",
         "self._engine.answer(fed.sequence, reply)",
         "self._engine.answer(0, reply)",
     ),
@@ -105,9 +105,9 @@ MUTATIONS = [
     Mutation("a snapshot does not wait for the results", f"{D}.upkeep:Upkeep._write", "self._results.sync_all()", "pass"),
     Mutation(
         "the end of another attempt is taken for this one's",
-        f"{D}.ends:Ends._running",
-        " or task.attempt != attempt",
-        "",
+        f"{D}.ends:Ends.ended",
+        "running_attempt(frame.task, frame.attempt)",
+        "table.running.get(frame.task)",
     ),
     Mutation(
         "a step is acknowledged at once",

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -61,6 +61,15 @@ class DaemonProcess:
         self.spawn()
         async with self.client():
             pass
+
+    @contextmanager
+    def running(self) -> Iterator[DaemonProcess]:
+        """Started, for who has no loop; closed at the end, whatever happens."""
+        try:
+            asyncio.run(self.start())
+            yield self
+        finally:
+            self.close()
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:

@@ -14,6 +14,13 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import TextContent
 
 AGENTCTL = Path(sys.executable).parent / "agentctl"
+HASTY = """
+import sys
+from supervisord_agents.cli.main import main
+from supervisord_agents.mcp_bridge import progress
+progress.EVERY_S = {every_s}
+sys.exit(main())
+"""
 OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 
@@ -40,14 +47,20 @@ class McpSession:
 
 @asynccontextmanager
 async def mcp_session(
-    socket: Path, cwd: Path, *, mode: str = "auto", environment: Mapping[str, str] | None = None
+    socket: Path,
+    cwd: Path,
+    *,
+    mode: str = "auto",
+    environment: Mapping[str, str] | None = None,
+    progress_every_s: float = 0.0,
 ) -> AsyncIterator[McpSession]:
     """A session with a bridge that runs in `cwd` and talks to the daemon at `socket`.
 
     `mode` is "legacy" for the handshake of 2025 and before, which the coding CLIs of today speak, "auto" for the newest.
+    `progress_every_s` in place of the bridge's own period, if not 0.
     """
-    bridge = StdioServerParameters(
-        command=str(AGENTCTL), args=["--socket", str(socket), "mcp"], cwd=cwd, env=dict(environment or os.environ)
-    )
+    agentctl = [sys.executable, "-c", HASTY.format(every_s=progress_every_s)] if progress_every_s else [str(AGENTCTL)]
+    command, *args = [*agentctl, "--socket", str(socket), "mcp"]
+    bridge = StdioServerParameters(command=command, args=args, cwd=cwd, env=dict(environment or os.environ))
     async with Client(stdio_client(bridge), mode=mode) as client:
         yield McpSession(client)

@@ -18,6 +18,7 @@ from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate, EstimateReply, TaskEstimate
 from supervisord_agents.wire.breakers import Breakers, BreakersReply, BreakerView, ResetBreaker, ResetBreakerReply
+from supervisord_agents.wire.changes import Apply, ApplyReply, Changes, ChangesReply, ChangeView, Discard, DiscardReply
 from supervisord_agents.wire.graph import GraphReply, ShowGraph, TaskTimes
 from supervisord_agents.wire.letters import Drop, DropReply, LetterNote, LettersReply, ListLetters, Requeue, RequeueReply
 from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, StoryTask, TellStory
@@ -99,17 +100,17 @@ REPLIES: dict[type[m.Request], m.Reply] = {
         open=1,
     ),
     m.GetLogs: m.LogsReply(data=b"\x00\xff", offset=2, ended=False),
-    m.Changes: m.ChangesReply(
+    Changes: ChangesReply(
         task="g1.a",
         attempt=1,
         mode="copy",
         workspace="/w",
         state="kept",
-        changes=[m.ChangeView(path="a", what="added", kind="file")],
+        changes=[ChangeView(path="a", what="added", kind="file")],
         count=1,
     ),
-    m.Apply: m.ApplyReply(task="g1.a", count=1),
-    m.Discard: m.DiscardReply(task="g1.a", count=1),
+    Apply: ApplyReply(task="g1.a", count=1),
+    Discard: DiscardReply(task="g1.a", count=1),
     m.Status: m.StatusReply(
         version="1",
         pid=1,

@@ -19,7 +19,7 @@ from supervisord_agents.core.events import (
     encode_event,
 )
 from supervisord_agents.core.graph import normalise
-from supervisord_agents.core.model import Dependency, Failure, State, TaskSpec, Usage, When
+from supervisord_agents.core.model import Budget, Dependency, Failure, State, TaskSpec, Usage, When
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.core.task import Task
 
@@ -57,8 +57,8 @@ class Driven:
         invariants.check(self.scheduler)
         return decisions
 
-    def submit(self, *specs: TaskSpec, graph: str = "g", key: str = "") -> list[Decision]:
-        return self.feed(Submitted(graph=graph, specs=normalise(specs), key=key))
+    def submit(self, *specs: TaskSpec, graph: str = "g", key: str = "", budget: Budget | None = None) -> list[Decision]:
+        return self.feed(Submitted(graph=graph, specs=normalise(specs), key=key, budget=budget or Budget()))
 
     def start(self, task: str) -> list[Decision]:
         """Start the task, which must be on offer."""

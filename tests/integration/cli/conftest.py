@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,11 +29,8 @@ scaling = "on-demand"
 def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """Started once for all tests of a module: they name the tasks that they look at."""
     process = DaemonProcess(tmp_path_factory.mktemp("supervisor"), CONFIG)
-    try:
-        asyncio.run(process.start())
+    with process.running():
         yield process
-    finally:
-        process.close()
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import pytest
 
 from tests.support.crashes import crash
 
-ROUNDS = int(os.environ.get("CRASH_ROUNDS", "72"))
-"""A replay that leaves out a record is seen within twelve. `make crash` makes 1,000, and rare orders of events are for
-tests/simulation, in which a life of the daemon costs a hundredth."""
+ROUNDS = int(os.environ.get("CRASH_ROUNDS", "200"))
+"""`make crash` makes 1,000; rare orders of events are for tests/simulation, in which a life of the daemon costs a hundredth."""
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 DAEMONS = 3
 

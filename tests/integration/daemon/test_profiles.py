@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
@@ -54,11 +53,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running(tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Iterator[DaemonProcess]:
     process = DaemonProcess(tmp_path_factory.mktemp("daemon"), CONFIG.format(secret=workspace / "secret"))
     process.environment |= {"PASSED": "on", "NOT_PASSED": "on", "TERM": "of-a-person"}
-    try:
-        asyncio.run(process.start())
+    with process.running():
         yield process
-    finally:
-        process.close()
 
 
 def command(script: str, **fields: Any) -> TaskSpec:

@@ -87,12 +87,12 @@ def test_a_failure_is_told_in_words_with_the_daemon_s_log(demo: Demo) -> None:
     assert not any(map(psutil.pid_exists, pids_in(said)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_its_daemon(demo: Demo, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "when"), [(signal.SIGINT, "in the middle"), (signal.SIGTERM, "delegated over MCP")])
+def test_a_signal_ends_it_and_its_daemon(demo: Demo, number: signal.Signals, when: str) -> None:
     process = demo.start()
     assert process.stdout is not None
     said = ""
-    while "in the middle" not in said:
+    while when not in said:
         line = process.stdout.readline()
         assert line, said
         said += line

@@ -17,6 +17,7 @@ from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate, EstimateReply
+from supervisord_agents.wire.changes import Apply, ApplyReply, Changes, ChangesReply, ChangeView, Discard, DiscardReply
 from supervisord_agents.wire.story import StoryReply, TellStory
 from tests.support.rpc import ESTIMATE
 
@@ -121,12 +122,12 @@ class Board:
             await self.end(name, State.CANCELLED)
         return m.CancelReply(cancelled=names)
 
-    async def _changes(self, request: m.Changes) -> m.ChangesReply:
+    async def _changes(self, request: Changes) -> ChangesReply:
         changes = [
-            m.ChangeView(path="a.py", what="modified", kind="file"),
-            m.ChangeView(path=".envrc", what="added", kind="file", protected=True),
+            ChangeView(path="a.py", what="modified", kind="file"),
+            ChangeView(path=".envrc", what="added", kind="file", protected=True),
         ]
-        return m.ChangesReply(
+        return ChangesReply(
             task=self._named(request.task)[0],
             attempt=1,
             mode="overlay",
@@ -137,11 +138,11 @@ class Board:
             diff="diff --git a/a.py b/a.py\n",
         )
 
-    async def _apply(self, request: m.Apply) -> m.ApplyReply:
-        return m.ApplyReply(task=self._named(request.task)[0], count=2)
+    async def _apply(self, request: Apply) -> ApplyReply:
+        return ApplyReply(task=self._named(request.task)[0], count=2)
 
-    async def _discard(self, request: m.Discard) -> m.DiscardReply:
-        return m.DiscardReply(task=self._named(request.task)[0], count=2)
+    async def _discard(self, request: Discard) -> DiscardReply:
+        return DiscardReply(task=self._named(request.task)[0], count=2)
 
     async def _listtasks(self, request: m.ListTasks) -> m.ListReply:
         views = self.views.values()

@@ -30,6 +30,7 @@ from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate
 from supervisord_agents.wire.breakers import Breakers, ResetBreaker
+from supervisord_agents.wire.changes import Apply, Changes, Discard
 from supervisord_agents.wire.graph import ShowGraph
 from supervisord_agents.wire.letters import Drop, ListLetters, Requeue
 from supervisord_agents.wire.methods import METHODS
@@ -69,9 +70,9 @@ METHOD_CALLS: list[tuple[Callable[[Client], Coroutine[Any, Any, m.Reply]], m.Req
     (lambda client: client.story("g1", wait_s=2), TellStory(graph="g1", wait_s=2)),
     (lambda client: client.ask("why?", "g1"), Ask(question="why?", graph="g1")),
     (lambda client: client.logs("g1.a", offset=5, limit_bytes=6), m.GetLogs(task="g1.a", offset=5, limit_bytes=6)),
-    (lambda client: client.changes("g1.a", diff=False), m.Changes(task="g1.a", diff=False)),
-    (lambda client: client.apply("g1.a", protected=True), m.Apply(task="g1.a", protected=True)),
-    (lambda client: client.discard("g1.a"), m.Discard(task="g1.a")),
+    (lambda client: client.changes("g1.a", diff=False), Changes(task="g1.a", diff=False)),
+    (lambda client: client.apply("g1.a", protected=True), Apply(task="g1.a", protected=True)),
+    (lambda client: client.discard("g1.a"), Discard(task="g1.a")),
     (lambda client: client.status(), m.Status()),
 ]
 
@@ -217,7 +218,10 @@ async def test_a_client_that_leaves_cancels_its_waits(handler: CannedHandler, so
     await handler.until_held(0)
 
 
-async def test_a_stop_answers_what_is_open(handler: CannedHandler, socket_path: Path, server: Server) -> None:
+async def test_a_stop_answers_what_is_open(
+    handler: CannedHandler, socket_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisord_agents.rpc.server.STOP_GRACE_S", 0.2)
     async with await Client.connect(socket_path) as client:
         calls = [asyncio.create_task(call) for call in (client.wait(["hold"]), client.show("hold"))]
         stream = client.subscribe(graph="hold")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import textwrap
 from collections.abc import Iterator
@@ -38,11 +37,8 @@ async def run(client: Client, spec: TaskSpec) -> tuple[TaskView, Result]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     process = DaemonProcess(tmp_path_factory.mktemp("daemon"), ONE_WORKER)
-    try:
-        asyncio.run(process.start())
+    with process.running():
         yield process
-    finally:
-        process.close()
 
 
 LITTER = """

@@ -9,7 +9,7 @@ import pytest
 
 from supervisord_agents.core.model import State, WorkspaceMode
 from supervisord_agents.errors import ErrorCode, SupervisorError
-from supervisord_agents.wire.messages import ChangesReply
+from supervisord_agents.wire.changes import ChangesReply
 from tests.support.daemon import DaemonProcess
 from tests.support.views import ended, shell
 

@@ -117,7 +117,7 @@ def test_a_mistake_is_named_with_its_place(data: str, field: str, says: str, std
 @pytest.mark.parametrize(
     ("data", "known"),
     [
-        ('{"taks": []}', "tasks, key."),
+        ('{"taks": []}', "tasks, key, budget."),
         ('[{"limits": {"memory": 1}}]', "memory_bytes, pids, cpu_percent."),
         ('[{"dependencies": ["A", {"tsk": "B"}]}]', "task, when."),
         ('{"tasks": [{"argv": []}]}', ", ".join(TaskSpec.__struct_fields__) + "."),

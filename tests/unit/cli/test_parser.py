@@ -53,6 +53,14 @@ def test_a_duration_is_finite_and_not_negative_or_refused(text: str) -> None:
     assert value >= 0
 
 
+def test_budgets() -> None:
+    given = parser.budget("attempts=5, usd=0.5,time=1h,tokens=10")
+    assert given == {"attempts": 5, "cost_usd": 0.5, "wall_s": 3600.0, "tokens": 10}
+    for text in ("", "attempts", "dollars=1", "usd=-1", "usd=nan", "attempts=1.5", "time=soon"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            parser.budget(text)
+
+
 def test_counts() -> None:
     assert parser.count("0") == 0
     assert parser.count("007") == 7

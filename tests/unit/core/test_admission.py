@@ -98,8 +98,8 @@ def test_a_cycle_is_refused_and_named(driven: Driven) -> None:
     assert error.field == "tasks[0].dependencies"
 
 
-def test_a_chain_of_a_hundred_thousand_tasks_is_accepted_and_its_end_reaches_all(driven: Driven) -> None:
-    count = 100_000
+def test_a_chain_of_tens_of_thousands_of_tasks_is_accepted_and_its_end_reaches_all(driven: Driven) -> None:
+    count = 30_000  # thirty times as deep as the interpreter recurses
     specs = [TaskSpec(id=f"t{n}", dependencies=(f"t{n + 1}",) if n < count - 1 else ()) for n in range(count)]
     event = Submitted(graph="g", specs=tuple(specs))
     scheduler = driven.scheduler

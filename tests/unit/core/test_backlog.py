@@ -159,3 +159,15 @@ def test_what_fails_while_a_revival_is_under_way_ends_what_waits_for_it(driven: 
     to_the_end(driven)
     assert driven.state("g.join") is State.FAILED
     assert driven.states()["b0"] == "blocked"
+
+
+def test_a_graph_that_is_cancelled_while_it_is_run_again_ends() -> None:
+    driven = Driven()
+    driven.submit(a_task("c", "b"), a_task("b", "a"), a_task("a"))
+    driven.cancel("g")
+    driven.feed(Paced(step=1))
+    driven.retry("g.a")
+    driven.cancel("g")
+    while driven.scheduler.busy:
+        driven.feed(Advanced())
+    assert set(driven.states().values()) == {"cancelled"}

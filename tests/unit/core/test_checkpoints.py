@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from supervisord_agents.core import checkpoints
 from supervisord_agents.core.checkpoints import MAX_NAME_CHARACTERS, MAX_RESULT_BYTES, MAX_STEPS, MAX_TASK_BYTES, Step
-from supervisord_agents.core.events import Archived, Checkpointed
+from supervisord_agents.core.events import Archived, Checkpointed, RetryRequested
 from supervisord_agents.core.nesting import MAX_NESTING
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.errors import InvalidInput, Unavailable
@@ -102,6 +102,15 @@ def test_success_and_the_archive_end_them_and_a_failure_does_not() -> None:
     driven.feed(Archived(graphs=("g",)))
     assert not driven.scheduler.table.checkpoints
     assert driven.scheduler.table.checkpoints.room == 0
+
+
+def test_a_person_may_have_it_done_anew() -> None:
+    driven = running("a")
+    say(driven, "one", 1)
+    driven.cancel("g.a")
+    driven.feed(RetryRequested(task="g.a", fresh=True))
+    assert driven.offered() == ["g.a"]
+    assert not driven.scheduler.table.checkpoints
 
 
 @pytest.mark.parametrize(

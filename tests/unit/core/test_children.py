@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from supervisord_agents.core import invariants
 from supervisord_agents.core.descent import Limits, until
-from supervisord_agents.core.events import Archived, Decision, Stop, Submitted, Yielded
+from supervisord_agents.core.events import Archived, Decision, Stop, Submitted, Used, Yielded
 from supervisord_agents.core.graph import normalise
-from supervisord_agents.core.model import Failure, State, TaskSpec
+from supervisord_agents.core.model import Budget, Failure, State, TaskSpec, Usage
 from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.errors import InvalidInput
 from tests.support.scheduling import Driven, a_task, always
@@ -207,16 +208,36 @@ def test_what_would_wait_for_itself_is_refused_and_named(family: Family) -> None
     with pytest.raises(InvalidInput, match=r"a -> h\.later -> h\.after -> g\.p -> a"):
         family.bear(a_task("a", "h.later"))
     # By way of another parent, which may wait for its child.
-    family.submit(a_task("u"), graph="k")
-    family.start("k.u")
-    family.bear(a_task("v", "g.p"), parent="k.u", graph="kc")
-    with pytest.raises(InvalidInput, match=r"a -> k\.u -> kc\.v -> g\.p -> a"):
-        family.bear(a_task("a", "k.u"))
-    # A grandchild and its grandparent.
-    family.bear(a_task("a"))
+    family.bear(a_task("a"), a_task("u"))
     family.start("c.a")
+    family.start("c.u")
+    family.bear(a_task("v", "c.a"), parent="c.u", graph="k")
+    with pytest.raises(InvalidInput, match=r"w -> c\.u -> k\.v -> c\.a -> w"):
+        family.bear(a_task("w", "c.u"), parent="c.a", graph="e")
+    # A grandchild and its grandparent.
     with pytest.raises(InvalidInput, match=r"x -> g\.p -> c\.a -> x"):
         family.bear(a_task("x", "g.p"), parent="c.a", graph="d")
+
+
+def test_a_child_depends_on_nothing_that_its_family_was_not_given(family: Family) -> None:
+    family.submit(a_task("secret"), graph="theirs")
+    family.run("theirs.secret")
+    refusals = []
+    for name in ("theirs.secret", "theirs.none", "g.p"):
+        with pytest.raises(InvalidInput, match=r"tasks\[0\].dependencies\[0\]") as caught:
+            family.bear(a_task("a", always(name)))
+        refusals.append(caught.value.message.replace(name, ""))
+    assert refusals[0] == refusals[1]  # nor does it learn what there is
+    # What it depends on itself, its other children, and those of its children.
+    family.submit(a_task("given"), graph="before")
+    family.run("before.given")
+    family.submit(a_task("q", "before.given"), graph="h")
+    family.start("h.q")
+    family.bear(a_task("a", "before.given"), a_task("b", "a"), parent="h.q", graph="hc")
+    family.run("hc.a")
+    family.bear(a_task("c", "hc.a"), parent="h.q", graph="hd")
+    family.start("hc.b")
+    family.bear(a_task("d", "hc.a"), parent="hc.b", graph="he")
 
 
 def test_generations_children_and_descendants_are_limited(family: Family) -> None:
@@ -266,3 +287,47 @@ def test_children_stay_in_memory_for_as_long_as_an_ancestor_is_open(family: Fami
     assert family.scheduler.families.parent(family.task("c.a")) == "g.p"
     family.feed(Archived(graphs=("c",)))
     assert not family.scheduler.families.births
+
+
+def test_what_an_attempt_used_before_its_wait_counts_against_the_budget() -> None:
+    driven = Driven()
+    driven.submit(a_task("p"), budget=Budget(tokens=100))
+    driven.start("g.p")
+    driven.feed(Submitted(graph="c", specs=(a_task("x"),), parent="g.p", attempt=1, call=1))
+    driven.feed(Yielded(task="g.p", attempt=1, usage=Usage(60, 40)))
+    assert (driven.code("g.p"), driven.code("c.x")) == ("BUDGET_EXCEEDED", "BUDGET_EXCEEDED")
+
+
+def test_an_attempt_that_waits_has_worked(family: Family) -> None:
+    family.submit(a_task("bad", max_retries=0), graph="h")
+    family.run("h.bad", "WORKER_FAILED")
+    assert family.scheduler.table.health
+    family.bear(a_task("a"))
+    family.yield_()
+    assert not family.scheduler.table.health
+
+
+def test_a_budget_is_kept_for_as_long_as_somebody_draws_on_it() -> None:
+    driven = Driven()
+    driven.submit(a_task("p"), budget=Budget(tokens=100))
+    driven.start("g.p")
+    driven.feed(Submitted(graph="c", specs=(a_task("x"),), parent="g.p", attempt=1, call=1))
+    driven.start("c.x")
+    driven.finish("g.p")
+    assert driven.scheduler.to_archive(0, driven.now + 1, 100) == []
+    driven.feed(Archived(graphs=("g",)))
+    driven.feed(Used(task="c.x", usage=Usage(100)))
+    assert driven.code("c.x") == "BUDGET_EXCEEDED"
+
+
+def test_a_parent_that_waits_for_its_children_waits_for_no_dependency_after_a_restart() -> None:
+    driven = Driven()
+    driven.submit(a_task("a"), a_task("p", always("a")))
+    driven.fail("g.a")
+    driven.start("g.p")
+    driven.feed(Submitted(graph="c", specs=(a_task("x"),), parent="g.p", attempt=1, call=1))
+    driven.feed(Yielded(task="g.p", attempt=1))
+    driven.retry("g.a")
+    restored = Scheduler.restore(driven.scheduler.snapshot())
+    invariants.check(restored)
+    assert restored.tasks["g.p"].unmet == driven.task("g.p").unmet == 0

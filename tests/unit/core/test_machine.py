@@ -19,6 +19,7 @@ from supervisord_agents.core.events import (
     Advanced,
     AnyEvent,
     Archived,
+    BudgetSpent,
     CancelRequested,
     Changed,
     Checkpointed,
@@ -41,7 +42,18 @@ from supervisord_agents.core.events import (
     Yielded,
     encode_event,
 )
-from supervisord_agents.core.model import END_STATES, Compensation, Dependency, Failure, Past, State, TaskSpec, Usage, When
+from supervisord_agents.core.model import (
+    END_STATES,
+    Budget,
+    Compensation,
+    Dependency,
+    Failure,
+    Past,
+    State,
+    TaskSpec,
+    Usage,
+    When,
+)
 from supervisord_agents.core.placement import AgentRule, Placement, ProviderRule, Rules
 from supervisord_agents.core.scaling import PoolRule, Scaling
 from supervisord_agents.core.scheduler import Scheduler
@@ -74,6 +86,18 @@ specs = st.fixed_dictionaries(
 def startable(scheduler: Scheduler) -> list[Start]:
     """What could start if there were no rules."""
     return Placement().starts(scheduler.table, FREE, 0.0)
+
+
+budgets = st.one_of(
+    st.just(Budget()),
+    st.builds(
+        Budget,
+        attempts=st.integers(0, 5),
+        tokens=st.sampled_from((0, 0, 6)),
+        cost_usd=st.sampled_from((0.0, 0.0, 1.5)),
+        wall_s=st.sampled_from((0.0, 0.0, 15.0)),
+    ),
+)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -136,6 +160,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     def start(self, offer: Start) -> None:
         # An attempt number is never used twice.
         assert offer.attempt > self.attempts.get(offer.task, 0)
+        account = self.scheduler.budgets.of(self.scheduler.tasks[offer.task].graph)
+        if self.scheduler.tasks[offer.task].state is not State.READY:
+            assert account is not None  # The start of another has used up the budget.
+            assert account.over
+            return
         self.attempts[offer.task] = offer.attempt
         cold = (len(self.attempts) + offer.attempt) % 3 == 0
         pool = offer.pool if offer.pool != self.scheduler.tasks[offer.task].pool else ""
@@ -173,7 +202,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         graph = f"g{self.graphs}"
         self.graphs += 1
         past = tuple(self.past[name] for name in sorted(self.scheduler.unknown(made)))
-        self.feed(Submitted(graph=graph, specs=tuple(data.draw(st.permutations(made))), key=graph, past=past))
+        specifications = tuple(data.draw(st.permutations(made)))
+        self.feed(Submitted(graph=graph, specs=specifications, key=graph, past=past, budget=data.draw(budgets)))
         assert self.scheduler.graph_of_key(graph) == graph
 
     @precondition(lambda self: self.scheduler.running_tasks())
@@ -274,7 +304,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.feed(PauseRequested(pool=pool, agent=agent, stop=stop))
         for task, retries in of_it.items():
             gone_with_its_parent = stop and self.scheduler.families.parent(task) and task.state is State.CANCELLED
-            assert gone_with_its_parent or task.state is (State.READY if stop else State.RUNNING)
+            account = self.scheduler.budgets.of(task.graph)
+            back = State.FAILED if account is not None and account.closed else State.READY
+            assert gone_with_its_parent or task.state is (back if stop else State.RUNNING)
             assert task.retries == retries
         free = {name: 100 for name in POOLS if pool in ("", name)}
         held = [self.agent_of(offer) for offer in self.scheduler.starts(free, self.now)]
@@ -374,8 +406,21 @@ class SchedulerMachine(RuleBasedStateMachine):
     def usage_counts_in_any_state(self, data: st.DataObject) -> None:
         task = self.pick(data, list(self.scheduler.tasks.values()))
         before, state = task.usage, task.state
-        assert self.feed(Used(task=task.id, usage=Usage(3, 2, 0.25))) == []
-        assert (task.usage, task.state) == (before + Usage(3, 2, 0.25), state)
+        decisions = self.feed(Used(task=task.id, usage=Usage(3, 2, 0.25)))
+        account = self.scheduler.budgets.of(task.graph)
+        closed = account is not None and account.closed
+        assert closed or decisions == []
+        assert task.usage == before + Usage(3, 2, 0.25)
+        assert task.state is state or (closed and task.state is State.FAILED)
+
+    @precondition(lambda self: self.scheduler.budgets)
+    @rule(data=st.data(), tokens=st.integers(0, 8))
+    def spend(self, data: st.DataObject, tokens: int) -> None:
+        graph = data.draw(st.sampled_from(list(self.scheduler.budgets)))
+        account = self.scheduler.budgets[graph]
+        self.feed(BudgetSpent(graph=graph, usage=account.usage + Usage(tokens, 0, 0.0)))
+        if account.closed and not self.scheduler.busy:
+            assert not any(task.graph == graph for task in self.scheduler.running_tasks())
 
     @rule(seconds=st.sampled_from((1.0, 30.0)))
     def sleep(self, seconds: float) -> None:

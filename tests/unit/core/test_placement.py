@@ -195,6 +195,34 @@ def test_borrowed_workers_are_counted_as_the_lenders_after_a_restart_too() -> No
     assert placed.replayed().snapshot() == placed.scheduler.snapshot()
 
 
+def test_a_cap_leaves_room_for_what_is_borrowed() -> None:
+    placed = Placed(pools=LENT, agents={"qwen": AgentRule(max_running=2)})
+    placed.submit(*some(3, pool="high", agent="qwen"))
+    assert placed.offers(high=1, low=3) == [("t0", "high", ""), ("t1", "low", "")]
+
+
+def test_what_the_lender_starts_itself_is_not_in_the_way() -> None:
+    placed = Placed(pools=LENT)
+    placed.submit(*some(2, pool="high"), a_task("own", pool="low"))
+    assert placed.offers(high=1, low=3) == [("t0", "high", ""), ("own", "low", ""), ("t1", "low", "")]
+
+
+def test_a_pool_that_may_start_no_more_now_borrows_nothing_either() -> None:
+    rated = {**LENT, "high": PoolRule(max_workers=5, starts_per_s=1.0, borrows_from=("low",))}
+    placed = Placed(pools=rated)
+    placed.submit(*some(4, pool="high"))
+    assert placed.start_all(high=5, low=3) == ["g.t0"]
+    assert placed.offers(high=4, low=3) == []
+    assert placed.scheduler.placement.again_at == placed.now + 1.0
+
+
+def test_a_paused_pool_lends_nothing() -> None:
+    placed = Placed(pools=LENT)
+    placed.submit(*some(3, pool="high"))
+    placed.feed(PauseRequested(pool="low"))
+    assert placed.offers(high=1, low=3) == [("t0", "high", "")]
+
+
 def test_a_paused_pool_does_not_borrow() -> None:
     placed = Placed(pools=LENT)
     placed.submit(*some(3, pool="high"))
@@ -415,6 +443,17 @@ def test_a_provider_is_left_alone_for_as_long_as_it_asks() -> None:
     assert len(placed.offers()) == 2
 
 
+def test_what_a_provider_has_asked_for_ends_with_a_success_or_by_hand() -> None:
+    placed = of_a_provider()
+    placed.submit(*some(2, agent="qwen"))
+    placement = placed.scheduler.placement
+    for lift in (lambda: placement.answered(PROVIDER, placed.now), lambda: placement.reset(PROVIDER)):
+        assert placement.answered(PROVIDER, placed.now, "it limits the rate (429)", retry_after_s=86400.0)
+        assert placed.offers() == []
+        assert lift()
+        assert len(placed.offers()) == 2
+
+
 # Retries
 
 
@@ -425,6 +464,15 @@ def test_a_retry_is_not_sooner_than_a_provider_has_asked_for() -> None:
     due = placed.scheduler.next_due()
     assert due is not None
     assert 100.0 <= due - placed.now <= 125.0
+
+
+def test_another_agent_need_not_wait_for_what_the_first_was_asked_for() -> None:
+    placed = Placed()
+    placed.submit(a_task("t", agent="qwen", agents=("qwen", "gemini"), backoff_s=1.0))
+    placed.run("g.t", Failure("WORKER_FAILED", category=Category.RATE_LIMITED, retry_after_s=100.0))
+    due = placed.scheduler.next_due()
+    assert due is not None
+    assert due - placed.now < 2.0
 
 
 def test_a_retry_that_would_come_after_the_deadline_is_none() -> None:

@@ -9,7 +9,7 @@ from supervisord_agents.core.events import Advanced, Finished, Paced, PauseReque
 from supervisord_agents.core.model import State, When
 from supervisord_agents.core.pauses import Scope
 from supervisord_agents.core.scheduler import Scheduler
-from supervisord_agents.core.stuck import STEP, Hold, Kind, blocked_holds, open_tasks, ready_holds, standing
+from supervisord_agents.core.stuck import STEP, Hold, Kind, blocked_holds, ready_holds, standing
 from supervisord_agents.core.task import link
 from tests.support.scheduling import POOL, Driven, a_task
 
@@ -40,7 +40,7 @@ def test_nothing_stands_still_while_something_runs_or_is_tried_again_or_all_has_
         assert standing(driven.scheduler)
         driven.run(name)
     assert not standing(driven.scheduler)
-    assert open_tasks(driven.scheduler) == 0
+    assert driven.scheduler.pending == 0
 
 
 def test_a_deadline_does_not_make_anything_go_on() -> None:

@@ -40,6 +40,8 @@ def child(parent: TaskSpec = PARENT, **fields: Any) -> TaskSpec:
         (TaskSpec(profile="strict"), {"profile": "agent"}, "profile"),
         (TaskSpec(agent="mine"), {"profile": "strict"}, "profile"),
         (TaskSpec(), {"agent": "wide"}, "agent"),
+        (TaskSpec(), {"agent": "command", "agents": ("command", "wide")}, "agent"),
+        (TaskSpec(), {"agent": "command", "agents": ("command", "open")}, "profile"),
         (TaskSpec(limits=Limits(pids=10)), {"limits": Limits(pids=11)}, "limits.pids"),
         (TaskSpec(agent="mine"), {"agent": "mine", "limits": Limits(memory_bytes=1 << 31)}, "limits.memory_bytes"),
         (PARENT, {"compensate": Compensation(workspace="/other")}, "compensate.workspace"),

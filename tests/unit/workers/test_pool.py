@@ -89,6 +89,19 @@ async def test_an_idle_worker_is_busy_with_nothing(bench: PoolBench) -> None:
     assert not known.busy_with("", 0)
 
 
+@pytest.mark.parametrize("turn", [0, 1])
+async def test_the_preferred_one_of_two_idle_workers_is_claimed(bench: PoolBench, turn: int) -> None:
+    for name in ("g.a", "g.b"):
+        await bench.working(name)
+    for worker, name in zip(bench.spawner.made, ("g.a", "g.b"), strict=True):
+        worker.say(result(name))
+    await until(lambda: bench.view == (0, 2))
+    idle, busy = bench.pools.hands()
+    preferred = idle["p"][turn]
+    assert bench.pools.claim("p", "g.c", 1, FUNCTION, prefer=preferred) == preferred
+    assert (bench.pools.hands(), busy) == (({"p": [idle["p"][1 - turn]]}, {preferred}), set())
+
+
 async def test_whatever_a_frame_brings_about_is_the_fault_of_its_worker() -> None:
     heard: list[Exception] = []
 
