@@ -7,8 +7,7 @@ Only `summary` is the model's own. It is refused where it names tasks that do no
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,12 +15,11 @@ import msgspec
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.graph import find_cycle, name_cycle
 from supervisord_agents.core.model import State
-from supervisord_agents.core.picture import Node
 from supervisord_agents.errors import ErrorCode, SupervisorError
+from supervisord_agents.tracker.words import SUMMARY_CHARACTERS, ids_in, lies, plain, short, some
 
-SUMMARY_CHARACTERS = 800
 NAMED = 5
-"""Problems, and ids of one, that a refusal names."""
+"""Problems that a refusal names, and dependencies of an entry."""
 TASKS = 5
 """Whose states a model is asked for."""
 CITABLE = 100
@@ -147,7 +145,7 @@ def checked(text: str, digest: Digest) -> Story:
         *(problem for entry in story.tasks for problem in _untrue(digest, entry)),
         *_differs("blocked_on", story.blocked_on, digest.blocked_on),
         *_differs("next_actionable", story.next_actionable, digest.next_actionable),
-        *_lies(digest, story.summary, "summary"),
+        *lies(digest, story.summary, "summary"),
     ]
     _refuse(problems)
     return Story(
@@ -161,7 +159,7 @@ def checked(text: str, digest: Digest) -> Story:
 def checked_answer(text: str, digest: Digest) -> Answer:
     """The answer to a question in a model's answer; raises StoryRefused. What it names is cited."""
     found = _decoded(text, Answer)
-    _refuse([*_unknown(digest, "citations", found.citations), *_lies(digest, found.answer, "answer")])
+    _refuse([*_unknown(digest, "citations", found.citations), *lies(digest, found.answer, "answer")])
     named = [name for name in ids_in(found.answer, digest) if name in digest.by_id]
     return Answer(answer=plain(found.answer), citations=list(dict.fromkeys([*found.citations, *named])))
 
@@ -186,7 +184,7 @@ def _refuse(problems: list[str]) -> None:
 def _unknown(digest: Digest, where: str, names: Iterable[str]) -> Iterator[str]:
     unknown = list(dict.fromkeys(name for name in names if name not in digest.by_id))
     if unknown:
-        yield f"{where} names tasks that do not exist: {_some(unknown)}"
+        yield f"{where} names tasks that do not exist: {some(unknown)}"
 
 
 def _untrue(digest: Digest, entry: Entry) -> Iterator[str]:
@@ -194,13 +192,13 @@ def _untrue(digest: Digest, entry: Entry) -> Iterator[str]:
     if node is None:
         return
     if entry.status not in _STATES:
-        yield f"{_short(entry.status)} is no state of a task: {entry.id} is {node.state}"
+        yield f"{short(entry.status)} is no state of a task: {entry.id} is {node.state}"
     elif entry.status != node.state:
         yield f"{entry.id} is {node.state}, not {entry.status}"
     waits = {before.id for before in digest.waits(node)}
     wrong = [name for name in entry.waits_for if name not in waits and name in digest.by_id]
     if wrong:
-        yield f"{entry.id} does not wait for {_some(wrong)}"
+        yield f"{entry.id} does not wait for {some(wrong)}"
 
 
 def _cycles(digest: Digest, entries: Sequence[Entry]) -> Iterator[str]:
@@ -216,106 +214,9 @@ def _differs(where: str, told: list[str], right: list[str]) -> Iterator[str]:
     missing = [name for name in right if name not in told]
     wrong = [name for name in dict.fromkeys(told) if name not in right]
     if missing:
-        yield f"{where} lacks {_some(missing)}"
+        yield f"{where} lacks {some(missing)}"
     if wrong:
-        yield f"{where} must not name {_some(wrong)}"
+        yield f"{where} must not name {some(wrong)}"
 
 
 _STATES = frozenset(map(str, State))
-
-
-# The words
-
-_NAME = re.compile(r"(?<![\w.-])[A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64}")
-_DRAWN = re.compile(r"g[a-z2-9]{7}")
-"""A graph's id, unless a client chose it."""
-_STATE_WORDS: dict[str, frozenset[State]] = {
-    "running": frozenset({State.RUNNING}),
-    "ready": frozenset({State.READY}),
-    "blocked": frozenset({State.BLOCKED}),
-    "cancelled": frozenset({State.CANCELLED}),
-    "failed": frozenset({State.FAILED, State.DEAD, State.BACKING_OFF}),
-    "dead": frozenset({State.DEAD}),
-    "succeeded": frozenset({State.SUCCEEDED}),
-    "completed": frozenset({State.SUCCEEDED}),
-    "finished": frozenset({State.SUCCEEDED}),
-    "done": frozenset({State.SUCCEEDED}),
-}
-_SAID = re.compile(
-    rf"[\s:(]+(?:(?:is|has|was|now|been|already|just|still|as|marked|state|status)\s+){{0,3}}({'|'.join(_STATE_WORDS)})\b", re.I
-)
-_WAITS = re.compile(
-    r"\s+(?:now\s+)?(?:waits? (?:for|on)|is waiting (?:for|on)|is blocked (?:by|on)|depends on|needs)\s+"
-    r"([A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64})"
-)
-_ALL_WELL = re.compile(
-    r"\b(?:all|every|everything)\b(?:\s+(?:of|the|tasks?|work|graphs?|is|are|has|have|been|now))*\s+"
-    r"(succeeded|successful|completed?|done|finished|ended|over)\b",
-    re.I,
-)
-_WELL = ("succeeded", "successful")
-_NOTHING = re.compile(
-    r"\b(?:nothing|none|no tasks?)\b(?:\s+(?:of|the|tasks?|is|are|has|have|been|now))*\s+(blocked|running|failed)\b", re.I
-)
-
-
-def ids_in(text: str, digest: Digest) -> list[str]:
-    """What looks like full ids in a text, of tasks that may not exist."""
-    graphs = {name.partition(".")[0] for name in digest.by_id}
-    found = dict.fromkeys(match.group() for match in _NAME.finditer(text))
-    return [name for name in found if (graph := name.partition(".")[0]) in graphs or _DRAWN.fullmatch(graph)]
-
-
-def _lies(digest: Digest, text: str, where: str) -> Iterator[str]:
-    """As far as words can be held against the graph."""
-    if not plain(text):
-        yield f"the {where} is empty"
-    unknown = [name for name in ids_in(text, digest) if name not in digest.by_id]
-    if unknown:
-        yield f"the {where} names tasks that do not exist: {_some(unknown)}"
-    for match in _NAME.finditer(text):
-        node = digest.by_id.get(match.group())
-        if node is not None:
-            yield from (f"the {where} says that {node.id} {lie}" for lie in _lies_about(digest, node, text, match.end()))
-    yield from (f"the {where} says that {lie}" for lie in _lies_about_all(digest, text))
-
-
-def _lies_about(digest: Digest, node: Node, text: str, place: int) -> Iterator[str]:
-    """What is said of a task behind its name, which ends at that place."""
-    said = _SAID.match(text, place)
-    if said is not None and node.state not in _STATE_WORDS[said.group(1).lower()]:
-        yield f"is {said.group(1).lower()}, but it is {node.state}"
-    waits = _WAITS.match(text, place)
-    before = digest.by_id.get(waits.group(1)) if waits is not None else None
-    if before is not None and not digest.depends(node, before):
-        yield f"waits for {before.id}, but it does not"
-
-
-def _lies_about_all(digest: Digest, text: str) -> Iterator[str]:
-    for match in _NOTHING.finditer(text):
-        word = match.group(1).lower()
-        nodes = {"blocked": digest.blocked, "running": digest.running, "failed": digest.failed}[word]
-        if nodes:
-            yield f"nothing is {word}, but {nodes[0].id} is {nodes[0].state}"
-    for match in _ALL_WELL.finditer(text):
-        word = match.group(1).lower()
-        if digest.open_count or any(digest.others.values()):
-            yield f"all is {word}, but {digest.open_count} tasks have not ended"
-        elif word in _WELL and (bad := [*digest.failed, *digest.cancelled]):
-            yield f"all is {word}, but {bad[0].id} is {bad[0].state}"
-
-
-def plain(text: str) -> str:
-    """One paragraph of printable characters, of bounded length."""
-    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 2 * SUMMARY_CHARACTERS]).split())
-    return words if len(words) <= SUMMARY_CHARACTERS else words[: SUMMARY_CHARACTERS - 1] + "…"
-
-
-def _some(names: Collection[str]) -> str:
-    return ", ".join(_short(name) for name in list(names)[:NAMED]) + (
-        f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    )
-
-
-def _short(name: str) -> str:
-    return plain(name)[:64]
