@@ -70,11 +70,16 @@ class Planted:
         return encode_table(self.driven.scheduler.table)
 
 
-def answer_of(attempt: Attempt, digest: Digest, *, held: bool = False) -> str:
-    """What a model says that does as it is told; `held`: by a grammar, which leaves it nothing but the summary."""
+def answer_of(attempt: Attempt, digest: Digest, *, held: bool = False, before: str = "") -> str:
+    """What a model says that does as it is told; `held`: by a grammar, which leaves it nothing but the summary.
+
+    `before` stands before the words of its summary, for those who know what has to be in one.
+    """
     if "raw" in attempt.obeyed and not held:
         return str(attempt.obeyed["raw"])
     obeyed = {"summary": attempt.obeyed.get("summary", attempt.obeyed.get("raw", attempt.text))} if held else attempt.obeyed
+    if isinstance(obeyed.get("summary"), str):
+        obeyed = {**obeyed, "summary": before + obeyed["summary"]}
     return json.dumps({**msgspec.to_builtins(rules.story(digest)), **obeyed})
 
 

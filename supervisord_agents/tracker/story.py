@@ -2,7 +2,8 @@
 
     {"blocked_on": [ids], "next_actionable": [ids], "tasks": [{"id", "status", "waits_for": [ids]}], "summary": text}
 
-Only `summary` is the model's own. It is refused where it names tasks that do not exist or contradicts the state of one.
+Only `summary` is the model's own. It is refused where it names tasks that do not exist, contradicts the state of one, or leaves
+out what matters most.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.graph import find_cycle, name_cycle
 from supervisord_agents.core.model import State
 from supervisord_agents.errors import ErrorCode, SupervisorError
-from supervisord_agents.tracker.words import SUMMARY_CHARACTERS, ids_in, lies, plain, short, some
+from supervisord_agents.tracker.words import SUMMARY_CHARACTERS, ids_in, left_out, lies, plain, short, some
 
 NAMED = 5
 """Problems that a refusal names, and dependencies of an entry."""
@@ -146,6 +147,7 @@ def checked(text: str, digest: Digest) -> Story:
         *_differs("blocked_on", story.blocked_on, digest.blocked_on),
         *_differs("next_actionable", story.next_actionable, digest.next_actionable),
         *lies(digest, story.summary, "summary"),
+        *_gaps(digest, story.summary),
     ]
     _refuse(problems)
     return Story(
@@ -217,6 +219,12 @@ def _differs(where: str, told: list[str], right: list[str]) -> Iterator[str]:
         yield f"{where} lacks {some(missing)}"
     if wrong:
         yield f"{where} must not name {some(wrong)}"
+
+
+def _gaps(digest: Digest, summary: str) -> Iterator[str]:
+    """Words that say nothing must not stand in the place of the rules', which say what matters."""
+    if missing := left_out(digest, summary):
+        yield f"the summary leaves out {missing}"
 
 
 _STATES = frozenset(map(str, State))

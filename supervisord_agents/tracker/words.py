@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.model import State
@@ -12,6 +12,8 @@ from supervisord_agents.core.picture import Node
 SUMMARY_CHARACTERS = 800
 NAMED = 5
 """Ids of one problem that a refusal names."""
+MANY = 3
+"""Of more tasks that failed, or run, their count says as much as the name of one."""
 
 _NAME = re.compile(r"(?<![\w.-])[A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64}")
 _DRAWN = re.compile(r"g[a-z2-9]{7}")
@@ -44,6 +46,9 @@ _WELL = ("succeeded", "successful")
 _NOTHING = re.compile(
     r"\b(?:nothing|none|no tasks?)\b(?:\s+(?:of|the|tasks?|is|are|has|have|been|now))*\s+(blocked|running|failed)\b", re.I
 )
+
+_END = re.compile(r"[.;!?](?:\s|$)")
+_NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?![\w-]|[.,]\d)")
 
 
 def ids_in(text: str, digest: Digest) -> list[str]:
@@ -90,6 +95,44 @@ def _lies_about_all(digest: Digest, text: str) -> Iterator[str]:
             yield f"all is {word}, but {digest.open_count} tasks have not ended"
         elif word in _WELL and (bad := [*digest.failed, *digest.cancelled]):
             yield f"all is {word}, but {bad[0].id} is {bad[0].state}"
+
+
+def left_out(digest: Digest, text: str) -> str:
+    """What matters most, if a summary does not speak of it; empty: it does, or nothing has to be said.
+
+    That is what failed of itself, the last first; else what holds up blocked work; else what runs. A graph of which nothing
+    failed, waits or runs may be told in as few words as one likes.
+    """
+    said = _Said(plain(text))
+    if digest.failed:
+        own = [node for node in digest.failed if not digest.note(node).secondary] or digest.failed
+        if said.names(own[:1]) or said.counts("fail|dead", own, digest.failed):
+            return ""
+        return f"{own[0].id}, which failed"
+    if holders := digest.cycle or digest.holders[:1]:
+        return "" if said.names(holders) else f"{holders[0].id}, on which others are blocked"
+    running = digest.running
+    if not running or said.names(running) or said.counts("run", running):
+        return ""
+    return f"{running[0].id}, which runs"
+
+
+class _Said:
+    def __init__(self, text: str) -> None:
+        self._ids = {match.group() for match in _NAME.finditer(text)}
+        self._sentences = _END.split(text)
+
+    def names(self, nodes: Sequence[Node]) -> bool:
+        """Any of them."""
+        return any(node.id in self._ids for node in nodes)
+
+    def counts(self, what: str, nodes: Sequence[Node], more: Sequence[Node] = ()) -> bool:
+        """How many they are, or are with more, in one sentence with that word; only of MANY is it enough."""
+        if len(nodes) <= MANY:
+            return False
+        counts = {form for count in (len(nodes), len(more) or len(nodes)) for form in (f"{count}", f"{count:,}")}
+        about = [sentence for sentence in self._sentences if re.search(what, sentence, re.I)]
+        return any(counts & set(_NUMBER.findall(sentence)) for sentence in about)
 
 
 def plain(text: str) -> str:

@@ -130,10 +130,10 @@ def _unescaped(text: str) -> str:
     return re.sub(r'\\(["\\])', r"\1", text)
 
 
-def answer(turn: Turn, text: str) -> str | Call:
-    """What the model says next: text, or a tool call."""
+def answer(turn: Turn, text: str, words: str = "scripted") -> str | Call:
+    """What the model says next: text, or a tool call. `words` are those of a text in an answer by JSON schema."""
     if turn.schema is not None:
-        return json.dumps(smallest(turn.schema))
+        return json.dumps(smallest(turn.schema, words))
     script, done = turn.script, len(turn.results)
     if done < len(script.calls):
         if not turn.tools:
@@ -149,16 +149,16 @@ def answer(turn: Turn, text: str) -> str | Call:
     return text
 
 
-def smallest(schema: dict[str, Any]) -> Any:
-    """The smallest value of a JSON schema: the first of an enum, 1 for an integer, 0 for a number."""
+def smallest(schema: dict[str, Any], words: str = "scripted") -> Any:
+    """The smallest value of a JSON schema: the first of an enum, 1 for an integer, 0 for a number, those words for a text."""
     if schema.get("enum"):
         return schema["enum"][0]
     match str(schema.get("type", "object")).lower():
         case "object":
             properties = schema.get("properties", {})
-            return {name: smallest(properties[name]) for name in schema.get("required", properties) if name in properties}
+            return {name: smallest(properties[name], words) for name in schema.get("required", properties) if name in properties}
         case "array":
-            return [smallest(schema["items"])] * schema.get("minItems", 0)
+            return [smallest(schema["items"], words)] * schema.get("minItems", 0)
         case "integer":
             return schema.get("minimum", 1)
         case "number":
@@ -166,7 +166,7 @@ def smallest(schema: dict[str, Any]) -> Any:
         case "boolean":
             return False
         case _:
-            return "scripted"
+            return words
 
 
 def _fill(value: Any, results: list[str]) -> Any:
@@ -356,6 +356,7 @@ class ScriptedModel:
 
     def __init__(self, *, text: str = "hello from the scripted model", log: Path | None = None) -> None:
         self.text = text
+        self.words = "scripted"
         self.requests: list[Received] = []
         self.statuses: list[int] = []
         self.before_answer: Callable[[], Any] | None = None
@@ -415,7 +416,7 @@ class ScriptedModel:
             await self.before_answer()
         if self.statuses:
             return self.statuses.pop(0)
-        return turn.script.error or answer(turn, self.text)
+        return turn.script.error or answer(turn, self.text, self.words)
 
     async def _openai(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         said = await self._think(_openai_turn(body))

@@ -49,12 +49,15 @@ async def test_the_first_model_that_works_finds_the_words(tmp_path: Path) -> Non
         await daemon.start()
         try:
             async with daemon.client() as client:
-                await client.submit([WAITS, TaskSpec(id="after", dependencies=("waits",), input={"argv": ["true"]})])
+                waits, _ = (
+                    await client.submit([WAITS, TaskSpec(id="after", dependencies=("waits",), input={"argv": ["true"]})])
+                ).tasks
+                model.words = f"{waits} is at work."
                 story = await client.story(wait_s=20.0)
-                assert (story.summary, story.by) == ("scripted", "mini (some-model)")
-                assert [name.partition(".")[2] for name in story.blocked_on] == ["waits"]
+                assert (story.summary, story.by) == (model.words, "mini (some-model)")
+                assert story.blocked_on == [waits]
                 asked = await client.ask("sing me a song of it")
-                assert (asked.answer, asked.by) == ("scripted", "mini (some-model)")
+                assert (asked.answer, asked.by) == (model.words, "mini (some-model)")
                 tracker = (await client.status()).tracker
                 assert tracker is not None
                 assert (tracker.models, tracker.failed) == (["gone", "mini"], 0)

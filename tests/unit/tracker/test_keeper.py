@@ -73,10 +73,10 @@ async def test_many_who_ask_at_once_are_given_one_digest() -> None:
 
 async def test_true_words_of_a_model_are_given_while_they_are_new() -> None:
     work = Work()
-    backend = Saying(work.told("Three tasks are about to begin."))
+    backend = Saying(work.told("g.a is the first of three."))
     async with kept(work, backend) as keeper:
         telling = await keeper.story(wait_s=5)
-        assert (telling.story.summary, telling.by, telling.behind) == ("Three tasks are about to begin.", "saying/1", 0)
+        assert (telling.story.summary, telling.by, telling.behind) == ("g.a is the first of three.", "saying/1", 0)
         assert keeper.tally.usage.input_tokens == 10
         work.driven.now += 11
         backend.texts = [Unavailable("no model.")]
@@ -131,7 +131,7 @@ class Slow(Saying):
 
 async def test_however_much_changes_one_telling_is_under_way_and_one_more_follows() -> None:
     work = Work()
-    backend = Slow(lambda: work.told("It goes on."))
+    backend = Slow(lambda: work.told("g.a is next."))
     async with kept(work, backend) as keeper:
         assert (await keeper.story()).by == "rules"  # nobody waits for the model
         await backend.began.wait()
@@ -149,7 +149,7 @@ async def test_however_much_changes_one_telling_is_under_way_and_one_more_follow
 
 async def test_words_say_how_many_changes_ago_they_were_true() -> None:
     work = Work()
-    backend = Slow(lambda: work.told("It goes on."))
+    backend = Slow(lambda: work.told("g.a is next."))
     backend.go.set()
     async with kept(work, backend, Settings(every_s=1000.0)) as keeper:
         await keeper.story(wait_s=5)
@@ -194,7 +194,7 @@ async def test_a_model_that_is_no_use_is_asked_less_and_less(monkeypatch: pytest
         for _ in range(8):
             keeper.changed("g")
             await keeper.story(wait_s=5)
-        backend.texts = [work.told("It goes on.")]
+        backend.texts = [work.told("g.a is next.")]
         keeper.changed("g")
         await keeper.story(wait_s=5)
         await sleep(0)
@@ -205,7 +205,7 @@ async def test_a_model_that_is_no_use_is_asked_less_and_less(monkeypatch: pytest
 async def test_nobody_asks_nobody_tells_unless_it_is_to_be_so() -> None:
     work = Work()
     for eager, count in ((False, 0), (True, 1)):
-        backend = Saying(work.told("It goes on."))
+        backend = Saying(work.told("g.a is next."))
         async with kept(work, backend, Settings(every_s=0.0, eager=eager)) as keeper:
             keeper.changed("g")
             for _ in range(20):
@@ -223,7 +223,7 @@ async def test_only_some_graphs_are_kept_in_mind() -> None:
 
 async def test_a_context_that_is_too_small_is_not_overrun() -> None:
     work = Work()
-    backend = Saying(work.told("It goes on."))
+    backend = Saying(work.told("g.a is next."))
     backend.context_tokens = 100
     async with kept(work, backend) as keeper:
         assert (await keeper.story(wait_s=5)).by == "rules"

@@ -67,6 +67,9 @@ def test_what_the_rules_tell_is_true(digest: Digest) -> None:
         ({"summary": "Everything has been completed."}, "the summary says that all is completed"),
         ({"summary": "Nothing has failed."}, "the summary says that nothing is failed, but g.e is failed"),
         ({"summary": "g.b waits for g.d."}, "the summary says that g.b waits for g.d, but it does not"),
+        ({"summary": "The work goes on."}, "the summary leaves out g.e, which failed"),
+        ({"summary": "g.b runs, and g.f waits."}, "the summary leaves out g.e, which failed"),
+        ({"summary": "g.b runs." + " x" * 400 + " g.e failed."}, "the summary leaves out g.e, which failed"),
         ({"summary": 7}, "it is not JSON of the form"),
         ({"tasks": "none"}, "it is not JSON of the form"),
     ],
@@ -96,8 +99,8 @@ def test_what_all_did_may_be_said_when_it_is_so() -> None:
 
 
 def test_a_summary_is_one_plain_paragraph_of_bounded_length(digest: Digest) -> None:
-    story = checked(told(digest, summary="g.b\x1b[31m runs.\n\n" + "x" * 5_000), digest)
-    assert story.summary.startswith("g.b [31m runs. xxx")
+    story = checked(told(digest, summary="g.e\x1b[31m failed.\n\n" + "x" * 5_000), digest)
+    assert story.summary.startswith("g.e [31m failed. xxx")
     assert len(story.summary) == 800
 
 
