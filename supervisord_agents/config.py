@@ -372,8 +372,6 @@ def _contradictions_of_the_tracker(config: Config) -> Iterator[tuple[str, str]]:
             yield f"tracker.models.{name}", "must have another name: this one is that of tracker.local"
         if model.provider not in providers:
             yield f"tracker.models.{name}.provider", f"names a provider that is not configured: {model.provider}"
-        elif providers[model.provider].dialect == "anthropic":
-            yield f"tracker.models.{name}.provider", "names one of the dialect anthropic, which has no answers by JSON schema"
 
 
 def _host_lists(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:

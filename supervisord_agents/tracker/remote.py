@@ -1,4 +1,4 @@
-"""A model at a provider of the gateway: any OpenAI-compatible server (llama-server, vLLM, Ollama, OpenAI), or Gemini."""
+"""A model at a provider of the gateway: any OpenAI-compatible server (llama-server, vLLM, Ollama, OpenAI), Gemini, or Claude."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 import msgspec
+import structlog
 
 from supervisord_agents.core.model import Usage
 from supervisord_agents.errors import InvalidInput, Unavailable
 from supervisord_agents.tracker.backend import Limits, Prompt, Told
-from supervisord_agents.tracker.dialects import DIALECTS, fault_in
+from supervisord_agents.tracker.dialects import DIALECTS, NoAnswer, fault_in
 from supervisord_agents.tracker.measure import Measure
+
+NOT_TAKEN = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""What a server answers to a request with something in it that it does not know."""
+log = structlog.get_logger()
 
 
 class Reply(Protocol):
@@ -45,6 +50,8 @@ class Remote:
         self._context_tokens = context_tokens
         self._inquire = inquire
         self._measure = Measure()
+        self._way = 0
+        """Of the dialect's, the first that the server has taken."""
 
     @property
     def name(self) -> str:
@@ -59,9 +66,8 @@ class Remote:
 
     async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
         """Raises Unavailable, or InvalidInput if the provider cannot make use of the request."""
-        asked = self._dialect.ask(self._model, prompt, schema, limits)
         began = time.monotonic()
-        reply = await self._inquire(self._provider, asked.path, msgspec.json.encode(asked.body), limits.seconds)
+        reply = await self._taken(prompt, schema, limits)
         if reply.status != HTTPStatus.OK:
             raise self._refused(reply)
         self._measure.learn(
@@ -80,9 +86,27 @@ class Remote:
     async def aclose(self) -> None:
         """It holds nothing: connections are the gateway's."""
 
+    async def _taken(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Reply:
+        """The reply to the first way of asking that is taken; if none is, to the last, which has the least to be refused for."""
+        until, ways = time.monotonic() + limits.seconds, self._dialect.ways
+        way = self._way
+        while True:
+            asked = ways[way](self._model, prompt, schema, limits)
+            body = msgspec.json.encode(asked.body)
+            reply = await self._inquire(self._provider, asked.path, body, max(until - time.monotonic(), 0.0))
+            if reply.status not in NOT_TAKEN or way + 1 == len(ways):
+                break
+            log.info("tracker_request_not_taken", backend=self._name, way=way, reason=fault_in(reply.body))
+            way += 1
+        if reply.status == HTTPStatus.OK:
+            self._way = way
+        return reply
+
     def _text(self, body: bytes) -> str:
         try:
             return self._dialect.text(msgspec.json.decode(body))
+        except NoAnswer as error:
+            raise Unavailable(f"provider {self._provider} gave no answer: {error}.", field=self._field) from None
         except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
             raise Unavailable(f"provider {self._provider} answered, but with no text in it.", field=self._field) from None
 

@@ -102,26 +102,6 @@ def answer_schema(digest: Digest, named: Iterable[str] = ()) -> dict[str, Any]:
     return _object(citations=citations, answer={"type": "string", "minLength": 1, "maxLength": SUMMARY_CHARACTERS})
 
 
-def widened(schema: Any) -> Any:
-    """The same for servers that know an `enum` of texts only: a list that is given becomes one of so many of its items."""
-    if isinstance(schema, list):
-        return [widened(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    values = schema.get("enum")
-    if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
-        ids = values[0]
-        return {
-            "type": "array",
-            "items": {"type": "string", **({"enum": ids} if ids else {})},
-            "minItems": len(ids),
-            "maxItems": len(ids),
-        }
-    if isinstance(values, list):
-        return {"type": "string", "enum": values}
-    return {key: widened(value) for key, value in schema.items()}
-
-
 def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 

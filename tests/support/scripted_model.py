@@ -16,8 +16,9 @@ Strings inside the JSON, and the SAY text, may use earlier results (`last`, or t
     {{last/regex/}}       group 1 of a regular expression (write `.` for a quote)
 
 A JSON string that is nothing but a placeholder becomes the value with its own type, so a list stays a list.
-A request that wants JSON (`responseMimeType`, `response_format`), such as Gemini CLI's router, its next-speaker and its loop
-checks, is answered with the smallest object that fits its schema. A request without tools (a title) never gets a tool call.
+A request that wants JSON (`responseMimeType`, `response_format`, `output_config`), such as Gemini CLI's router, its
+next-speaker and its loop checks, is answered with the smallest object that fits its schema. A request without tools (a title)
+never gets a tool call.
 
 In a test: `async with ScriptedModel().serve() as url`. Alone: `python -m tests.support.scripted_model PORT [LOG]`, where LOG
 gets a JSON line a request.
@@ -226,6 +227,7 @@ def _openai_turn(body: dict[str, Any]) -> Turn:
 
 def _anthropic_turn(body: dict[str, Any]) -> Turn:
     turn = Turn(tools=frozenset(tool["name"] for tool in body.get("tools") or ()))
+    turn.schema = ((body.get("output_config") or {}).get("format") or {}).get("schema")
     for message in body.get("messages", ()):
         if message["role"] != "user":
             continue

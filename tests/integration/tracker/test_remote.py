@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from supervisord_agents.errors import InvalidInput, SupervisorError, Unavailable
 from supervisord_agents.gateway.server import Gateway
 from supervisord_agents.tracker.backend import Limits, Prompt
 from supervisord_agents.tracker.remote import Remote
+from tests.support import particular
 from tests.support.gateway import KEY, KEY_ENV, serving, settings
 from tests.support.scripted_model import INPUT_TOKENS, OUTPUT_TOKENS, ScriptedModel
 
@@ -24,6 +26,11 @@ SCHEMA = {
     "type": "object",
     "properties": {"ids": {"type": "array", "items": {"enum": ["g1.a"]}}, "summary": {"type": "string"}},
     "required": ["ids", "summary"],
+}
+STORY = {
+    **SCHEMA,
+    "properties": {**SCHEMA["properties"], "summary": {"type": "string", "maxLength": 9}},
+    "additionalProperties": False,
 }
 
 
@@ -67,17 +74,17 @@ async def failure(remote: Remote, seconds: float = 5.0) -> SupervisorError:
     return caught.value
 
 
-@pytest.mark.parametrize("dialect", ["openai", "gemini"])
+@pytest.mark.parametrize("dialect", ["openai", "gemini", "anthropic"])
 async def test_an_answer_and_what_it_costs(dialect: str) -> None:
     model = ScriptedModel()
-    base = {"openai": "/v1", "gemini": "/v1beta"}[dialect]
+    base = {"openai": "/v1", "gemini": "/v1beta", "anthropic": ""}[dialect]
     async with model.serve() as url, a_remote(url + base, dialect) as (remote, guard):
         told = await remote.tell(PROMPT, SCHEMA, Limits(tokens=50, seconds=5.0))
     assert msgspec.json.decode(told.text) == {"ids": [], "summary": "scripted"}
     assert told.by == "mini (some-model)"
     assert told.usage == Usage(INPUT_TOKENS, OUTPUT_TOKENS, (INPUT_TOKENS + 2 * OUTPUT_TOKENS) / 1e6)
     (request,) = model.requests
-    assert request.path in ("/v1/chat/completions", "/v1beta/models/some-model:generateContent")
+    assert request.path in ("/v1/chat/completions", "/v1beta/models/some-model:generateContent", "/v1/messages")
     assert KEY in str(request.headers)
     assert guard.said == [""]
 
@@ -95,6 +102,44 @@ async def test_a_provider_that_refuses(status: int, kind: type[SupervisorError],
     assert type(error) is kind
     assert f"answered {status}: your key Bearer ***" in error.message
     assert (guard.said != [""]) is fault
+
+
+async def test_a_provider_that_is_particular_is_asked_for_less_and_so_from_then_on() -> None:
+    bodies: list[Any] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        if wrong := particular.openai(bodies[-1], thinks=True):
+            return web.json_response({"error": {"message": wrong[0]}}, status=400)
+        return web.json_response({"choices": [{"message": {"content": "{}"}}]})
+
+    async with serving(answer) as url, a_remote(url) as (remote, guard):
+        for _ in range(2):
+            assert (await remote.tell(PROMPT, STORY, Limits(tokens=50, seconds=5.0))).text == "{}"
+    assert [bool(particular.openai(body, thinks=True)) for body in bodies] == [True, True, False, False]
+    assert [body.get("max_completion_tokens") for body in bodies] == [None, 50, 50, 50]
+    assert guard.said == [""] * 4
+
+
+async def test_a_provider_that_takes_no_way_of_asking_is_quoted_and_asked_in_full_again() -> None:
+    bodies: list[Any] = []
+
+    async def refuse(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.json_response({"error": {"message": f"no {len(bodies)}"}}, status=400)
+
+    async with serving(refuse) as url, a_remote(url) as (remote, _):
+        assert "answered 400: no 3" in str(await failure(remote))
+        assert "answered 400: no 6" in str(await failure(remote))
+    assert bodies[0] == bodies[3]
+
+
+async def test_an_answer_that_was_cut_off_is_none() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": '{"ids": ['}, "finish_reason": "length"}]})
+
+    async with serving(answer) as url, a_remote(url) as (remote, _):
+        assert "gave no answer: the answer was cut off at its limit of tokens" in str(await failure(remote))
 
 
 @pytest.mark.parametrize("body", [b"no JSON", b"{}", b'{"choices": [{"message": {"content": null}}]}'])

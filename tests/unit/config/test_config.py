@@ -71,10 +71,6 @@ def test_the_shipped_file_shows_the_defaults() -> None:
             "`tracker.models.mini.provider` names a provider that is not configured: x",
         ),
         ("[tracker.models.local]\nprovider = 'x'\nmodel = 'm'", "`tracker.models.local` must have another name"),
-        (
-            "[tracker.models.a]\nprovider='x'\nmodel='m'\n[gateway.providers.x]\nbase_url = 'http://h'\ndialect = 'anthropic'",
-            "`tracker.models.a.provider` names one of the dialect anthropic",
-        ),
         ("[daemon\n", "not valid TOML"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.tracker import rules
-from supervisord_agents.tracker.story import Story, StoryRefused, answer_schema, checked, checked_answer, schema_of, widened
+from supervisord_agents.tracker.story import Story, StoryRefused, answer_schema, checked, checked_answer, schema_of
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import digest_of
 
@@ -127,17 +127,6 @@ def test_no_id_fits_the_schema_that_does_not_exist(digest: Digest) -> None:
     assert {"g.b", "running", "g.f", "failed"} <= {value for value in found if isinstance(value, str)}
     ids = {value for value in values(answer_schema(digest)) if isinstance(value, str)}
     assert ids == set(digest.by_id)
-
-
-def test_for_servers_that_know_texts_only_a_list_becomes_one_of_its_items(digest: Digest) -> None:
-    wide = widened(schema_of(digest))
-    assert wide["properties"]["blocked_on"] == {
-        "type": "array",
-        "items": {"type": "string", "enum": ["g.b"]},
-        "minItems": 1,
-        "maxItems": 1,
-    }
-    assert all(isinstance(value, str) for value in values(wide))
 
 
 def test_a_story_of_nothing_is_a_story() -> None:
