@@ -126,6 +126,7 @@ class Tracker(Table, frozen=True):
     every_s: Seconds = 1.0
     stale_s: Timeout = 10.0
     eager: bool = False
+    cost_usd_per_day: Annotated[float, Meta(gt=0, le=1e9)] = 1.0
     local: TrackerLocal = TrackerLocal()
     models: dict[str, TrackerModel] = {}
 

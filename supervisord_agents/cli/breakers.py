@@ -1,9 +1,10 @@
-"""`breakers`: which agents and providers are left alone because they fail, and `breakers reset`."""
+"""`breakers`: which agents, providers and models of the tracker are left alone because they fail, and `breakers reset`."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from typing import get_args
 
 from supervisord_agents.cli import render
 from supervisord_agents.cli.exits import Exit
@@ -11,7 +12,7 @@ from supervisord_agents.cli.parser import Commands, add
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
 from supervisord_agents.errors import InvalidInput
-from supervisord_agents.wire.breakers import BreakerView
+from supervisord_agents.wire.breakers import BreakerView, Kind
 
 STYLES = {"closed": Style.PLAIN, "open": Style.BAD, "half_open": Style.WARNING}
 
@@ -20,12 +21,12 @@ def register(commands: Commands) -> None:
     command = add(
         commands,
         "breakers",
-        "list agents and providers that fail again and again, or reset one",
+        "list agents, providers and models of the tracker that fail again and again, or reset one",
         breakers,
         details="What is open is not used; after a while one task, or one call, tries it again.",
     )
     command.add_argument("do", choices=("reset",), nargs="?", help="say that it works again, rather than list")
-    command.add_argument("kind", choices=("agent", "provider"), nargs="?", help="of what is reset")
+    command.add_argument("kind", choices=get_args(Kind), nargs="?", help="of what is reset")
     command.add_argument("name", metavar="NAME", nargs="?", default="", help="of what is reset")
 
 
@@ -42,7 +43,7 @@ def breakers(session: Session, arguments: argparse.Namespace) -> Exit:
     elif left:
         output.table(_rows(left, time.time()))
     else:
-        output.note("no agent and no provider has failed lately")
+        output.note("no agent, no provider and no model of the tracker has failed lately")
     return Exit.OK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from supervisord_agents.cli import render
@@ -18,7 +19,7 @@ from supervisord_agents.cli.tasks import standing, usage
 from supervisord_agents.core.model import State
 from supervisord_agents.wire.messages import ListReply, PoolView, Recovery, StandstillView, StatusReply, TaskView
 from supervisord_agents.wire.story import StoryReply
-from supervisord_agents.wire.tracker import TrackerView
+from supervisord_agents.wire.tracker import ModelView, TrackerView
 
 if TYPE_CHECKING:
     from supervisord_agents.rpc.client import Client
@@ -52,6 +53,8 @@ def status(session: Session, arguments: argparse.Namespace) -> Exit:
         output.line(Span("paused  ", Style.WARNING), scope_in_words(one))
     if reply.standstill is not None:
         output.line(Span("stands still  ", Style.BAD), standstill(reply.standstill))
+    for trouble in troubles(reply.tracker) if reply.tracker else ():
+        output.line(Span("tracker  ", Style.WARNING), trouble)
     for note in reply.notes:
         output.line(Span("note  ", Style.WARNING), note)
     return Exit.OK
@@ -79,7 +82,7 @@ def _facts(reply: StatusReply, now: float) -> list[list[Cell]]:
         "models": usage(reply.usage) or "not used",
     }
     if reply.tracker is not None:
-        rows["tracker"] = tracker(reply.tracker)
+        rows["tracker"] = tracker(reply.tracker, now)
     return [[Span(name, Style.FAINT), value] for name, value in rows.items()]
 
 
@@ -115,12 +118,34 @@ def standstill(found: StandstillView) -> str:
     return f"{since}: {'; '.join(found.reasons)}"
 
 
-def tracker(found: TrackerView) -> Cell:
+def tracker(found: TrackerView, now: float) -> Cell:
     """How the models do that tell the story."""
-    told = f"{', '.join(found.models)}: {render.plural(found.answers, 'answer')}"
+    told = f"{', '.join(_model(model, now) for model in found.models)}: {render.plural(found.answers, 'answer')}"
     told += f", {found.refused:,} refused" if found.refused else ""
     told += f"; {usage(found.usage)}" if usage(found.usage) else ""
+    told += f"; ${found.spent_usd:.2f} of ${found.limit_usd:.2f} in 24 h" if found.spent_usd else ""
     return Span(f"{told}; {found.failed:,} times none answered (the log says why)", Style.WARNING) if found.failed else told
+
+
+def _model(model: ModelView, now: float) -> str:
+    about = f" ({model.about})" if model.about else ""
+    since = f" for {render.duration(max(0.0, now - model.since))}" if model.since and model.state == "loading" else ""
+    return f"{model.name}{about} {_STATES.get(model.state, model.state)}{since}"
+
+
+def troubles(found: TrackerView) -> Iterator[str]:
+    """Why models are not asked, and until when, a line for each."""
+    for model in found.models:
+        until = f"until {render.moment(model.until)}" if model.until else "for good"
+        if model.state == "left_alone":
+            yield f"{model.name} is left alone {until}, for it failed: {model.why} (see: agentctl breakers)"
+        elif model.state == "over_limit":
+            yield f"{model.name} is not asked {until}: {model.why} (tracker.cost_usd_per_day)"
+        elif model.why:
+            yield f"{model.name} is started again; it failed: {model.why}"
+
+
+_STATES = {"left_alone": "left alone", "over_limit": "over its limit"}
 
 
 def _loop(reply: StatusReply) -> Cell:

@@ -82,7 +82,7 @@ class Handlers:
         tracking: Tracking,
     ) -> None:
         outcomes = Outcomes(keeper, self._resolve_one)
-        breaker_control = BreakerControl(engine, attempts)
+        breaker_control = BreakerControl(engine, attempts, tracking.chain)
         control = Control(engine, admission, attempts, pools, self._resolve_one)
         plans = Plans(engine, pictures, self._resolve_target, self._resolve, self._tasks)
         self._tracking = tracking

@@ -133,9 +133,9 @@ class Parts:
         self.attempts.take_children(submissions)
         pictures = Pictures(self.engine, self.pools)
         tracking = Tracking(self.engine, pictures, forecast, self.attempts.signs)
-        self.tellers = Tellers(config, self.gateway, spawner)
+        self.tellers = Tellers(config, self.gateway, spawner, state_dir, clock.now)
         self.tracker = Tracker(tracking.gather, clock.now, self.tellers.chain, settings_of(config.tracker))
-        tracking.keep(self.tracker, self.tellers.chain.names if self.tellers.chain else ())
+        tracking.keep(self.tracker, self.tellers)
         feed.heard = tracking.changed
         handlers = Handlers(
             self.engine,

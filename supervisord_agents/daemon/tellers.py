@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from sandbox.spawner import Spawner
 from supervisord_agents.config import LOCAL, Config, profiles
@@ -15,18 +16,21 @@ from supervisord_agents.tracker.backend import Backend
 from supervisord_agents.tracker.cell import Cell
 from supervisord_agents.tracker.chain import Chain
 from supervisord_agents.tracker.local import Local
+from supervisord_agents.tracker.purse import Purse, PurseFile
 from supervisord_agents.tracker.remote import Inquire, Remote
 from supervisord_agents.tracker.talk import Load
 from supervisord_agents.workers.shape import runtime_paths
 
 
 class Tellers:
-    """All back ends. `chain` is what to ask; None: there is no model."""
+    """All back ends. `chain` is what to ask; None: there is no model. `now` is the supervisor's clock."""
 
-    def __init__(self, config: Config, gateway: Gateway, spawner: Spawner) -> None:
-        self._backends = list(_backends(config, gateway, spawner))
+    def __init__(self, config: Config, gateway: Gateway, spawner: Spawner, state_dir: Path, now: Callable[[], float]) -> None:
+        file = PurseFile(state_dir / "tracker-spent.json")
+        self.purse = Purse(config.tracker.cost_usd_per_day, now, file.read(), file.write)
+        self._backends = list(_backends(config, gateway, spawner, self.purse))
         rule = Breaker(config.breakers.failures, config.breakers.open_s)
-        self.chain = Chain(self._backends, rule) if self._backends else None
+        self.chain = Chain(self._backends, rule, now) if self._backends else None
 
     def start(self) -> None:
         """Load what is to be loaded before somebody asks."""
@@ -35,14 +39,28 @@ class Tellers:
                 backend.start()
 
 
-def _backends(config: Config, gateway: Gateway, spawner: Spawner) -> Iterator[Backend]:
+def _backends(config: Config, gateway: Gateway, spawner: Spawner, purse: Purse) -> Iterator[Backend]:
     for name in config.tracker.backends:
         if name == LOCAL:
             yield _local(config, spawner)
         else:
-            model = config.tracker.models[name]
-            dialect = config.gateway.providers[model.provider].dialect
-            yield Remote(name, model.provider, dialect, model.model, model.context_tokens, inquirer(gateway))
+            yield _remote(name, config, gateway, purse)
+
+
+def _remote(name: str, config: Config, gateway: Gateway, purse: Purse) -> Remote:
+    model, told = config.tracker.models[name], config.tracker
+    provider = config.gateway.providers[model.provider]
+    dearest = told.prompt_tokens * provider.input_usd_per_mtok + told.answer_tokens * provider.output_usd_per_mtok
+    return Remote(
+        name,
+        model.provider,
+        provider.dialect,
+        model.model,
+        model.context_tokens,
+        inquirer(gateway),
+        purse=purse,
+        most_usd=dearest / 1e6,
+    )
 
 
 def _local(config: Config, spawner: Spawner) -> Local:

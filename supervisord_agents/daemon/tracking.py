@@ -19,12 +19,15 @@ from supervisord_agents.core.task import Task
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.pictures import Means, Pictures
+from supervisord_agents.daemon.tellers import Tellers
 from supervisord_agents.daemon.views import Known
 from supervisord_agents.errors import InvalidInput
 from supervisord_agents.rpc.peer import Peer
+from supervisord_agents.tracker.backend import Standing
+from supervisord_agents.tracker.chain import Chain
 from supervisord_agents.tracker.keeper import ALL, Keeper, Settings, Telling
 from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, StoryTask, TellStory
-from supervisord_agents.wire.tracker import TrackerView
+from supervisord_agents.wire.tracker import ModelView, TrackerView
 
 MOST_TASKS = 10_000
 """Of a story of all: of more, whole graphs are only counted. What runs and what is next is looked at first."""
@@ -55,7 +58,7 @@ class Tracking:
         self._forecast = forecast
         self._signs = signs
         self._keeper: Keeper
-        self._models: list[str] = []
+        self._tellers: Tellers
         self._target: Callable[[str, str], Awaitable[str]]
         self._names: Callable[[str, str], Awaitable[list[str]]]
         self._tasks: Callable[[Sequence[str]], Awaitable[list[Task]]]
@@ -69,17 +72,29 @@ class Tracking:
         """`target` finds the graph or task behind a name, `names` the tasks of a graph, `tasks` those of full ids."""
         self._target, self._names, self._tasks = target, names, tasks
 
-    def keep(self, keeper: Keeper, models: Sequence[str] = ()) -> None:
+    def keep(self, keeper: Keeper, tellers: Tellers) -> None:
         """Have that one tell, by these models."""
-        self._keeper, self._models = keeper, list(models)
+        self._keeper, self._tellers = keeper, tellers
+
+    @property
+    def chain(self) -> Chain | None:
+        """Of the models, if there are any."""
+        return self._tellers.chain
 
     def view(self) -> TrackerView | None:
         """What has come of the models; None: there are none."""
-        tally = self._keeper.tally
-        figures = TrackerView(
-            models=self._models, answers=tally.told, refused=tally.refused, failed=tally.failed, usage=tally.usage
+        tally, chain, purse = self._keeper.tally, self._tellers.chain, self._tellers.purse
+        if chain is None:
+            return None
+        return TrackerView(
+            models=[_model_view(name, standing) for name, standing in chain.standings().items()],
+            answers=tally.told,
+            refused=tally.refused,
+            failed=tally.failed,
+            usage=tally.usage,
+            spent_usd=purse.spent_usd,
+            limit_usd=purse.limit_usd,
         )
-        return figures if self._models else None
 
     def changed(self, change: Changed) -> None:
         """A task has changed its state, durably."""
@@ -203,6 +218,17 @@ def _digest(subject: str, picture: Picture, means: Means, notes: Mapping[str, No
         else eta_of(plan, ahead, lambda node: notes[node.id].spread if node.id in notes else USUAL_SPREAD)
     )
     return Digest(picture, notes, subject=subject, eta=eta, ageing_s=means.ageing_s, others=others)
+
+
+def _model_view(name: str, standing: Standing) -> ModelView:
+    return ModelView(
+        name=name,
+        state=str(standing.stands),
+        since=standing.since,
+        until=standing.until,
+        why=standing.why,
+        about=standing.about,
+    )
 
 
 def _reply(telling: Telling) -> StoryReply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
@@ -37,6 +38,34 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
+class Stands(StrEnum):
+    """Whether a back end can answer now."""
+
+    READY = "ready"
+    LOADING = "loading"
+    UNLOADED = "unloaded"
+    """It is loaded when somebody asks."""
+    LEFT_ALONE = "left_alone"
+    """It failed again and again: core.breakers."""
+    OVER_LIMIT = "over_limit"
+    """It costs money, of which enough was spent: tracker.purse."""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a back end is. Times are in seconds since the epoch; 0.0: not known, or not said."""
+
+    stands: Stands = Stands.READY
+    since: float = 0.0
+    until: float = 0.0
+    why: str = ""
+    about: str = ""
+    """The model, if it has been loaded."""
+
+    @property
+    def askable(self) -> bool:
+        return self.stands not in (Stands.LEFT_ALONE, Stands.OVER_LIMIT)
+
+
 class Backend(Protocol):
     """Raises SupervisorError if there is no answer; it may be cancelled at any time."""
 
@@ -47,6 +76,9 @@ class Backend(Protocol):
     @property
     def context_tokens(self) -> int:
         """What a prompt and its answer may take together."""
+
+    def standing(self) -> Standing:
+        """Whether it can be asked now."""
 
     def count(self, text: str) -> int:
         """The tokens of a text, or a number that is not smaller; at once."""

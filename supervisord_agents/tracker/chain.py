@@ -8,9 +8,9 @@ from typing import Any
 
 import structlog
 
-from supervisord_agents.core.breakers import Breaker, BreakerState, Health, failed, state
+from supervisord_agents.core.breakers import Breaker, BreakerState, Health, failed, state, tried_at
 from supervisord_agents.errors import SupervisorError, Unavailable
-from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Told
+from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Standing, Stands, Told
 
 NAME = "chain"
 OURS = 0.95
@@ -22,9 +22,9 @@ class Chain:
     """A back end too. Each has a circuit breaker (core.breakers), and an equal share of the time that is left."""
 
     def __init__(self, backends: Sequence[Backend], rule: Breaker, now: Callable[[], float] = time.monotonic) -> None:
-        """In the order in which they are asked; `now` is in seconds."""
+        """In the order in which they are asked; `now` is in seconds, which `status` takes to be since the epoch."""
         self._backends = tuple(backends)
-        self._rule = rule
+        self.rule = rule
         self._now = now
         self.healths: dict[str, Health] = {}
         """By name, those that failed when they were last asked."""
@@ -53,13 +53,29 @@ class Chain:
 
     def state(self, name: str) -> BreakerState:
         """Whether a back end is asked."""
-        return state(self._rule, self.healths.get(name), self._now())
+        return state(self.rule, self.healths.get(name), self._now())
+
+    def standings(self) -> dict[str, Standing]:
+        """How each is, by name, in order."""
+        return {backend.name: self._standing(backend) for backend in self._backends}
+
+    def standing(self) -> Standing:
+        """Of the one that will be asked first; of the first of all, if none will be."""
+        standings = list(self.standings().values())
+        return next((one for one in standings if one.askable), next(iter(standings), Standing(stands=Stands.LEFT_ALONE)))
+
+    def _standing(self, backend: Backend) -> Standing:
+        health = self.healths.get(backend.name)
+        if health is None or self.state(backend.name) is not BreakerState.OPEN:
+            return backend.standing()
+        until = tried_at(self.rule, health)
+        return Standing(stands=Stands.LEFT_ALONE, since=health.failed_at, until=until, why=health.last)
 
     async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
         """The answer of the first that has one. Raises Unavailable, with what is wrong with each of them."""
         until = self._now() + limits.seconds * OURS
         asked = self._working()
-        wrong = [f"{name}: left alone, {self.healths[name].last}" for name in self.names if self.state(name) is BreakerState.OPEN]
+        wrong = [f"{name}: {_aside(one)}" for name, one in self.standings().items() if not one.askable]
         for place, backend in enumerate(asked):
             left = until - self._now()
             if left <= 0:
@@ -91,7 +107,7 @@ class Chain:
         before = self.state(name)
         failed(self.healths, name, why, self._now())
         if self.state(name) is BreakerState.OPEN is not before:
-            log.warning("tracker_left_alone", backend=name, open_s=self._rule.open_s, reason=why)
+            log.warning("tracker_left_alone", backend=name, open_s=self.rule.open_s, reason=why)
         else:
             log.info("tracker_failed", backend=name, reason=why)
 
@@ -100,7 +116,11 @@ class Chain:
             await backend.aclose()
 
     def _working(self) -> list[Backend]:
-        return [backend for backend in self._backends if self.state(backend.name) is not BreakerState.OPEN]
+        return [backend for backend in self._backends if self._standing(backend).askable]
+
+
+def _aside(standing: Standing) -> str:
+    return f"{standing.stands.replace('_', ' ')}, {standing.why}"
 
 
 def _too_many(backend: Backend, prompt: Prompt, limits: Limits) -> int:

@@ -144,7 +144,7 @@ class Keeper:
             if not self._fresh(subject.words):
                 subject.tried = min(subject.tried, subject.changes - 1)  # for the times that it tells
             self._work.set()
-            await self._words_of(subject, wait_s)
+            await self._words_of(subject, wait_s if self._backend.standing().askable else 0.0)
         digest = await self._digest(name, subject)
         words, told = subject.words, rules.story(digest)
         if words is None or not self._fresh(words):
@@ -157,7 +157,7 @@ class Keeper:
         digest = await self._digest(name, self._wanted(name))
         answer = rules.answer(question, digest)
         backend = self._backend
-        if answer.understood or backend is None:
+        if answer.understood or backend is None or not backend.standing().askable:
             return answer, rules.NAME
         named = [node.id for node in rules.named(question, digest)]
         wanted = (
@@ -232,6 +232,8 @@ class Keeper:
     async def _tell(self, backend: Backend, name: str, subject: _Subject) -> None:
         change = subject.changes
         try:
+            if not backend.standing().askable:
+                return
             digest = await self._digest(name, subject)
             found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
             self._in_vain = 0 if found is not None else self._in_vain + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import structlog
 from supervisord_agents.core.model import Usage
 from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError, Unavailable
 from supervisord_agents.tracker import talk
-from supervisord_agents.tracker.backend import Limits, Prompt, Told
+from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Stands, Told
 from supervisord_agents.tracker.measure import Measure
 from supervisord_agents.wire.framing import FrameReader, frame
 
@@ -68,6 +69,8 @@ class Local:
         self._given_up: set[asyncio.Task[None]] = set()
         self._unloaded = False
         self._last_wrong = ""
+        self._since = time.time()
+        """When it was last loaded, or began to be, or was unloaded."""
         self._socket: socket.socket | None = None
         self._process: Process | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -79,6 +82,13 @@ class Local:
     @property
     def context_tokens(self) -> int:
         return self._load.context_tokens - TEMPLATE_TOKENS
+
+    def standing(self) -> Standing:
+        if self._ready.is_set():
+            return Standing(since=self._since, about=self.about)
+        if not self._wanted.is_set():
+            return Standing(stands=Stands.UNLOADED, since=self._since, about=self.about)
+        return Standing(stands=Stands.LOADING, since=self._since, why=self._last_wrong)
 
     def count(self, text: str) -> int:
         return self._measure.count(text)
@@ -231,6 +241,7 @@ class Local:
         ours.setblocking(False)
         self.starts += 1
         self._unloaded = False
+        self._since = time.time()
         with ours:
             try:
                 with theirs:
@@ -275,6 +286,7 @@ class Local:
                 log.info("tracker_unloaded", name=self._name, idle_s=self._idle_s)
                 self._wanted.clear()
                 self._unloaded = True
+                self._since = time.time()
                 self._kill()
                 return
 
@@ -282,6 +294,7 @@ class Local:
         if isinstance(message, talk.Loaded):
             self.about = _plain(message.about, ABOUT_CHARACTERS)
             log.info("tracker_loaded", name=self._name, model=self.about, seconds=round(message.seconds, 3))
+            self._since = time.time()
             self._ready.set()
             return
         answer = self._answers.get(message.id)

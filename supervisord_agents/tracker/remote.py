@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -11,10 +12,11 @@ import msgspec
 import structlog
 
 from supervisord_agents.core.model import Usage
-from supervisord_agents.errors import InvalidInput, Unavailable
-from supervisord_agents.tracker.backend import Limits, Prompt, Told
+from supervisord_agents.errors import ErrorCode, InvalidInput, SupervisorError, Unavailable
+from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Stands, Told
 from supervisord_agents.tracker.dialects import DIALECTS, NoAnswer, fault_in
 from supervisord_agents.tracker.measure import Measure
+from supervisord_agents.tracker.purse import Purse
 
 NOT_TAKEN = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 """What a server answers to a request with something in it that it does not know."""
@@ -41,14 +43,27 @@ Inquire = Callable[[str, str, bytes, float], Awaitable[Reply]]
 class Remote:
     """A back end. What it sends is the digest: ids, states, and what workers and clients wrote, to whoever runs the provider."""
 
-    def __init__(self, name: str, provider: str, dialect: str, model: str, context_tokens: int, inquire: Inquire) -> None:
-        """`dialect` is one of DIALECTS."""
+    def __init__(
+        self,
+        name: str,
+        provider: str,
+        dialect: str,
+        model: str,
+        context_tokens: int,
+        inquire: Inquire,
+        *,
+        purse: Purse,
+        most_usd: float = 0.0,
+    ) -> None:
+        """`dialect` is one of DIALECTS; an answer costs about `most_usd` at the most, out of that purse."""
         self._name = name
         self._provider = provider
         self._dialect = DIALECTS[dialect]
         self._model = model
         self._context_tokens = context_tokens
         self._inquire = inquire
+        self._purse = purse
+        self._most_usd = most_usd
         self._measure = Measure()
         self._way = 0
         """Of the dialect's, the first that the server has taken."""
@@ -60,6 +75,15 @@ class Remote:
     @property
     def context_tokens(self) -> int:
         return self._context_tokens
+
+    def standing(self) -> Standing:
+        until = self._purse.until(self._most_usd)
+        if not until:
+            return Standing()
+        why = f"${self._purse.spent_usd:.2f} of ${self._purse.limit_usd:.2f} a day are spent"
+        if until == math.inf:
+            why = f"an answer may cost ${self._most_usd:.2f}, and a day ${self._purse.limit_usd:.2f}"
+        return Standing(stands=Stands.OVER_LIMIT, until=until if until < math.inf else 0.0, why=why)
 
     def count(self, text: str) -> int:
         return self._measure.count(text)
@@ -80,6 +104,19 @@ class Remote:
             seconds=time.monotonic() - began,
         )
 
+    async def _paid(self, path: str, body: bytes, seconds: float) -> Reply:
+        """A reply, and what it cost counted; of one that says nothing of it, or was not waited for, the most."""
+        charge = self._purse.charge(self._most_usd)
+        try:
+            reply = await self._inquire(self._provider, path, body, seconds)
+        except SupervisorError as error:
+            if error.code is not ErrorCode.TIMEOUT:
+                charge.was(0.0)
+            raise
+        if reply.usage.cost_usd or reply.status != HTTPStatus.OK:
+            charge.was(reply.usage.cost_usd)
+        return reply
+
     def judged(self, wrong: str) -> None:
         """It is asked again all the same."""
 
@@ -93,7 +130,7 @@ class Remote:
         while True:
             asked = ways[way](self._model, prompt, schema, limits)
             body = msgspec.json.encode(asked.body)
-            reply = await self._inquire(self._provider, asked.path, body, max(until - time.monotonic(), 0.0))
+            reply = await self._paid(asked.path, body, max(until - time.monotonic(), 0.0))
             if reply.status not in NOT_TAKEN or way + 1 == len(ways):
                 break
             log.info("tracker_request_not_taken", backend=self._name, way=way, reason=fault_in(reply.body))

@@ -8,11 +8,12 @@ import msgspec
 
 from supervisord_agents.wire.messages import Reply, Request
 
-Kind = Literal["agent", "provider"]
+Kind = Literal["agent", "provider", "tracker"]
+"""`tracker`: a model that words stories."""
 
 
 class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
-    """Of an agent or a provider that has failed lately."""
+    """Of an agent, a provider or a model of the tracker that has failed lately."""
 
     kind: Kind
     name: str
@@ -31,7 +32,7 @@ class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Breakers(Request, tag="breakers", frozen=True):
-    """All agents and providers whose last attempts and calls failed."""
+    """All agents, providers and models of the tracker whose last attempts, calls and answers failed."""
 
 
 class BreakersReply(Reply, frozen=True):

@@ -12,7 +12,7 @@ from supervisord_agents.core.forecast import Forecast
 from supervisord_agents.core.model import State, Usage
 from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.picture import Picture
-from supervisord_agents.tracker.backend import Limits, Prompt, Told
+from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Told
 from tests.support.scheduling import POOL, Driven
 
 
@@ -50,6 +50,10 @@ class Saying:
         self.texts = list(texts)
         self.asked: list[Prompt] = []
         self.wrong = ""
+        self.stands = Standing()
+
+    def standing(self) -> Standing:
+        return self.stands
 
     def count(self, text: str) -> int:
         return len(text) // 3 + 1

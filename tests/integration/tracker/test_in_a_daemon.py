@@ -6,17 +6,21 @@ import asyncio
 import importlib.metadata
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from supervisord_agents.core.model import State, TaskSpec
+from supervisord_agents.errors import NotFound
 from supervisord_agents.tracker import rules
 from tests.support.daemon import AT_ONCE, DaemonProcess
 from tests.support.scripted_model import ScriptedModel
 
 REMOTE = """
+[breakers]
+failures = 1
 [tracker]
 backends = ["gone", "mini"]
 [tracker.models.gone]
@@ -29,6 +33,17 @@ model = "some-model"
 base_url = "http://127.0.0.1:1/v1"
 [gateway.providers.scripted]
 base_url = "{url}/v1"
+"""
+DEAR = """
+[tracker]
+backends = ["mini"]
+cost_usd_per_day = 0.41
+[tracker.models.mini]
+provider = "scripted"
+model = "some-model"
+[gateway.providers.scripted]
+base_url = "{url}/v1"
+input_usd_per_mtok = 100.0
 """
 LOCAL = """
 [tracker]
@@ -60,13 +75,48 @@ async def test_the_first_model_that_works_finds_the_words(tmp_path: Path) -> Non
                 assert (asked.answer, asked.by) == (model.words, "mini (some-model)")
                 tracker = (await client.status()).tracker
                 assert tracker is not None
-                assert (tracker.models, tracker.failed) == (["gone", "mini"], 0)
+                assert [(one.name, one.state) for one in tracker.models] == [("gone", "left_alone"), ("mini", "ready")]
+                assert (tracker.failed, tracker.spent_usd) == (0, 0.0)
                 assert tracker.answers >= 2
+                provider, breaker = (await client.breakers()).breakers
+                assert (provider.kind, provider.name) == ("provider", "nobody")
+                assert (breaker.kind, breaker.name, breaker.state, breaker.limit) == ("tracker", "gone", "open", 1)
+                assert breaker.tried_at == tracker.models[0].until
+                assert breaker.last == tracker.models[0].why
+                with pytest.raises(NotFound, match="models that have: gone"):
+                    await client.reset_breaker("tracker", "mini")
+                assert (await client.reset_breaker("tracker", "gone")).breakers == [provider]
         finally:
             daemon.close()
     system, user = model.requests[0].body["messages"]
     assert "you keep the story" in system["content"].lower()
     assert "waits" in user["content"]
+
+
+async def test_when_enough_was_spent_the_rules_tell_also_after_a_restart(tmp_path: Path) -> None:
+    model = ScriptedModel()
+    async with model.serve() as url:
+        daemon = DaemonProcess(tmp_path, AT_ONCE + DEAR.format(url=url))
+        await daemon.start()
+        try:
+            async with daemon.client() as client:
+                model.words = f"{(await client.submit([WAITS])).tasks[0]} is at work."
+                assert (await client.story(wait_s=20.0)).summary == model.words
+            for killed in (False, True):
+                if killed:
+                    daemon.kill()
+                    await daemon.start()
+                async with daemon.client() as client:
+                    assert (await client.ask("sing me a song of it")).by == rules.NAME
+                    tracker = (await client.status()).tracker
+                    assert tracker is not None
+                    assert 0 < tracker.spent_usd < tracker.limit_usd == 0.41
+                    (mini,) = tracker.models
+                    assert mini.state == "over_limit"
+                    assert mini.until > time.time() + 86_000
+        finally:
+            daemon.close()
+    assert len(model.requests) == 1
 
 
 async def test_a_local_model_that_is_killed_in_mid_generation_costs_nothing_but_its_words(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from supervisord_agents.core.model import Usage
 from supervisord_agents.daemon.tellers import inquirer
 from supervisord_agents.errors import InvalidInput, SupervisorError, Unavailable
 from supervisord_agents.gateway.server import Gateway
-from supervisord_agents.tracker.backend import Limits, Prompt
+from supervisord_agents.tracker.backend import Limits, Prompt, Stands
+from supervisord_agents.tracker.purse import DAY_S, SLOT_S, Purse
 from supervisord_agents.tracker.remote import Remote
 from tests.support import particular
 from tests.support.gateway import KEY, KEY_ENV, serving, settings
@@ -34,6 +35,9 @@ STORY = {
 }
 
 
+PURSE = Purse(1e6, lambda: 0.0)
+
+
 class Guard:
     """Keeps what it is told of the provider."""
 
@@ -49,7 +53,7 @@ class Guard:
 
 
 @contextlib.asynccontextmanager
-async def a_remote(url: str, dialect: str = "openai") -> AsyncIterator[tuple[Remote, Guard]]:
+async def a_remote(url: str, dialect: str = "openai", purse: Purse = PURSE) -> AsyncIterator[tuple[Remote, Guard]]:
     guard = Guard()
     configured = settings(url, dialect, connect_timeout_s=5.0)
     prices = msgspec.structs.replace(configured.providers[dialect], input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
@@ -57,7 +61,8 @@ async def a_remote(url: str, dialect: str = "openai") -> AsyncIterator[tuple[Rem
     gateway = Gateway(configured, lambda *_: None, lambda *_: None, guard=guard)
     await gateway.start()
     try:
-        yield Remote("mini", dialect, dialect, "some-model", 8000, inquirer(gateway)), guard
+        remote = Remote("mini", dialect, dialect, "some-model", 8000, inquirer(gateway), purse=purse, most_usd=0.5)
+        yield remote, guard
     finally:
         await gateway.aclose()
 
@@ -149,6 +154,42 @@ async def test_an_answer_that_is_none(body: bytes) -> None:
 
     async with serving(answer) as url, a_remote(url) as (remote, _):
         assert "no text in it" in str(await failure(remote))
+
+
+async def test_what_was_given_up_is_paid_for_and_what_was_refused_is_not() -> None:
+    async def hang(request: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async def refuse(request: web.Request) -> web.Response:
+        return web.json_response({}, status=400)
+
+    purse = Purse(1.0, lambda: 0.0)
+    async with a_remote("http://127.0.0.1:1", purse=purse) as (remote, _):
+        await failure(remote)
+    async with serving(refuse) as url, a_remote(url, purse=purse) as (remote, _):
+        await failure(remote)
+    assert purse.spent_usd == 0.0
+    async with ScriptedModel().serve() as url, a_remote(f"{url}/v1", purse=purse) as (remote, _):
+        cost = (await remote.tell(PROMPT, SCHEMA, Limits(tokens=50, seconds=5.0))).usage.cost_usd
+    assert purse.spent_usd == pytest.approx(cost)
+    assert cost > 0.0
+    async with serving(hang) as url, a_remote(url, purse=purse) as (remote, _):
+        await failure(remote, seconds=0.05)
+        assert purse.spent_usd == pytest.approx(0.5 + cost)
+        standing = remote.standing()
+    assert (standing.stands, standing.why) == (Stands.OVER_LIMIT, "$0.50 of $1.00 a day are spent")
+    assert standing.until == DAY_S + SLOT_S
+
+
+async def test_an_answer_that_does_not_say_what_it_used_costs_the_most() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": "{}"}}]})
+
+    purse = Purse(1.0, lambda: 0.0)
+    async with serving(answer) as url, a_remote(url, purse=purse) as (remote, _):
+        await remote.tell(PROMPT, SCHEMA, Limits(tokens=50, seconds=5.0))
+    assert purse.spent_usd == 0.5
 
 
 async def test_a_deadline_is_not_the_providers_fault() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from supervisord_agents.cli import events, status, story, tasks, waiting
+from supervisord_agents.cli import events, render, status, story, tasks, waiting
 from supervisord_agents.cli.render import Cell, Span
 from supervisord_agents.core.model import Failure, State, Usage
 from supervisord_agents.wire.messages import Item, Recovery, TaskView
 from supervisord_agents.wire.story import StoryReply
-from supervisord_agents.wire.tracker import TrackerView
+from supervisord_agents.wire.tracker import ModelView, TrackerView
 
 NOW = 1_000.0
 CLEAN = Recovery(at=1.0, clean=True, records=40, tasks=12, requeued=0, adopted=0, torn_bytes=0, seconds=0.01)
@@ -48,11 +48,36 @@ def test_whose_words_a_story_is_in() -> None:
 
 
 def test_the_models_of_the_tracker() -> None:
-    assert text(status.tracker(TrackerView(models=["local"], answers=1))) == "local: 1 answer"
-    found = TrackerView(models=["local", "mini"], answers=9, refused=2, failed=3, usage=Usage(100, 20, 0.5))
-    assert text(status.tracker(found)) == (
-        "local, mini: 9 answers, 2 refused; 100 tokens in, 20 out, $0.5000; 3 times none answered (the log says why)"
+    local, mini = ModelView(name="local", about="qwen"), ModelView(name="mini")
+    assert text(status.tracker(TrackerView(models=[local], answers=1), NOW)) == "local (qwen) ready: 1 answer"
+    found = TrackerView(
+        models=[local, mini], answers=9, refused=2, failed=3, usage=Usage(100, 20, 0.5), spent_usd=0.75, limit_usd=1.0
     )
+    assert text(status.tracker(found, NOW)) == (
+        "local (qwen) ready, mini ready: 9 answers, 2 refused; 100 tokens in, 20 out, $0.5000; $0.75 of $1.00 in 24 h; "
+        "3 times none answered (the log says why)"
+    )
+    assert list(status.troubles(found)) == []
+
+
+def test_why_models_are_not_asked() -> None:
+    models = [
+        ModelView(name="local", state="loading", since=NOW - 12, why="it was ended by signal 9"),
+        ModelView(name="gone", state="left_alone", since=NOW - 5, until=NOW + 55, why="it answered 500"),
+        ModelView(name="mini", state="over_limit", until=NOW + 3600, why="$1.00 of $1.00 a day are spent"),
+        ModelView(name="dear", state="over_limit", why="an answer may cost $2.00, and a day $1.00"),
+        ModelView(name="idle", state="unloaded", since=NOW - 5),
+    ]
+    found = TrackerView(models=models)
+    assert text(status.tracker(found, NOW)) == (
+        "local loading for 12 s, gone left alone, mini over its limit, dear over its limit, idle unloaded: 0 answers"
+    )
+    assert list(status.troubles(found)) == [
+        "local is started again; it failed: it was ended by signal 9",
+        f"gone is left alone until {render.moment(NOW + 55)}, for it failed: it answered 500 (see: agentctl breakers)",
+        f"mini is not asked until {render.moment(NOW + 3600)}: $1.00 of $1.00 a day are spent (tracker.cost_usd_per_day)",
+        "dear is not asked for good: an answer may cost $2.00, and a day $1.00 (tracker.cost_usd_per_day)",
+    ]
 
 
 def test_the_sandbox() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from supervisord_agents.core.breakers import Breaker, BreakerState
 from supervisord_agents.errors import Unavailable
-from supervisord_agents.tracker.backend import Limits, Prompt, Told
+from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Stands, Told
 from supervisord_agents.tracker.chain import Chain
 
 PROMPT = Prompt(system="s", data="d" * 98, question="q")
@@ -31,7 +31,11 @@ class Scripted:
         self.broken = False
         self.closed = False
         self.takes_s = 0.0
+        self.stands = Standing()
         self._watch = watch
+
+    def standing(self) -> Standing:
+        return self.stands
 
     def count(self, text: str) -> int:
         return len(text)
@@ -106,6 +110,33 @@ async def test_when_none_answers_each_says_why() -> None:
     assert chain.state("b2") is BreakerState.CLOSED
     with pytest.raises(Unavailable, match="there is none"):
         await tell(Chain([], Breaker()))
+
+
+async def test_one_that_has_spent_enough_is_left_out_and_says_until_when() -> None:
+    chain, _, (first, second) = a_chain(1000, 500)
+    first.stands = Standing(stands=Stands.OVER_LIMIT, until=99.0, why="$1.00 of $1.00 a day are spent")
+    assert chain.context_tokens == 500
+    assert await tell(chain) == "b1"
+    assert (first.asked, chain.healths) == ([], {})
+    second.broken = True
+    with pytest.raises(Unavailable, match=r"b0: over limit, \$1.00 of \$1.00 a day are spent; b1: b1 is broken"):
+        await tell(chain)
+
+
+async def test_how_each_is() -> None:
+    chain, watch, (first, second) = a_chain(1000, 1000)
+    second.stands = Standing(stands=Stands.LOADING, since=3.0)
+    assert chain.standings() == {"b0": Standing(), "b1": second.stands}
+    assert chain.standing() == Standing()
+    first.broken = True
+    watch.seconds = 7.0
+    for _ in range(2):
+        await tell(chain)
+    assert chain.standings()["b0"] == Standing(stands=Stands.LEFT_ALONE, since=7.0, until=67.0, why="b0 is broken.")
+    assert chain.standing() == second.stands
+    second.stands = Standing(stands=Stands.OVER_LIMIT)
+    assert not chain.standing().askable
+    assert not Chain([], Breaker()).standing().askable
 
 
 async def test_a_slow_one_leaves_time_for_the_next() -> None:

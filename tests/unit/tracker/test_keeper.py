@@ -14,7 +14,7 @@ import pytest
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.errors import SupervisorError, Unavailable
 from supervisord_agents.tracker import rules
-from supervisord_agents.tracker.backend import Limits, Prompt, Told
+from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Stands, Told
 from supervisord_agents.tracker.keeper import SUBJECTS, Keeper, Settings
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import Saying, digest_of
@@ -211,6 +211,38 @@ async def test_nobody_asks_nobody_tells_unless_it_is_to_be_so() -> None:
             for _ in range(20):
                 await asyncio.sleep(0)
         assert len(backend.asked) == count
+
+
+async def test_when_nobody_asks_any_more_nothing_is_told_however_much_happens() -> None:
+    work = Work()
+    backend = Saying(work.told("g.a is next."))
+    async with kept(work, backend, Settings(every_s=0.0, stale_s=10.0, deadline_s=5.0)) as keeper:
+        await keeper.story(wait_s=5)
+        await keeper.story("g", wait_s=5)
+        work.driven.now += 10.1
+        asked = len(backend.asked)
+        for _ in range(1_000):
+            keeper.changed("g")
+            work.driven.now += 1
+            await asyncio.sleep(0)
+        looks = work.looks
+        assert len(backend.asked) == asked
+        work.driven.now -= 1
+        await keeper.story(wait_s=5)
+        assert (len(backend.asked), work.looks - looks) == (asked + 1, 2)
+
+
+async def test_of_models_of_which_none_may_be_asked_nothing_is_asked_nor_waited_for() -> None:
+    work = Work()
+    backend = Saying(work.told("g.a is next."))
+    backend.stands = Standing(stands=Stands.OVER_LIMIT)
+    async with kept(work, backend) as keeper:
+        async with asyncio.timeout(5):
+            assert (await keeper.story(wait_s=1000)).by == "rules"
+        assert (await keeper.ask("Which is the smallest?"))[1] == "rules"
+        assert (backend.asked, keeper.tally.failed) == ([], 0)
+        backend.stands = Standing()
+        assert (await keeper.story(wait_s=5)).by == "saying/1"
 
 
 async def test_only_some_graphs_are_kept_in_mind() -> None:
