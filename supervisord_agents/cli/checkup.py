@@ -10,37 +10,18 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-
-import msgspec
 
 from sandbox.errors import SandboxError
 from supervisord_agents import config as configuration
-from supervisord_agents.cli import render
+from supervisord_agents.cli import checkup_tracker, render
+from supervisord_agents.cli.findings import Finding, Mark, problem
 from supervisord_agents.cli.session import Session
 from supervisord_agents.config import Config
 from supervisord_agents.errors import ConfigError, SandboxRefused, SupervisorError
 
 BUILT_IN_AGENTS = ("command", "python")
 """Agents that must work everywhere; others only where they are configured."""
-
-
-class Mark(StrEnum):
-    OK = "ok"
-    MISSING = "missing"
-    OFF = "off"
-    """Not there, and not needed."""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line of the doctor; `remedy` is what to do where something is missing."""
-
-    area: str
-    name: str
-    mark: Mark
-    what: str
-    remedy: str = ""
 
 
 def examine(session: Session) -> list[Finding]:
@@ -51,6 +32,7 @@ def examine(session: Session) -> list[Finding]:
         *_host(session, config),
         *_agents(config),
         *_providers(config),
+        *checkup_tracker.findings(config),
         *_directories(config),
         _supervisor(session),
     ]
@@ -61,7 +43,7 @@ def _configuration(session: Session) -> tuple[Config, list[Finding]]:
     try:
         config = session.config
     except ConfigError as error:
-        return Config(), [Finding("configuration", "file", Mark.MISSING, _problem(error), error.hint)]
+        return Config(), [Finding("configuration", "file", Mark.MISSING, problem(error), error.hint)]
     where = str(session.config_path or "no file: the defaults are used")
     return config, [Finding("configuration", "file", Mark.OK, where)]
 
@@ -105,7 +87,7 @@ def _agents(config: Config) -> Iterator[Finding]:
     try:
         registry = AgentRegistry(config)
     except ConfigError as error:
-        yield Finding("agents", "configuration", Mark.MISSING, _problem(error), error.hint)
+        yield Finding("agents", "configuration", Mark.MISSING, problem(error), error.hint)
         return
     for name in registry.names:
         lacking = Mark.MISSING if name in config.agents or name in BUILT_IN_AGENTS else Mark.OFF
@@ -113,7 +95,7 @@ def _agents(config: Config) -> Iterator[Finding]:
             agent, settings = registry.get(name), registry.settings(name)
             agent.requirements(settings)
         except (ConfigError, SandboxRefused) as error:
-            yield Finding("agents", name, lacking, _problem(error), error.hint)
+            yield Finding("agents", name, lacking, problem(error), error.hint)
             continue
         if agent.needs_gateway and not settings["provider"]:
             remedy = f"Set `provider` in [agents.{name}] to one of [gateway.providers] of the configuration."
@@ -133,7 +115,7 @@ def _providers(config: Config) -> Iterator[Finding]:
             mark = Mark.OFF if provider.api_key_env else Mark.MISSING
             yield Finding("model providers", name, mark, str(error), "Set it where the daemon starts.")
         except ConfigError as error:
-            yield Finding("model providers", name, Mark.MISSING, _problem(error), error.hint)
+            yield Finding("model providers", name, Mark.MISSING, problem(error), error.hint)
         else:
             yield Finding("model providers", name, Mark.OK, f"{provider.base_url}, {'with' if key else 'without'} a key")
 
@@ -177,9 +159,4 @@ def _supervisor(session: Session) -> Finding:
     try:
         return Finding("supervisor", "running", Mark.OK, asyncio.run(ask()))
     except SupervisorError as error:
-        return Finding("supervisor", "running", Mark.OFF, _problem(error), error.hint)
-
-
-def _problem(error: SupervisorError) -> str:
-    """The error without its hint."""
-    return f"{error.field}: {error.message}" if error.field else error.message
+        return Finding("supervisor", "running", Mark.OFF, problem(error), error.hint)

@@ -12,7 +12,7 @@ from supervisord_agents.cli.render import Span, Style, plural
 from supervisord_agents.cli.session import Session
 
 if TYPE_CHECKING:
-    from supervisord_agents.cli.checkup import Finding
+    from supervisord_agents.cli.findings import Finding
 
 _MARKS = {
     "ok": Span("ok     ", Style.GOOD),
@@ -34,7 +34,8 @@ def register(commands: Commands) -> None:
 
 def doctor(session: Session, arguments: argparse.Namespace) -> Exit:
     # Imported here: most of the supervisor comes with it.
-    from supervisord_agents.cli.checkup import Mark, examine
+    from supervisord_agents.cli.checkup import examine
+    from supervisord_agents.cli.findings import Mark
 
     findings = examine(session)
     missing = sum(finding.mark is Mark.MISSING for finding in findings)

@@ -48,19 +48,24 @@ def _backends(config: Config, gateway: Gateway, spawner: Spawner, purse: Purse) 
 
 
 def _remote(name: str, config: Config, gateway: Gateway, purse: Purse) -> Remote:
-    model, told = config.tracker.models[name], config.tracker
-    provider = config.gateway.providers[model.provider]
-    dearest = told.prompt_tokens * provider.input_usd_per_mtok + told.answer_tokens * provider.output_usd_per_mtok
+    model = config.tracker.models[name]
     return Remote(
         name,
         model.provider,
-        provider.dialect,
+        config.gateway.providers[model.provider].dialect,
         model.model,
         model.context_tokens,
         inquirer(gateway),
         purse=purse,
-        most_usd=dearest / 1e6,
+        most_usd=dearest(config, name),
     )
+
+
+def dearest(config: Config, name: str) -> float:
+    """What an answer of that model at a provider may cost, in dollars."""
+    tracker = config.tracker
+    provider = config.gateway.providers[tracker.models[name].provider]
+    return (tracker.prompt_tokens * provider.input_usd_per_mtok + tracker.answer_tokens * provider.output_usd_per_mtok) / 1e6
 
 
 def _local(config: Config, spawner: Spawner) -> Local:

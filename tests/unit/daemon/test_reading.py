@@ -33,7 +33,7 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
 
 def reader(machine: Machine) -> Handlers:
     """Handlers that can list and wait, and nothing else."""
-    nothing: Any = SimpleNamespace(signs={}, watch=None, estimate=None, submit=None, story=None, ask=None)
+    nothing: Any = SimpleNamespace(signs={}, watch=None, estimate=None, submit=None, story=None, ask=None, chain=None)
     nothing.attach = lambda *of: None
     archive: Any = NoArchive()
     return Handlers(
