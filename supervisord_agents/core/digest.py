@@ -13,6 +13,7 @@ from itertools import chain
 import msgspec
 
 from supervisord_agents.core.eta import USUAL_SPREAD, Eta, Spread
+from supervisord_agents.core.forecast import Slot
 from supervisord_agents.core.graph import dependencies_first, find_cycle
 from supervisord_agents.core.model import State
 from supervisord_agents.core.picture import Node, Part, Picture
@@ -48,6 +49,10 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Its last report of progress."""
     held: str = ""
     """What a person has paused, and it may not start because of it."""
+    kept: str = ""
+    """Of what is ready: why nothing of its agents may start, such as an open breaker."""
+    busy: bool = False
+    """That is only because they do as much as they may."""
     spread: Spread = USUAL_SPREAD
 
 
@@ -55,7 +60,13 @@ NO_NOTE = Note()
 
 
 def note_of(
-    task: Task, kind: str, fraction: float = -1.0, message: str = "", held: str = "", spread: Spread = USUAL_SPREAD
+    task: Task,
+    kind: str,
+    fraction: float = -1.0,
+    message: str = "",
+    held: str = "",
+    spread: Spread = USUAL_SPREAD,
+    kept: tuple[str, bool] = ("", False),
 ) -> Note:
     """Of a task of that type."""
     return Note(
@@ -67,6 +78,8 @@ def note_of(
         fraction=fraction,
         message=message[:TEXT_CHARACTERS],
         held=held,
+        kept=kept[0],
+        busy=kept[1],
         spread=spread,
     )
 
@@ -83,12 +96,15 @@ class Digest:
         eta: Eta | None = None,
         ageing_s: float = 0.0,
         others: Mapping[State, int] | None = None,
+        slots: Mapping[str, Slot | None] | None = None,
     ) -> None:
         """`subject` is the graph, empty for all that are open; `others` counts tasks that are left out of the picture."""
         self.subject = subject
         self.now = picture.now
         self.eta = eta
         self.others = others or {}
+        self.slots = slots or {}
+        """When each task that is needed has its worker; None: never, as things are."""
         self.nodes = [node for node in picture.nodes if node.part is not Part.RIVAL]
         self.inside = [node for node in self.nodes if node.part is Part.INSIDE]
         self.by_id = {node.id: node for node in self.nodes}
@@ -116,13 +132,22 @@ class Digest:
 
     @cached_property
     def next(self) -> list[Node]:
-        """Ready, and held by nobody: the next to be started first."""
-        return [node for node in self._ready if not self.note(node).held]
+        """Ready, and held by nobody and nothing: the next to be started first; what has to wait for a busy agent is last."""
+        return sorted((node for node in self._ready if not self._stays(node)), key=lambda node: self.note(node).busy)
 
     @cached_property
     def held(self) -> list[Node]:
         """Ready, but paused by a person."""
         return [*(node for node in self._ready if self.note(node).held), *self._by_state[State.PAUSED]]
+
+    @cached_property
+    def kept(self) -> list[Node]:
+        """Ready, but nothing of its agents may start for a while: a breaker is open, or a provider asks to wait."""
+        return [node for node in self._ready if self._stays(node) and not self.note(node).held]
+
+    def _stays(self, node: Node) -> bool:
+        note = self.note(node)
+        return bool(note.held or (note.kept and not note.busy))
 
     @cached_property
     def _ready(self) -> list[Node]:
@@ -212,7 +237,7 @@ class Digest:
     @cached_property
     def told(self) -> list[Node]:
         """The tasks whose states a story tells: what runs, what failed, what holds others, what is next."""
-        lists = (self.running, self.retrying, self.failed, self.holders, self.next, self.held, self.blocked)
+        lists = (self.running, self.retrying, self.failed, self.holders, self.next, self.held, self.kept, self.blocked)
         share = max(TOLD // len(lists), 1)
         found = {node.id: node for nodes in lists for node in nodes[:share]}
         for node in chain.from_iterable(lists):

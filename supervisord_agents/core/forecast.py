@@ -55,6 +55,11 @@ class Forecast:
         ends = [slot.end if slot else None for slot, node in zip(self.slots, self._nodes, strict=True) if node.open]
         return None if None in ends else max((end for end in ends if end is not None), default=0.0)
 
+    def open_slots(self) -> dict[str, Slot | None]:
+        """By id, of what is open and is expected to run at all; None: never, as things are."""
+        found = zip(self._nodes, self._plan.times, self.slots, strict=True)
+        return {node.id: slot for node, times, slot in found if node.open and times.needed}
+
     def _begin(self) -> None:
         for place in self._plan.order:
             node, times = self._nodes[place], self._plan.times[place]

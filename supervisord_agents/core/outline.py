@@ -64,9 +64,13 @@ def end_text(digest: Digest) -> str:
         text = f"in about {seconds(eta.usual_s)}"
     else:
         text = f"in about {seconds(eta.usual_s)} (between {seconds(eta.low_s)} and {seconds(eta.high_s)})"
-    if eta.unknown:
-        text += f", or later: nobody knows how long {eta.unknown} of the open tasks take"
-    return text
+    return text + later_text(digest)
+
+
+def later_text(digest: Digest) -> str:
+    """In words: what an end rests on that nobody knows."""
+    unknown = digest.eta.unknown if digest.eta is not None else 0
+    return f", or later: nobody knows how long {unknown} of the open tasks take" if unknown else ""
 
 
 def outline(digest: Digest, budget: int, count: Count = tokens_at_most) -> str:

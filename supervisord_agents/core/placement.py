@@ -167,6 +167,14 @@ class Placement:
             return ""
         return "; ".join(gate.held or self._busy(agent) for agent, gate in gates.items())
 
+    def hindrance(self, table: TaskTable, pool: str, agents: Sequence[str], now: float) -> tuple[str, bool]:
+        """Why no worker is given to a ready task of the first of these agents that may, and whether that is only busy.
+
+        Empty: nothing but other tasks is in its way. No word of it was written by a worker.
+        """
+        why, busy = _Answer(self, table, now).hindrance(pool, agents)
+        return (why or self._busy(busy)).partition(":")[0], bool(busy)
+
     def rate_of_pool(self, pool: str) -> Rate | None:
         return self._pool_rates.get(pool)
 
@@ -184,7 +192,7 @@ class Placement:
             f"it starts {rule.starts_per_minute:g} a minute at most": rule.starts_per_minute,
             f"agents of the provider {rule.provider} start {per_minute:g} a minute at most": per_minute,
         }
-        return f"the agent {agent} is busy: {', '.join(text for text, limit in limits.items() if limit)}"
+        return f"the agent {agent} is busy: {', '.join(text for text, limit in limits.items() if limit)}" if agent else ""
 
     def room(self, table: TaskTable, pool: str, free: int, now: float) -> int:
         """How many more tasks a pool may run, if it could have `free` more workers."""
@@ -313,6 +321,18 @@ class _Answer:
             else:
                 break  # It is busy, and what is busy is waited for.
         return "", ""
+
+    def hindrance(self, pool: str, agents: Sequence[str]) -> tuple[str, str]:
+        """Why none of them is to run a task now, or which one of them is busy, as `_choose` sees it; both empty: one may."""
+        paused, why = self._table.pauses.agents(pool), ""
+        for agent in agents:
+            gate = self.gate(agent)
+            if agent not in paused and gate.left:
+                return "", ""
+            if agent not in paused and not gate.held:
+                return "", agent
+            why = why or (f"the agent {agent} is paused" if agent in paused else gate.held)
+        return why, ""
 
     def _made(self, agent: str) -> Gate:
         placement = self._placement

@@ -312,6 +312,10 @@ class Scheduler:
         """What keeps the agents of a ready task from starting anything, in words; empty: nothing."""
         return self.placement.why_not(self.table, task, now)
 
+    def hindrance(self, task: Task, now: float) -> tuple[str, bool]:
+        """The same in a word, for a task that no pause holds; and whether its agent is merely busy."""
+        return self.placement.hindrance(self.table, task.pool, task.choices or (task.agent,), now)
+
     def ahead_of(self, spec: TaskSpec, now: float, limit: int) -> tuple[list[Task], str]:
         """The first `limit` ready tasks that would come before such a one, submitted now; and what would hold it, in words."""
         new = new_task("", spec, self.table.next_order, now, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
@@ -21,11 +22,13 @@ from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.pictures import Means, Pictures
 from supervisord_agents.daemon.tellers import Tellers
 from supervisord_agents.daemon.views import Known
-from supervisord_agents.errors import InvalidInput
+from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.tracker.backend import Standing
 from supervisord_agents.tracker.chain import Chain
 from supervisord_agents.tracker.keeper import ALL, Keeper, Settings, Telling
+from supervisord_agents.tracker.questions import names_in
+from supervisord_agents.tracker.words import DRAWN
 from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, StoryTask, TellStory
 from supervisord_agents.wire.tracker import ModelView, TrackerView
 
@@ -35,12 +38,15 @@ NEXT = 100
 """Ready tasks of a pool whose graphs come first then."""
 MAX_WAIT_S = 300.0
 MAX_QUESTION = 2_000
+LOOKED_UP = 3
+"""Names in a question that are looked for in the archive."""
 AT_ONCE = 1_000
 """Notes made, or tasks looked at, in one turn of the loop."""
 FEW_NODES = 100
 """A digest of no more is made in the loop, for it takes less than the way to a thread."""
 _OPEN = [state for state in State if state not in END_STATES]
 Kinds = dict[tuple[str, str], Prediction]
+Kept = dict[tuple[str, tuple[str, ...]], tuple[str, bool]]
 
 
 def settings_of(config: Tracker) -> Settings:
@@ -108,11 +114,27 @@ class Tracking:
     async def ask(self, request: Ask, peer: Peer) -> AskReply:
         if not 1 <= len(request.question.strip()) <= MAX_QUESTION:
             raise InvalidInput(f"must be of 1 to {MAX_QUESTION} characters.", field="question")
-        answer, by = await self._keeper.ask(request.question, await self._subject(request.graph))
+        subject = await (self._subject(request.graph) if request.graph else self._meant(request.question))
+        answer, by = await self._keeper.ask(request.question, subject)
         return AskReply(answer=answer.answer, by=by, citations=answer.citations, understood=answer.understood)
 
     async def _subject(self, name: str) -> str:
         return (await self._target(name, "graph")).partition(".")[0] if name else ALL
+
+    async def _meant(self, question: str) -> str:
+        """The graph that a question names, or of which it names tasks; of none or of several: all that is open."""
+        found: set[str] = set()
+        unknown: list[str] = []
+        for name in names_in(question):
+            graph, dot, _ = name.partition(".")
+            if self._scheduler.has_graph(graph):
+                found.add(graph)
+            elif dot or DRAWN.fullmatch(graph):
+                unknown.append(graph)
+        for graph in list(dict.fromkeys(unknown))[:LOOKED_UP]:
+            with contextlib.suppress(SupervisorError):
+                found |= {await self._subject(graph)} & {graph}
+        return found.pop() if len(found) == 1 else ALL
 
     # Digests
 
@@ -125,7 +147,7 @@ class Tracking:
         picture = await self._pictures.take(tasks)
         means = self._pictures.means(picture)
         notes: dict[str, Note] = {}
-        for _ in self._take_notes(picture, {task.id: task for task in tasks}, notes):
+        for _ in self._take_notes(picture, {task.id: task for task in tasks}, notes, means):
             await asyncio.sleep(0)
         others = {} if whole else self._others(picture)
         if len(picture.nodes) > FEW_NODES:
@@ -173,20 +195,21 @@ class Tracking:
                 seen[node.state] += 1
         return {state: max(0, self._scheduler.counts[state] - seen[state]) for state in _OPEN}
 
-    def _take_notes(self, picture: Picture, tasks: Mapping[str, Task], notes: dict[str, Note]) -> Iterator[None]:
+    def _take_notes(self, picture: Picture, tasks: Mapping[str, Task], notes: dict[str, Note], means: Means) -> Iterator[None]:
         """Of every task in it, and what is expected of it by its kind; a step at a time."""
         kinds: Kinds = {}
+        kept: Kept = {}
         count = 0
         for node in picture.nodes:
             task = None if node.part is Part.RIVAL else tasks.get(node.id) or self._scheduler.tasks.get(node.id)
             if task is None:
                 continue
-            notes[node.id] = self._note(node, task, kinds)
+            notes[node.id] = self._note(node, task, kinds, self._kept(task, kept, means))
             count += 1
             if count % AT_ONCE == 0:
                 yield
 
-    def _note(self, node: Node, task: Task, kinds: Kinds) -> Note:
+    def _note(self, node: Node, task: Task, kinds: Kinds, kept: tuple[str, bool]) -> Note:
         kind = task.spec.type
         prediction = kinds.get((task.agent, kind))
         if prediction is None:
@@ -198,7 +221,18 @@ class Tracking:
         spread = (prediction.low_s / usual_s, prediction.high_s / usual_s) if usual_s > 0 else USUAL_SPREAD
         sign = self._signs.get(task.id) if task.state is State.RUNNING else None
         fraction, message = (sign.fraction, sign.message) if sign else (-1.0, "")
-        return note_of(task, kind, fraction, message, self._held(task), spread)
+        return note_of(task, kind, fraction, message, self._held(task), spread, kept)
+
+    def _kept(self, task: Task, known: Kept, means: Means) -> tuple[str, bool]:
+        """What keeps a ready task from being given a worker, beside pauses and other tasks (Note)."""
+        if task.state is not State.READY:
+            return "", False
+        kind = task.pool, task.choices or (task.agent,)
+        if kind not in known:
+            missing = f"the configuration has no pool {task.pool}", False
+            there = task.pool in means.workers
+            known[kind] = self._scheduler.hindrance(task, self._engine.clock.now()) if there else missing
+        return known[kind]
 
     def _held(self, task: Task) -> str:
         pauses = self._scheduler.pauses
@@ -217,7 +251,7 @@ def _digest(subject: str, picture: Picture, means: Means, notes: Mapping[str, No
         if any(others.values())
         else eta_of(plan, ahead, lambda node: notes[node.id].spread if node.id in notes else USUAL_SPREAD)
     )
-    return Digest(picture, notes, subject=subject, eta=eta, ageing_s=means.ageing_s, others=others)
+    return Digest(picture, notes, subject=subject, eta=eta, ageing_s=means.ageing_s, others=others, slots=ahead.open_slots())
 
 
 def _model_view(name: str, standing: Standing) -> ModelView:

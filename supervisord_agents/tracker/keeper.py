@@ -20,6 +20,7 @@ from supervisord_agents.core.outline import outline, quoted
 from supervisord_agents.errors import SupervisorError
 from supervisord_agents.tracker import rules
 from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Told
+from supervisord_agents.tracker.questions import Question
 from supervisord_agents.tracker.story import (
     SYSTEM,
     WANTED,
@@ -159,7 +160,7 @@ class Keeper:
         backend = self._backend
         if answer.understood or backend is None or not backend.standing().askable:
             return answer, rules.NAME
-        named = [node.id for node in rules.named(question, digest)]
+        named = [node.id for node in Question(question, digest).names]
         wanted = (
             f"Answer this question of a person from the tasks above, and cite the tasks: {quoted(question, QUESTION_CHARACTERS)}"
         )

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from supervisord_agents.core.digest import Digest
-from supervisord_agents.core.model import State
-from supervisord_agents.core.outline import end_text, seconds
+from supervisord_agents.core.model import END_STATES, State
+from supervisord_agents.core.outline import end_text, later_text, seconds
 from supervisord_agents.core.picture import Node
+from supervisord_agents.tracker.questions import Question, Way
 from supervisord_agents.tracker.story import Answer, Story, entries_of
 
 NAME = "rules"
@@ -19,8 +20,6 @@ NAMED = 3
 """Tasks of a kind that a sentence names."""
 ANSWERED = 10
 """Tasks of a kind that an answer names."""
-MEANT = 5
-"""Tasks that a question is taken to be about."""
 
 
 def story(digest: Digest) -> Story:
@@ -75,8 +74,14 @@ def _open(digest: Digest) -> Iterator[str]:
         yield f"{_count(digest.blocked)} {_verb(digest.blocked, 'is', 'are')} blocked{on}."
     if digest.held:
         yield f"{_count(digest.held)} {_verb(digest.held, 'is', 'are')} held by a pause: {_some(digest.held, NAMED, _id)}."
+    if digest.kept:
+        yield _kept(digest, NAMED)
     if digest.next:
         yield f"Next: {_some(digest.next, NAMED, _id)}."
+
+
+def _kept(digest: Digest, limit: int) -> str:
+    return f"Ready, but kept from starting: {_some(digest.kept, limit, lambda node: f'{node.id} ({digest.note(node).kept})')}."
 
 
 def _failed(digest: Digest) -> str:
@@ -103,54 +108,36 @@ def _running(digest: Digest, node: Node) -> str:
 
 def answer(question: str, digest: Digest) -> Answer:
     """By the words of the question: what they ask, and which tasks they name. Of any other, how things are."""
-    meant = named(question, digest)
-    asked = re.sub(r"\w+[-_.]\w[\w.-]*", " ", question)  # what is said besides names
+    found = Question(question, digest)
+    if found.strange and not found.names:
+        return Answer(answer=f"There is no task {_or(found.strange)}.")
+    told, cited, understood = _answered(found, digest)
+    if found.more:
+        told += f" Of {found.more:,} more tasks that are called so it is not told."
+    if understood and found.other and not found.names:
+        told = f"No task is called {_or(found.other)}. Of all: {told}"
+    return Answer(answer=told, citations=_cited(found.names, cited), understood=understood)
+
+
+def _answered(question: Question, digest: Digest) -> tuple[str, Sequence[Node], bool]:
+    """In words, what that rests on beside what is named, and whether it is an answer."""
+    if (way := question.way()) is not None:
+        look, nodes = way
+        return *(_what_blocks_these if look is Way.BEFORE else _what_depends)(digest, nodes), True
     for words, of_tasks, of_all in _KINDS:
-        if words.search(asked):
-            told = of_tasks(digest, meant) if meant else of_all(digest)
-            return Answer(answer=told[0], citations=_cited(meant, told[1]))
-    if meant:
-        text, cited = _how(digest, meant)
-        return Answer(answer=text, citations=_cited(meant, cited))
-    text, cited = _standing(digest)
-    return Answer(answer=text, citations=_cited([], cited), understood=not question.strip())
+        if words.search(question.asked):
+            return *(of_tasks(digest, question.names) if question.names else of_all(digest)), True
+    if question.names:
+        return *_how(digest, question.names), True
+    return *_standing(digest), not question.asked.strip()
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join(dict.fromkeys(name[:64] for name in names[:NAMED]))
 
 
 def _cited(*lists: Sequence[Node]) -> list[str]:
     return list(dict.fromkeys(node.id for nodes in lists for node in nodes))
-
-
-def named(question: str, digest: Digest) -> list[Node]:
-    """The tasks that a question names: by full or short id, type or graph, else by a part of one; the first MEANT.
-
-    Of several tasks of a type, those that are open come first.
-    """
-    found_words = [word.strip(".-_") for word in re.findall(r"[\w.-]+", question)]
-    # A single capital letter is a name, not an article.
-    words = [word.casefold() for word in found_words if (word if len(word) < 2 else word.casefold()) not in _COMMON]
-    nodes = sorted(digest.nodes, key=lambda node: (node.ended, node.order))
-    for matches in (_is_id, _is_short_id, _is_type, _is_part):
-        found = [node for node in nodes if any(matches(digest, node, word) for word in words)]
-        if found:
-            return found[:MEANT]
-    return []
-
-
-def _is_id(digest: Digest, node: Node, word: str) -> bool:
-    return word == node.id.casefold()
-
-
-def _is_short_id(digest: Digest, node: Node, word: str) -> bool:
-    return word == node.id.partition(".")[2].casefold()
-
-
-def _is_type(digest: Digest, node: Node, word: str) -> bool:
-    return word == digest.note(node).type.casefold()
-
-
-def _is_part(digest: Digest, node: Node, word: str) -> bool:
-    short, kind = node.id.partition(".")[2].casefold(), digest.note(node).type.casefold()
-    return word in re.split(r"[-_]", short) or word in re.split(r"\W|_", kind)
 
 
 Told = tuple[str, Sequence[Node]]
@@ -159,12 +146,20 @@ Told = tuple[str, Sequence[Node]]
 def _what_blocks(digest: Digest) -> Told:
     if digest.cycle:
         return f"These wait for each other and can never run: {_some(digest.cycle, ANSWERED, _id)}.", digest.cycle
-    if digest.held and not digest.holders:
-        return f"Held by a pause: {_some(digest.held, ANSWERED, _id)}.", digest.held[:ANSWERED]
-    if not digest.blocked:
+    if not (digest.blocked or digest.held or digest.kept):
         return "Nothing is blocked.", []
+    return _joined(_what_is_blocked(digest), _what_is_held(digest))
+
+
+def _what_is_blocked(digest: Digest) -> Told:
+    if not digest.blocked:
+        return "", []
     held = _some(digest.holders, ANSWERED, lambda node: _how_it_is(digest, node))
-    return f"{_count(digest.blocked)} blocked, on {held}.", digest.holders[:ANSWERED]
+    return f"{_count(digest.blocked)} blocked{f', on {held}' if held else ''}.", digest.holders[:ANSWERED]
+
+
+def _joined(*told: Told) -> Told:
+    return " ".join(text for text, _ in told if text), [node for _, cited in told for node in cited]
 
 
 def _what_blocks_these(digest: Digest, nodes: Sequence[Node]) -> Told:
@@ -174,7 +169,7 @@ def _what_blocks_these(digest: Digest, nodes: Sequence[Node]) -> Told:
 
 def _what_blocks_it(digest: Digest, node: Node) -> Told:
     if node.state is not State.BLOCKED:
-        return f"Nothing blocks {_how_it_is(digest, node)}.", []
+        return _what_keeps_it(digest, node)
     if node in digest.cycle:
         return f"{node.id} waits for itself: {_some(digest.cycle, ANSWERED, _id)} wait for each other.", digest.cycle
     behind, direct = digest.behind(node), digest.waits(node)
@@ -184,6 +179,23 @@ def _what_blocks_it(digest: Digest, node: Node) -> Told:
     between = [other for other in direct if other not in behind]
     text += f", by way of {_some(between, NAMED, _id)}" if between else ""
     return text + ".", [*behind[:ANSWERED], *between[:NAMED]]
+
+
+def _what_keeps_it(digest: Digest, node: Node) -> Told:
+    """One that waits for no other task."""
+    note = digest.note(node)
+    if node.ended and node.state is not State.SUCCEEDED:
+        return _why_it_failed(digest, node), _causes(digest, node)
+    if node.state is State.READY and (note.held or note.kept):
+        return f"No other task blocks {_how_it_is(digest, node)}.", []
+    waits = " It waits for a worker." if node.state is State.READY else ""
+    return f"Nothing blocks {_how_it_is(digest, node)}.{waits}", []
+
+
+def _why(digest: Digest) -> Told:
+    """Whatever is asked the reason of."""
+    told = [_what_failed(digest)] if digest.failed else []
+    return _joined(*told, _what_blocks(digest), *([_what_runs(digest)] if digest.running else []))
 
 
 def _what_failed(digest: Digest) -> Told:
@@ -212,22 +224,78 @@ def _causes(digest: Digest, node: Node) -> list[Node]:
     return [before for before in befores if before.ended and before.state is not State.SUCCEEDED]
 
 
+def _what_cancelled(digest: Digest) -> Told:
+    if not digest.cancelled:
+        return "Nothing was cancelled.", []
+    return f"Cancelled: {_some(digest.cancelled, ANSWERED, _id)}.", digest.cancelled[:ANSWERED]
+
+
+def _what_is_held(digest: Digest) -> Told:
+    held = f"Held by a pause: {_some(digest.held, ANSWERED, _id)}." if digest.held else ""
+    kept = _kept(digest, ANSWERED) if digest.kept else ""
+    return _joined((held, digest.held[:ANSWERED]), (kept, digest.kept[:ANSWERED]))
+
+
+def _what_is_paused(digest: Digest) -> Told:
+    return _what_is_held(digest) if digest.held or digest.kept else ("Nothing is held by a pause.", [])
+
+
+def _what_is_retried(digest: Digest) -> Told:
+    if not digest.retrying:
+        return "", []
+    some = _some(digest.retrying, ANSWERED, lambda node: _how_it_is(digest, node))
+    return f"{_count(digest.retrying)} {_verb(digest.retrying, 'waits', 'wait')} for another attempt: {some}.", digest.retrying[
+        :ANSWERED
+    ]
+
+
+def _what_is_tried_again(digest: Digest) -> Told:
+    return _what_is_retried(digest) if digest.retrying else ("Nothing waits for another attempt.", [])
+
+
+def _what_is_left(digest: Digest) -> Told:
+    counts = [f"{digest.counts[state]:,} {state}" for state in State if state not in END_STATES and digest.counts.get(state)]
+    others = f" {sum(digest.others.values()):,} more are only counted." if any(digest.others.values()) else ""
+    if not counts:
+        return f"All have ended.{others}", []
+    named = [node for node in digest.told if not node.ended][:ANSWERED]
+    return f"{digest.open_count:,} not ended: {', '.join(counts)}.{others}", named
+
+
 def _what_is_next(digest: Digest) -> Told:
-    held = f" Held by a pause: {_some(digest.held, NAMED, _id)}." if digest.held else ""
-    if digest.next:
-        return f"Next: {_some(digest.next, ANSWERED, _id)}.{held}", digest.next[:ANSWERED]
-    return f"Nothing can be started now.{held} {_what_blocks(digest)[0]}", _what_blocks(digest)[1]
+    if not digest.next:
+        none = "Nothing can be started now.", list[Node]()
+        return _joined(none, _what_is_held(digest), _what_is_blocked(digest), _what_is_retried(digest))
+    return _joined((f"Next: {_some(digest.next, ANSWERED, _id)}.", digest.next[:ANSWERED]), _what_is_held(digest))
 
 
 def _when(digest: Digest) -> Told:
-    if not digest.open_count:
+    if not digest.open_count and not any(digest.others.values()):
         return "All have ended.", []
-    return f"All will have ended {end_text(digest)}.", digest.running[:NAMED]
+    known = digest.eta is not None and not any(digest.others.values())
+    return f"{'All will have ended' if known else 'The end:'} {end_text(digest)}.", digest.running[:NAMED]
+
+
+def _when_these(digest: Digest, nodes: Sequence[Node]) -> Told:
+    return " ".join(_when_it(digest, node) for node in nodes), []
+
+
+def _when_it(digest: Digest, node: Node) -> str:
+    how = _how_it_is(digest, node)
+    if node.ended:
+        return f"{how}, {seconds(-node.end)} ago."
+    if any(digest.others.values()) or node.id not in digest.slots:
+        return f"{how}: when it ends is not known."
+    slot = digest.slots[node.id]
+    if slot is None:
+        return f"{how}: never, as things are."
+    begins = "" if node.running else f"to begin in about {seconds(slot.start)} and "
+    return f"{how} is expected {begins}to end in about {seconds(slot.end)}{later_text(digest)}."
 
 
 def _what_runs(digest: Digest) -> Told:
     if not digest.running:
-        return "Nothing runs.", []
+        return _joined(("Nothing runs.", []), *([_what_is_next(digest)] if digest.open_count else []))
     return f"Running: {_some(digest.running, ANSWERED, lambda node: _running(digest, node))}.", digest.running[:ANSWERED]
 
 
@@ -243,7 +311,10 @@ def _what_depends(digest: Digest, nodes: Sequence[Node]) -> Told:
     for node in nodes:
         after = digest.dependents(node)
         cited += after[:ANSWERED]
-        parts.append(f"{_some(after, ANSWERED, _with_state)} wait for {node.id}." if after else f"Nothing waits for {node.id}.")
+        waits = _verb(after, "waits", "wait")
+        parts.append(
+            f"{_some(after, ANSWERED, _with_state)} {waits} for {node.id}." if after else f"Nothing waits for {node.id}."
+        )
     return " ".join(parts), cited
 
 
@@ -262,6 +333,8 @@ def _how_it_is(digest: Digest, node: Node) -> str:
         return f"{node.id} (tried again in {seconds(node.not_before)}, after {_code(digest, node)})"
     if digest.note(node).held and not node.ended:
         return f"{node.id} ({node.state}, held by a pause)"
+    if digest.note(node).kept and not node.ended:
+        return f"{node.id} ({node.state}, but {digest.note(node).kept})"
     if node.ended and node.state is not State.SUCCEEDED:
         return f"{node.id} ({node.state}: {_code(digest, node)})"
     return _with_state(node)
@@ -275,26 +348,23 @@ def _kind(words: str, of_tasks: Callable[[Digest, Sequence[Node]], Told], of_all
 
 
 _KINDS: tuple[_Kind, ...] = (
-    _kind("depends? on|needs|dependents?|waits? for|waiting for|after", _what_depends, _what_blocks),
-    _kind("block(?:s|ed|ing)?|stuck|hold(?:s|ing)?(?: up)?|held|wait(?:s|ing)?|bottlenecks?", _what_blocks_these, _what_blocks),
+    _kind("wait(?:s|ing)? for (?:a |free )*(?:workers?|turn)", _how, _what_is_next),
+    _kind(
+        r"block(?:s|ed|ers?|ing)?|stuck|hold(?:s|ing)?|held|wait(?:s|ing)?|bottlenecks?|depend(?:s|ing)? on|delay\w*",
+        _what_blocks_these,
+        _what_blocks,
+    ),
     _kind("fail(?:s|ed|ing|ures?)?|errors?|wrong|broken?|crash(?:ed)?|dead|problems?", _why_failed, _what_failed),
-    _kind("when|eta|how long|how much longer|finish(?:es)?|deadline|time left", _how, _when),
-    _kind("next|ready|actionable|start(?:ed)?|should", _how, _what_is_next),
+    _kind("why", _what_blocks_these, _why),
+    _kind(r"cancel\w*", _why_failed, _what_cancelled),
+    _kind("paused?|pauses", _how, _what_is_paused),
+    _kind("retr(?:y|ies|ied|ying)|tried again|back(?:ing)?[ -]off", _how, _what_is_tried_again),
+    _kind("when|eta|how long|how much longer|finish(?:es)?|deadline|time left|what time", _when_these, _when),
+    _kind("next|ready|actionable|start(?:ed|s)?|should", _how, _what_is_next),
+    _kind(r"(?:left|remain(?:s|ing)?|open|(?:not|n't)\b.*\b(?:done|ended|finished|completed?))", _how, _what_is_left),
     _kind("runs?|running|going on|doing|in progress|active|busy|now", _how, _what_runs),
-    _kind("ended|finished|done|completed?|succeeded|how many|how far|progress", _how, _what_ended),
-    _kind("status|state|stand|standing|summary|story|how is|how are", _how, _standing),
-)
-_COMMON = frozenset(
-    re.findall(
-        r"\w+",
-        """
-    a all an and any are at be been being block blocked blocking blocks by can do does doing done ended error errors eta
-    fail failed failing fails failure failures finish finished first for from go going graph happening has have held hold
-    holding holds how i in is it its left long many me my need needs next no not now of on or our progress ready run running
-    runs should so start state status still story stuck summary task tasks tell that the them there these they this time to
-    up us wait waiting waits was we were what when which who why will with work wrong you
-    """,
-    )
+    _kind("ended|finished|done|completed?|succe(?:ss|eds?|eded)|succeed(?:ed|s)?|how many|how far|progress", _how, _what_ended),
+    _kind("status|state|stand|standing|summary|story|how is|how are|going", _how, _standing),
 )
 
 

@@ -16,7 +16,7 @@ MANY = 3
 """Of more tasks that failed, or run, their count says as much as the name of one."""
 
 _NAME = re.compile(r"(?<![\w.-])[A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64}")
-_DRAWN = re.compile(r"g[a-z2-9]{7}")
+DRAWN = re.compile(r"g[a-z2-9]{7}")
 """A graph's id, unless a client chose it."""
 _STATE_WORDS: dict[str, frozenset[State]] = {
     "running": frozenset({State.RUNNING}),
@@ -55,7 +55,7 @@ def ids_in(text: str, digest: Digest) -> list[str]:
     """What looks like full ids in a text, of tasks that may not exist."""
     graphs = {name.partition(".")[0] for name in digest.by_id}
     found = dict.fromkeys(match.group() for match in _NAME.finditer(text))
-    return [name for name in found if (graph := name.partition(".")[0]) in graphs or _DRAWN.fullmatch(graph)]
+    return [name for name in found if (graph := name.partition(".")[0]) in graphs or DRAWN.fullmatch(graph)]
 
 
 def lies(digest: Digest, text: str, where: str) -> Iterator[str]:

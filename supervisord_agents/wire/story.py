@@ -54,7 +54,7 @@ class StoryReply(Reply, frozen=True):
     blocked_on: list[str] = []
     """Full ids of what holds up blocked tasks and waits for nothing itself, with the most work behind it first; ten at most."""
     next_actionable: list[str] = []
-    """Full ids of what is ready and held by nobody, the next to be started first; ten at most."""
+    """Full ids of what is ready and held by no pause, breaker or provider, the next to be started first; ten at most."""
     tasks: list[StoryTask] = []
     eta: EtaView | None = None
     """None: all has ended, or will never as things are."""

@@ -34,10 +34,18 @@ def digest_of(
     plan = CriticalPath(picture.nodes)
     notes = {}
     for task in scheduler.tasks.values():
-        held = scheduler.pauses.over(task) if task.state is State.READY else None
-        notes[task.id] = note_of(task, task.spec.type, *(said or {}).get(task.id, (-1.0, "")), str(held or ""), spread)
+        held = scheduler.pauses.holding_all(task.pool, task.choices or (task.agent,)) if task.state is State.READY else None
+        kept = scheduler.hindrance(task, driven.now) if task.state is State.READY else ("", False)
+        notes[task.id] = note_of(task, task.spec.type, *(said or {}).get(task.id, (-1.0, "")), str(held or ""), spread, kept)
     forecast = Forecast(plan, {POOL: workers}, Pauses(scheduler.pauses), driven.now)
-    return Digest(picture, notes, subject=graph, eta=eta_of(plan, forecast, lambda node: spread))
+    return Digest(
+        picture,
+        notes,
+        subject=graph,
+        eta=eta_of(plan, forecast, lambda node: spread),
+        ageing_s=scheduler.table.ready.ageing_s,
+        slots=forecast.open_slots(),
+    )
 
 
 class Saying:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +12,17 @@ import pytest
 
 from supervisord_agents.config import Tasks
 from supervisord_agents.core.events import Finished, Started
-from supervisord_agents.core.model import State
+from supervisord_agents.core.model import Failure, State
+from supervisord_agents.core.task import Task
 from supervisord_agents.daemon import tracking
 from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.pictures import Pictures
 from supervisord_agents.daemon.tracking import Tracking
+from supervisord_agents.errors import NotFound
+from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.tracker import rules
+from supervisord_agents.tracker.keeper import Keeper
+from supervisord_agents.wire.story import Ask, AskReply
 from tests.support.engine import Machine
 
 
@@ -74,6 +79,57 @@ async def test_what_is_submitted_while_one_looks_does_not_count_as_too_many(mach
     machine.submit("two", tasks=3)
     digest = await looking
     assert (list(digest.graphs()), digest.others) == (["one"], {})
+
+
+async def asked(machine: Machine, question: str) -> AskReply:
+    """By rules, of what is in memory."""
+    tracking = tracking_of(machine)
+    tellers: Any = SimpleNamespace(chain=None)
+    tracking.keep(Keeper(tracking.gather, machine.engine.clock.now), tellers)
+
+    async def target(name: str, field: str) -> str:
+        if not machine.scheduler.resolve(name):
+            raise NotFound(f"no {name}")
+        return machine.scheduler.resolve(name)[0]
+
+    async def names(name: str, field: str) -> list[str]:
+        return machine.scheduler.graph_tasks(name)
+
+    async def tasks(names: Sequence[str]) -> list[Task]:
+        return [machine.scheduler.tasks[name] for name in names]
+
+    tracking.attach(target, names, tasks)
+    return await tracking.ask(Ask(question=question), Peer(0, 0, 0))
+
+
+async def test_a_question_that_names_a_graph_is_about_that_graph(machine: Machine) -> None:
+    for graph in ("one", "two"):
+        machine.submit(graph, tasks=2)
+    machine.engine.feed(Started(task="two.t0", attempt=1, worker="w"))
+    machine.engine.feed(Finished(task="two.t0", attempt=1, failure=Failure("INVALID", "no", retriable=False)))
+    assert (await asked(machine, "what failed?")).answer.startswith("Failed: two.t0 (INVALID)")
+    assert (await asked(machine, "what failed in one?")).answer == "Nothing has failed."
+    assert (await asked(machine, "how is graph two?")).answer.startswith("1 of 2 tasks has ended")
+    assert (await asked(machine, "how is one, beside two?")).answer.startswith("1 of 4 tasks in 2 graphs has ended")
+    assert (await asked(machine, "how is t0 of two?")).answer == "two.t0 (failed: INVALID)."
+
+
+async def test_of_a_graph_that_has_ended_one_may_ask_too(machine: Machine) -> None:
+    machine.submit("one", tasks=1)
+    machine.engine.feed(Started(task="one.t0", attempt=1, worker="w"))
+    machine.engine.feed(Finished(task="one.t0", attempt=1))
+    assert (await asked(machine, "how is one.t0?")).answer == "one.t0 (succeeded)."
+    assert (await asked(machine, "how is one.t7?")).answer == "There is no task one.t7."
+    assert (await asked(machine, "how is gabc2345.t1?")).answer == "There is no task gabc2345.t1."
+
+
+async def test_a_pool_that_is_not_configured_keeps_its_tasks(machine: Machine) -> None:
+    machine.submit("one", tasks=1)
+    tracking = tracking_of(machine)
+    machine.scheduler.tasks["one.t0"].pool = "gone"
+    digest = await tracking.gather("")
+    assert (digest.next, digest.eta) == ([], None)
+    assert "kept from starting: one.t0 (the configuration has no pool gone)" in rules.story(digest).summary
 
 
 async def test_what_is_told_is_on_disk(machine: Machine) -> None:

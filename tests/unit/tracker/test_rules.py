@@ -54,7 +54,7 @@ def test_the_story(digest: Digest) -> None:
         ),
         ("what is stuck", "2 blocked, on g.build (running, for 20 s, 25% done), g.notes (ready).", ["g.build", "g.notes"]),
         ("why does g.notes wait?", "Nothing blocks g.notes (ready).", ["g.notes"]),
-        ("what waits for notes?", "g.release (blocked) wait for g.notes.", ["g.notes", "g.release"]),
+        ("what waits for notes?", "g.release (blocked) waits for g.notes.", ["g.notes", "g.release"]),
         (
             "What failed?",
             "Failed: g.A (WORKER_FAILED), and 1 more because of that.",
@@ -72,7 +72,7 @@ def test_the_story(digest: Digest) -> None:
         ("how many are done?", "3 of 7 tasks have ended: 1 succeeded, 2 failed. Last:", []),
         ("how is A?", "g.A (failed: WORKER_FAILED).", ["g.A"]),
         ("the writing", "g.notes (ready).", ["g.notes"]),
-        ("what about the tests", "3 of 7 tasks have ended", []),
+        ("what about the tests", "g.unit-test (blocked).", ["g.unit-test"]),
         ("unit?", "g.unit-test (blocked).", ["g.unit-test"]),
     ],
 )
