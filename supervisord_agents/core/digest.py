@@ -133,7 +133,7 @@ class Digest:
     @cached_property
     def next(self) -> list[Node]:
         """Ready, and held by nobody and nothing: the next to be started first; what has to wait for a busy agent is last."""
-        return sorted((node for node in self._ready if not self._stays(node)), key=lambda node: self.note(node).busy)
+        return sorted((node for node in self._ready if not self._stays(node)), key=self._is_late)
 
     @cached_property
     def held(self) -> list[Node]:
@@ -144,6 +144,9 @@ class Digest:
     def kept(self) -> list[Node]:
         """Ready, but nothing of its agents may start for a while: a breaker is open, or a provider asks to wait."""
         return [node for node in self._ready if self._stays(node) and not self.note(node).held]
+
+    def _is_late(self, node: Node) -> bool:
+        return self.note(node).busy
 
     def _stays(self, node: Node) -> bool:
         note = self.note(node)

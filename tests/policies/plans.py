@@ -69,7 +69,7 @@ REMOVALS = [
     ),
     removal(
         "what waits for a busy agent is not the first",
-        "digest:Digest.next",
+        "digest:Digest._is_late",
         "self.note(node).busy",
         "False",
         "core/test_next.py::test_what_waits_for_a_busy_agent_is_next_but_after_what_may_start_now",

@@ -76,6 +76,7 @@ def test_of_several_agents_one_that_may_is_enough() -> None:
     driven.scheduler.placement.answered("far", driven.now, "no answer", retry_after_s=60.0)
     digest = digest_of(driven)
     assert (names(digest.next), names(digest.kept)) == (["either"], ["neither"])
+    assert not digest.note(digest.by_id["g.either"]).kept
 
 
 class Random:
