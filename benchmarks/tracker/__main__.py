@@ -1,6 +1,7 @@
 """The tracker put to its evaluation set, and to ten thousand tasks: `python -m benchmarks.tracker`, by the rules.
 
-With `--model FILE.gguf` also by that model, in its sandbox: it takes a while, so that `--limit 1` may be enough.
+Also by a model: one of `tracker.backends` of a configuration (--config), a GGUF file in its sandbox (--model), or a server of
+OpenAI's dialect (--url, and --model for the name). Tellings take a while then, so that `--limit 1` may be enough.
 """
 
 from __future__ import annotations
@@ -8,86 +9,114 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.simulate.expectation import Expectation, show, told
+from benchmarks.tracker import models
 from benchmarks.tracker.evaluation import Score, evaluated
-from sandbox import profile
-from sandbox.spawner import Spawner
+from supervisord_agents.config import Config, load
 from supervisord_agents.core.events import Finished, Started, Submitted
 from supervisord_agents.core.outline import outline, tokens_at_most
+from supervisord_agents.errors import SupervisorError
 from supervisord_agents.tracker import rules
-from supervisord_agents.tracker.cell import Cell
 from supervisord_agents.tracker.keeper import Settings
-from supervisord_agents.tracker.local import Local
-from supervisord_agents.tracker.talk import Load
-from supervisord_agents.workers.shape import runtime_paths
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import digest_of
 
 TASKS = 10_000
 BUDGET = 4_096
 UPDATE_S = 0.3
-LAYERS = ("cgroup", "landlock", "namespaces")
-UID = 1_900_065_535
-PATIENCE_S = 300.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracker", description=__doc__)
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="the first N events of every graph; 0: all ten")
-    parser.add_argument("--model", default="", metavar="FILE", help="a GGUF file, for llama.cpp in its sandbox")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of the model; 0: half of the processors")
-    parser.add_argument("--gpu-layers", type=int, default=0, metavar="N")
-    parser.add_argument("--profile", default="strict", help="of the model's sandbox")
-    arguments = parser.parse_args()
+    arguments = _arguments()
+    try:
+        config = _config(arguments)
+    except SupervisorError as error:
+        print(error, file=sys.stderr)
+        return 2
     score = asyncio.run(evaluated(None, Settings(), arguments.limit))
-    held = show("Evaluation set, by the rules", _of(score))
-    held &= show(f"A digest of {TASKS:,} tasks", _of_many())
-    if arguments.model:
-        modelled = asyncio.run(_by_model(arguments))
-        held &= show(f"Evaluation set, by {arguments.model}", [*_of_model(modelled)])
+    held = show("Evaluation set, by the rules", _of_rules(score))
+    if config is None:
+        held &= show(f"A digest of {TASKS:,} tasks", _of_many())
+    else:
+        modelled = asyncio.run(models.scored(config, arguments.limit))
+        held &= show(f"Evaluation set, by {_name(config)}", _of_model(modelled))
         score.wrong += modelled.wrong
     for line in score.wrong[:20]:
         print(line)
     return 0 if held else 1
 
 
-async def _by_model(arguments: argparse.Namespace) -> Score:
-    load = Load(model=arguments.model, context_tokens=8_192, threads=arguments.threads, gpu_layers=arguments.gpu_layers)
-    spawner = Spawner.start(cgroup_name=f"agent-supervisor-evaluation-{os.getpid()}")
-    cell = Cell(spawner, profile.load(arguments.profile), LAYERS, runtime_paths(), load.model, UID)
-    local = Local("local", load, cell.start)
-    local.start()
-    try:
-        return await evaluated(local, Settings(deadline_s=PATIENCE_S, every_s=0.0), arguments.limit)
-    finally:
-        await local.aclose()
-        await spawner.aclose()
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracker", description=__doc__)
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="the first N events of every graph; 0: all ten")
+    parser.add_argument("--config", default="", metavar="FILE", help="a configuration with tracker.backends")
+    parser.add_argument("--model", default="", metavar="MODEL", help="a GGUF file, or with --url a name that the server knows")
+    parser.add_argument("--url", default="", help="of a server of OpenAI's dialect, with /v1 if it has that")
+    parser.add_argument("--key-env", default="", metavar="NAME", help="the variable with the server's key")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of a GGUF model; 0: half of the processors")
+    parser.add_argument("--gpu-layers", type=int, default=0, metavar="N")
+    parser.add_argument("--profile", default="strict", help="of a GGUF model's sandbox")
+    return parser.parse_args()
+
+
+def _config(arguments: argparse.Namespace) -> Config | None:
+    """None: only the rules are asked. Raises ConfigError."""
+    if arguments.config:
+        return load(Path(arguments.config))
+    if arguments.url:
+        return models.served(arguments.url, arguments.model, arguments.key_env)
+    if arguments.model:
+        return models.local(arguments.model, arguments.threads, arguments.gpu_layers, arguments.profile)
+    return None
+
+
+def _name(config: Config) -> str:
+    named = {"local": config.tracker.local.model} | {name: model.model for name, model in config.tracker.models.items()}
+    return ", ".join(named[name] for name in config.tracker.backends)
+
+
+def _of_rules(score: Score) -> Iterator[Expectation]:
+    count, p95 = score.events, score.quantile(0.95)
+    yield Expectation("states and lists of the digest right", f"{count}", f"{score.digests}", score.digests == count)
+    yield from _of_told(score)
+    held = score.facts_told == score.facts
+    yield Expectation("planted facts in the summaries", f"{score.facts}", f"{score.facts_told}", held)
+    for what, good in _of_answers(score):
+        yield Expectation(what, "100 %", _share(good, score.answers), good == score.answers)
+    p50 = score.quantile(0.5)
+    yield Expectation("a telling, p50 and p95", "p95 < 300 ms", f"{p50 * 1000:.2f} ms, {p95 * 1000:.2f} ms", p95 < UPDATE_S)
 
 
 def _of_model(score: Score) -> Iterator[Expectation]:
-    count = score.events
-    yield Expectation("lists, states and ids of what was told right", f"{count}", f"{score.stories}", score.stories == count)
-    yield told("in the model's words", f"{score.by_model} of {count}")
-    yield told("answers, refused, given up", f"{score.answers}, {score.refused}, {score.failed}")
-    yield told("planted facts in what was told", f"{score.facts_told} of {score.facts}")
+    yield from _of_told(score)
+    yield told("in the model's words", _share(score.by_model, score.events))
+    yield told("planted facts in the summaries", _share(score.facts_told, score.facts))
+    yield told("answers; refused, given up", f"{score.answers}; {score.refused}, {score.failed}")
+    for what, good in _of_answers(score):
+        yield told(what, _share(good, score.answers))
     yield told("a telling, p50 and p95", f"{score.quantile(0.5):.2f} s, {score.quantile(0.95):.2f} s")
     yield told("tokens read and drawn", f"{score.input_tokens:,}, {score.output_tokens:,}")
+    yield told("price, and of a thousand tellings", f"${score.cost_usd:.4f}, ${1000 * score.cost_usd / max(score.events, 1):.2f}")
 
 
-def _of(score: Score) -> Iterator[Expectation]:
+def _of_told(score: Score) -> Iterator[Expectation]:
     count = score.events
-    yield Expectation(
-        "states, blocked_on, next_actionable of the digest right", f"{count}", f"{score.digests}", score.digests == count
-    )
-    yield Expectation("the same of what was told", f"{count}", f"{score.stories}", score.stories == count)
-    yield Expectation("planted facts in the summary", f"{score.facts}", f"{score.facts_told}", score.facts_told == score.facts)
-    p50, p95 = score.quantile(0.5), score.quantile(0.95)
-    yield Expectation("an update, p50 and p95", "p95 < 300 ms", f"{p50 * 1000:.2f} ms, {p95 * 1000:.2f} ms", p95 < UPDATE_S)
+    yield Expectation("lists, states and ids of what was told right", f"{count}", f"{score.stories}", score.stories == count)
+
+
+def _of_answers(score: Score) -> Iterator[tuple[str, int]]:
+    yield "answers by the schema", score.valid
+    yield "answers that name no task that does not exist", score.named
+    yield "answers with next_actionable as it is", score.actionable
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({part / whole:.0%})" if whole else "none"
 
 
 def _of_many() -> Iterator[Expectation]:

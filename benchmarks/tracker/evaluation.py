@@ -14,12 +14,17 @@ import msgspec
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.events import CancelRequested, Finished, Started, Ticked
 from supervisord_agents.core.model import Dependency, Failure, When
-from supervisord_agents.tracker.backend import Backend
-from supervisord_agents.tracker.keeper import Keeper, Settings
+from supervisord_agents.tracker import rules
+from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Told
+from supervisord_agents.tracker.keeper import Keeper, Settings, Telling
+from supervisord_agents.tracker.story import TASKS, Story, schema_of
+from supervisord_agents.tracker.words import ids_in
+from tests.support.fitting import fits
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import digest_of
 
 EVENTS = Path(__file__).with_name("events.json")
+LISTS = ("blocked_on", "next_actionable")
 _WHEN = {"!": When.ON_FAILURE, "?": When.ALWAYS}
 
 
@@ -36,6 +41,13 @@ class Score(msgspec.Struct, kw_only=True):
     by_model: int = 0
     """The words are a model's."""
     answers: int = 0
+    """All that a model gave, before they were checked; without one, what the rules told. Of these:"""
+    valid: int = 0
+    """By the JSON schema that was asked for."""
+    named: int = 0
+    """No id that does not exist, in the lists or in the summary."""
+    actionable: int = 0
+    """`next_actionable` as it is."""
     refused: int = 0
     failed: int = 0
     seconds: list[float] = msgspec.field(default_factory=list)
@@ -48,6 +60,36 @@ class Score(msgspec.Struct, kw_only=True):
     def quantile(self, part: float) -> float:
         """Of the seconds."""
         return sorted(self.seconds)[min(int(part * len(self.seconds)), len(self.seconds) - 1)] if self.seconds else 0.0
+
+
+class Heard:
+    """A back end, and all that it has answered."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.texts: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return self._backend.name
+
+    @property
+    def context_tokens(self) -> int:
+        return self._backend.context_tokens
+
+    def count(self, text: str) -> int:
+        return self._backend.count(text)
+
+    async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
+        told = await self._backend.tell(prompt, schema, limits)
+        self.texts.append(told.text)
+        return told
+
+    def judged(self, wrong: str) -> None:
+        self._backend.judged(wrong)
+
+    async def aclose(self) -> None:
+        await self._backend.aclose()
 
 
 def cases() -> list[dict[str, Any]]:
@@ -111,40 +153,66 @@ async def _one(score: Score, backend: Backend | None, settings: Settings, digest
     async def gather(subject: str) -> Digest:
         return digest
 
-    keeper = Keeper(gather, lambda: digest.now, backend, settings)
+    heard = Heard(backend) if backend else None
+    keeper = Keeper(gather, lambda: digest.now, heard, settings)
     job = asyncio.create_task(keeper.run())
     before = time.perf_counter()
     telling = await keeper.story(digest.subject, wait_s=3 * settings.deadline_s)
     score.seconds.append(time.perf_counter() - before)
     job.cancel()
     await asyncio.gather(job, return_exceptions=True)
-    where = f"{digest.subject} at {digest.now}"
-    states = {node.id.partition(".")[2]: str(node.state) for node in digest.inside}
-    lists = {name: [f"{digest.subject}.{task}" for task in right[name]] for name in ("blocked_on", "next_actionable")}
-    if (
-        states != right["states"]
-        or digest.blocked_on != lists["blocked_on"]
-        or digest.next_actionable != lists["next_actionable"]
-    ):
-        score.wrong.append(f"{where}: {states}, {digest.blocked_on}, {digest.next_actionable} and not {right}")
-    else:
-        score.digests += 1
-    story = telling.story
-    told = {entry.id.partition(".")[2]: entry.status for entry in story.tasks}
-    if (story.blocked_on, story.next_actionable) == (lists["blocked_on"], lists["next_actionable"]) and told.items() <= right[
-        "states"
-    ].items():
-        score.stories += 1
-    missed = [fact for fact in right["facts"] if not any(words.casefold() in story.summary.casefold() for words in fact)]
-    score.wrong += [f"{where}, by {telling.by}: not told {fact}: {story.summary}" for fact in missed]
     score.events += 1
-    score.facts += len(right["facts"])
-    score.facts_told += len(right["facts"]) - len(missed)
-    score.by_model += telling.by != "rules"
+    _of_digest(score, digest, right)
+    _of_telling(score, telling, right)
+    for text in heard.texts if heard else [_answer_of_the_rules(digest)]:
+        _of_answer(score, text, digest, right)
     tally = keeper.tally
-    score.answers += tally.told
     score.refused += tally.refused
     score.failed += tally.failed
     score.input_tokens += tally.usage.input_tokens
     score.output_tokens += tally.usage.output_tokens
     score.cost_usd += tally.usage.cost_usd
+
+
+def _of_digest(score: Score, digest: Digest, right: dict[str, Any]) -> None:
+    states = {node.id.partition(".")[2]: str(node.state) for node in digest.inside}
+    found = {"states": states} | {name: _short(getattr(digest, name)) for name in LISTS}
+    if wrong := {name: value for name, value in found.items() if value != right[name]}:
+        score.wrong.append(f"{digest.subject} at {digest.now}: {wrong} and not {right}")
+    else:
+        score.digests += 1
+
+
+def _of_telling(score: Score, telling: Telling, right: dict[str, Any]) -> None:
+    story = telling.story
+    told = {entry.id.partition(".")[2]: entry.status for entry in story.tasks}
+    lists = all(_short(getattr(story, name)) == right[name] for name in LISTS)
+    score.stories += lists and told.items() <= right["states"].items()
+    score.by_model += telling.by != rules.NAME
+    missed = [fact for fact in right["facts"] if not any(words.casefold() in story.summary.casefold() for words in fact)]
+    where = f"{telling.digest.subject} at {telling.digest.now}, by {telling.by}"
+    score.wrong += [f"{where}: not told {fact}: {story.summary}" for fact in missed]
+    score.facts += len(right["facts"])
+    score.facts_told += len(right["facts"]) - len(missed)
+
+
+def _of_answer(score: Score, text: str, digest: Digest, right: dict[str, Any]) -> None:
+    score.answers += 1
+    try:
+        story = msgspec.json.decode(text, type=Story)
+    except msgspec.DecodeError:
+        return
+    score.valid += fits(msgspec.json.decode(text), schema_of(digest))
+    entries = [name for entry in story.tasks for name in (entry.id, *entry.waits_for)]
+    named = [*story.blocked_on, *story.next_actionable, *entries, *ids_in(story.summary, digest)]
+    score.named += all(name in digest.by_id for name in named)
+    score.actionable += _short(story.next_actionable) == right["next_actionable"]
+
+
+def _answer_of_the_rules(digest: Digest) -> str:
+    story = rules.story(digest)
+    return msgspec.json.encode(msgspec.structs.replace(story, tasks=story.tasks[:TASKS])).decode()
+
+
+def _short(names: list[str]) -> list[str]:
+    return [name.partition(".")[2] for name in names]

