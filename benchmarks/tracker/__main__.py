@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import structlog
 
 from benchmarks.simulate.expectation import Expectation, show, told
 from benchmarks.tracker import models
@@ -32,6 +35,7 @@ UPDATE_S = 0.3
 
 
 def main() -> int:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     arguments = _arguments()
     try:
         config = _config(arguments)

@@ -15,7 +15,7 @@ from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.events import CancelRequested, Finished, Started, Ticked
 from supervisord_agents.core.model import Dependency, Failure, When
 from supervisord_agents.tracker import rules
-from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Told
+from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Standing, Told
 from supervisord_agents.tracker.keeper import Keeper, Settings, Telling
 from supervisord_agents.tracker.story import TASKS, Story, schema_of
 from supervisord_agents.tracker.words import ids_in
@@ -76,6 +76,9 @@ class Heard:
     @property
     def context_tokens(self) -> int:
         return self._backend.context_tokens
+
+    def standing(self) -> Standing:
+        return self._backend.standing()
 
     def count(self, text: str) -> int:
         return self._backend.count(text)

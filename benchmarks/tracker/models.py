@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+import time
+from pathlib import Path
 
 import msgspec
 
@@ -58,15 +61,20 @@ async def scored(config: Config, limit: int) -> Score:
     config = msgspec.structs.replace(config, breakers=msgspec.structs.replace(config.breakers, failures=0))
     spawner = Spawner.start(cgroup_name=f"agent-supervisor-evaluation-{os.getpid()}")
     gateway = Gateway(config.gateway, lambda *_: None, lambda *_: None)
-    tellers = Tellers(config, gateway, spawner)
-    if tellers.chain is None:
-        raise SystemExit("tracker.backends is empty: there is no model to evaluate.")
     await gateway.start()
-    tellers.start()
     try:
-        settings = msgspec.structs.replace(settings_of(config.tracker), every_s=0.0)
-        return await evaluated(tellers.chain, settings, limit)
+        with tempfile.TemporaryDirectory(prefix="evaluation-") as state:
+            return await _scored(Tellers(config, gateway, spawner, Path(state), time.time), config, limit)
     finally:
-        await tellers.chain.aclose()
         await gateway.aclose()
         await spawner.aclose()
+
+
+async def _scored(tellers: Tellers, config: Config, limit: int) -> Score:
+    if tellers.chain is None:
+        raise SystemExit("tracker.backends is empty: there is no model to evaluate.")
+    tellers.start()
+    try:
+        return await evaluated(tellers.chain, msgspec.structs.replace(settings_of(config.tracker), every_s=0.0), limit)
+    finally:
+        await tellers.chain.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import socket
@@ -26,7 +27,7 @@ _PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 
 
 class ModelMissing(SupervisorError):
-    """There is no such model, or the host could not read it."""
+    """There is no such model, the host could not read it, or there is nothing to run it with."""
 
 
 class Cell(NamedTuple):
@@ -52,6 +53,7 @@ class Cell(NamedTuple):
 
     def spec(self) -> SandboxSpec:
         """The specification; raises ModelMissing."""
+        _refuse_without_llama()
         files = parts(self.model)
         granted = self.profile
         fields = granted.spec_fields()
@@ -87,6 +89,14 @@ class Confined:
 
     def kill(self) -> None:
         self._sandbox.kill()
+
+
+def _refuse_without_llama() -> None:
+    missing = [name for name in ("llama_cpp", "numpy") if importlib.util.find_spec(name) is None]
+    if missing:
+        message = f"the Python of the daemon lacks {' and '.join(missing)}."
+        hint = f"Run: {sys.executable} -m pip install 'agent-supervisor[tracker]'"
+        raise ModelMissing(message, field="tracker.backends", hint=hint)
 
 
 def parts(model: str) -> list[str]:

@@ -125,7 +125,7 @@ def _answer(channel: Channel, model: Model, ask: talk.Ask) -> talk.Said | talk.F
         return model.tell(ask, lambda: channel.stopped(ask.id))
     except talk.TooLong as error:
         needed = f"{error.tokens} tokens of prompt and answer do not fit into {model.context_tokens}"
-        return talk.Failed(id=ask.id, message=needed, prompt_bytes=talk.size(ask), prompt_tokens=error.prompt_tokens)
+        return talk.Failed(id=ask.id, message=needed, prompt_tokens=error.prompt_tokens)
     except (Gone, ProtocolError, msgspec.MsgspecError):
         raise
     except Exception as error:

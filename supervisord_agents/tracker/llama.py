@@ -15,7 +15,7 @@ import numpy as np
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from supervisord_agents.tracker.grammar import form_of
-from supervisord_agents.tracker.talk import Ask, Load, Said, TooLong, size
+from supervisord_agents.tracker.talk import Ask, Load, Said, TooLong
 
 TEMPLATE = "tokenizer.chat_template"
 """Where a GGUF has its chat template."""
@@ -126,7 +126,6 @@ class Model:
         return Said(
             id=ask.id,
             text=form.beginning + self._llama.detokenize(said).decode("utf-8", "replace"),
-            prompt_bytes=size(ask),
             prompt_tokens=len(prompt),
             cached_tokens=max(cached, 0),
             tokens=len(said),

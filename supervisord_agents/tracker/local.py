@@ -62,6 +62,7 @@ class Local:
         self._first_backoff_s = self._backoff_s = backoff_s
         self._measure = Measure()
         self._turn = asyncio.Lock()
+        self._sending = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
         self._asked = 0
@@ -118,7 +119,7 @@ class Local:
         return Told(
             text=said.text,
             by=f"{self._name} ({self.about})",
-            usage=Usage(said.prompt_tokens, said.tokens),
+            usage=Usage(min(said.prompt_tokens, self._load.context_tokens), min(said.tokens, self._load.context_tokens)),
             seconds=loop.time() - began,
         )
 
@@ -149,22 +150,23 @@ class Local:
             seconds=limits.seconds,
         )
         answer = self._answers[id] = asyncio.get_running_loop().create_future()
+        given_up = False
         try:
             await self._send(ask)
             said = await asyncio.shield(answer)
         except asyncio.CancelledError:
-            if not answer.done():
+            given_up = not answer.done()
+            raise
+        finally:
+            if given_up:
                 self._give_up(id, answer)
-            raise
-        except Unavailable:
-            self._answers.pop(id, None)
-            raise
-        self._answers.pop(id, None)
-        return self._taken(said)
+            else:
+                self._answers.pop(id, None)
+        return self._taken(said, talk.size(ask))
 
-    def _taken(self, said: talk.Said | talk.Failed) -> talk.Said:
+    def _taken(self, said: talk.Said | talk.Failed, prompt_bytes: int) -> talk.Said:
         self._backoff_s = self._first_backoff_s
-        self._measure.learn(said.prompt_bytes, said.prompt_tokens)
+        self._measure.learn(prompt_bytes, said.prompt_tokens)
         if isinstance(said, talk.Failed):
             why = _plain(said.message, MESSAGE_CHARACTERS)
             raise Unavailable(f"the local model did not answer: {why}.", field=FIELD)
@@ -182,10 +184,9 @@ class Local:
 
     async def _until_free(self, id: int, answer: asyncio.Future[talk.Said | talk.Failed]) -> None:
         with contextlib.suppress(Unavailable, TimeoutError):
-            await self._send(talk.Stop(id))
             async with asyncio.timeout(HUNG_S):
-                with contextlib.suppress(Unavailable):
-                    await asyncio.shield(answer)
+                await self._send(talk.Stop(id))
+                await asyncio.shield(answer)
         if not answer.done():
             log.warning("tracker_host_hangs", name=self._name, seconds=HUNG_S)
             self._kill()
@@ -193,12 +194,16 @@ class Local:
 
     async def _send(self, message: talk.ToHost) -> None:
         sock = self._socket
-        if sock is None:
-            raise self._died()
-        try:
-            await asyncio.get_running_loop().sock_sendall(sock, frame(talk.encoder.encode(message), talk.MAX_FRAME_BYTES))
-        except OSError:
-            raise self._died() from None
+        async with self._sending:
+            if sock is None or sock is not self._socket:
+                raise self._died()
+            try:
+                await asyncio.get_running_loop().sock_sendall(sock, frame(talk.encoder.encode(message), talk.MAX_FRAME_BYTES))
+            except OSError:
+                raise self._died() from None
+            except asyncio.CancelledError:
+                self._kill()  # behind half a frame no other can be sent
+                raise
 
     def _late(self, seconds: float) -> Unavailable:
         if not self._ready.is_set():
@@ -221,6 +226,7 @@ class Local:
         """Start a host whenever one is wanted and none is there, later each time that it dies."""
         while True:
             await self._wanted.wait()
+            before = self._last_wrong
             wrong = await self._lived()
             self._ready.clear()
             for answer in list(self._answers.values()):
@@ -230,8 +236,9 @@ class Local:
                     answer.exception()
             if not wrong:
                 continue
+            tell = log.debug if wrong == before else log.warning  # until it has loaded once, each reason once
             self._last_wrong = wrong
-            log.warning("tracker_host_ended", name=self._name, how=wrong, retry_s=self._backoff_s)
+            tell("tracker_host_ended", name=self._name, how=wrong, retry_s=self._backoff_s)
             await asyncio.sleep(self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
 
@@ -273,7 +280,7 @@ class Local:
                         return _plain(message.message, MESSAGE_CHARACTERS)
                     self._take(message)
         except (ProtocolError, msgspec.MsgspecError) as error:
-            return f"it sent no frame of its protocol: {error}"
+            return f"it did not keep to its protocol: {error}"
         except (Unavailable, ConnectionError):
             pass
         return ""
@@ -291,15 +298,20 @@ class Local:
                 return
 
     def _take(self, message: talk.FromHost) -> None:
+        """Raises ProtocolError for what nobody has asked."""
         if isinstance(message, talk.Loaded):
+            if self._ready.is_set():
+                raise ProtocolError("it has loaded a model already.")
             self.about = _plain(message.about, ABOUT_CHARACTERS)
+            self._last_wrong = ""
             log.info("tracker_loaded", name=self._name, model=self.about, seconds=round(message.seconds, 3))
             self._since = time.time()
             self._ready.set()
             return
         answer = self._answers.get(message.id)
-        if answer is not None and not answer.done():
-            answer.set_result(message)
+        if answer is None or answer.done():
+            raise ProtocolError(f"it answered a question {message.id} that nobody asked.")
+        answer.set_result(message)
 
     def _kill(self) -> None:
         self._ready.clear()

@@ -6,6 +6,8 @@ import math
 
 FIRST = 0.5
 """Tokens a byte, before anything is known: prose has 0.25 in most vocabularies, ids and digits up to this."""
+LEAST = 0.1
+"""Less, or more than one, is not a vocabulary but a mistake or a lie."""
 MARGIN = 1.1
 LEARNT_FROM_BYTES = 400
 """A shorter prompt says more about its template than about its text."""
@@ -25,5 +27,5 @@ class Measure:
         """So many bytes have been so many tokens."""
         if size_bytes < LEARNT_FROM_BYTES or tokens <= 0:
             return
-        rate = tokens / size_bytes
+        rate = min(max(tokens / size_bytes, LEAST), 1.0)
         self._rate = rate if rate > self._rate else self._rate + (rate - self._rate) / 8

@@ -76,7 +76,6 @@ class Said(msgspec.Struct, tag="said", frozen=True, kw_only=True):
 
     id: Count
     text: str
-    prompt_bytes: Count
     prompt_tokens: Count
     cached_tokens: Count
     tokens: Count
@@ -90,7 +89,6 @@ class Failed(msgspec.Struct, tag="failed", frozen=True, kw_only=True):
 
     id: Count
     message: str
-    prompt_bytes: Count = 0
     prompt_tokens: Count = 0
 
 

@@ -6,6 +6,8 @@
     RAISE:<text>          fail with these words
     LONG:<tokens>         find the prompt too long, by so many tokens
     DIE                   die by SIGKILL in the middle of an answer
+    LIE:<how>             `twice`: answer twice; `other`: answer another question; `loaded`: say that it has loaded once more;
+                          `counts`: say that there were a thousand million tokens; `noise`: send what is no frame
 
 A model file named `broken` cannot be loaded, one named `mute` is loaded for ever.
 """
@@ -22,6 +24,9 @@ import time
 from pathlib import Path
 
 from supervisord_agents.tracker import host, talk
+from supervisord_agents.wire.framing import frame
+
+MOST = 10**9
 
 
 class ScriptedModel:
@@ -45,18 +50,24 @@ class ScriptedModel:
             raise talk.TooLong(int(words["LONG"]), ask.tokens)
         time.sleep(float(words.get("DEAF", 0)))
         whole = _taken(float(words.get("TAKE", 0)), ask.seconds, stopped)
-        text = words.get("SAY", "{}")
-        return talk.Said(
-            id=ask.id,
+        text, lie = words.get("SAY", "{}"), words.get("LIE", "")
+        said = talk.Said(
+            id=ask.id + 1000 * (lie == "other"),
             text=text,
-            prompt_bytes=talk.size(ask),
-            prompt_tokens=len(ask.data.split()),
+            prompt_tokens=MOST if lie == "counts" else len(ask.data.split()),
             cached_tokens=0,
-            tokens=len(text.split()),
+            tokens=MOST if lie == "counts" else len(text.split()),
             prompt_seconds=0.0,
             seconds=0.0,
             whole=whole,
         )
+        if lie in ("twice", "loaded", "noise"):
+            loaded = talk.Loaded(about="another", context_tokens=1, seconds=0.0)
+            os.write(
+                talk.CHANNEL_FD,
+                b"\xff" * 9 if lie == "noise" else frame(talk.encoder.encode(loaded if lie == "loaded" else said)),
+            )
+        return said
 
 
 def _taken(seconds: float, limit_s: float, stopped: host.Stopped) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -84,6 +86,57 @@ async def test_a_host_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(starter.started) == 2
 
 
+@pytest.mark.parametrize("lie", ["twice", "other", "loaded", "noise"])
+async def test_a_host_that_says_what_nobody_asked_is_ended(lie: str) -> None:
+    async with a_local() as (backend, starter):
+        assert await tell(backend, "SAY:loaded") == "loaded"
+        with contextlib.suppress(Unavailable):  # the first of two answers may be good
+            await tell(backend, f"LIE:{lie}")
+        await starter.started[0].wait()
+        while len(starter.started) < 2:
+            await asyncio.sleep(0.01)
+        assert await tell(backend, "SAY:another") == "another"
+        assert backend.about == "scripted m.gguf"
+
+
+async def test_what_a_host_counts_is_believed_within_reason() -> None:
+    async with a_local() as (backend, _):
+        told = await backend.tell(Prompt(system="s" * 500, data="LIE:counts", question="q"), {}, Limits())
+        assert told.usage == Usage(1000, 1000)
+        for _ in range(20):
+            await backend.tell(Prompt(system="s" * 500, data="SAY:x", question="q"), {}, Limits())
+        assert backend.count("x" * 1000) < 300
+
+
+@pytest.mark.parametrize(("size", "hung_s"), [(10, 0.1), (2_000_000, 300.0)])
+async def test_a_host_that_is_stopped_is_killed(monkeypatch: pytest.MonkeyPatch, size: int, hung_s: float) -> None:
+    """After a while if it was sent a question; at once if it has taken half of one."""
+    monkeypatch.setattr(local, "HUNG_S", hung_s)
+    async with a_local() as (backend, starter):
+        assert await tell(backend, "SAY:loaded") == "loaded"
+        os.kill(starter.started[0].pid, signal.SIGSTOP)
+        await asyncio.gather(*(failure(backend, "x" * size, seconds=0.05) for _ in range(2)))
+        await starter.started[0].wait()
+        assert await tell(backend, "SAY:another") == "another"
+        assert len(starter.started) == 2
+
+
+async def test_an_answer_that_comes_as_its_asker_goes_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_local(idle_s=0.05) as (backend, starter):
+        take = backend._take
+
+        def take_and_go(message: talk.FromHost) -> None:
+            take(message)
+            if isinstance(message, talk.Said):
+                asking.cancel()
+
+        monkeypatch.setattr(backend, "_take", take_and_go)
+        asking = asyncio.create_task(tell(backend, "SAY:too late"))
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await starter.started[0].wait()  # unloaded: nothing is waited for
+
+
 async def test_a_prompt_that_was_too_long_teaches_how_to_count() -> None:
     async with a_local() as (backend, _):
         text = "LONG:2000\n" + "x" * 1000
@@ -97,6 +150,7 @@ async def test_a_model_that_cannot_be_loaded_is_named_and_tried_again() -> None:
         while len(starter.started) < 2:
             await asyncio.sleep(0.01)
         assert "not loaded yet, and last failed: ValueError: it is no model" in str(await failure(backend, "", seconds=0.05))
+        assert backend.standing().why == "ValueError: it is no model"
 
 
 async def test_a_sandbox_that_is_refused_is_named() -> None:

@@ -29,7 +29,6 @@ class Model:
         return talk.Said(
             id=ask.id,
             text=ask.data,
-            prompt_bytes=1,
             prompt_tokens=1,
             cached_tokens=0,
             tokens=1,
