@@ -99,7 +99,7 @@ def _of_rules(score: Score) -> Iterator[Expectation]:
 def _of_model(score: Score) -> Iterator[Expectation]:
     yield from _of_told(score)
     yield told("in the model's words", _share(score.by_model, score.events))
-    yield told("planted facts in the summaries", _share(score.facts_told, score.facts))
+    yield told("planted facts in these words", _share(score.facts_told_by_model, score.facts_of_model))
     yield told("answers; refused, given up", f"{score.answers}; {score.refused}, {score.failed}")
     for what, good in _of_answers(score):
         yield told(what, _share(good, score.answers))

@@ -40,6 +40,9 @@ class Score(msgspec.Struct, kw_only=True):
     facts_told: int = 0
     by_model: int = 0
     """The words are a model's."""
+    facts_of_model: int = 0
+    """Of these events."""
+    facts_told_by_model: int = 0
     answers: int = 0
     """All that a model gave, before they were checked; without one, what the rules told. Of these:"""
     valid: int = 0
@@ -191,12 +194,15 @@ def _of_telling(score: Score, telling: Telling, right: dict[str, Any]) -> None:
     told = {entry.id.partition(".")[2]: entry.status for entry in story.tasks}
     lists = all(_short(getattr(story, name)) == right[name] for name in LISTS)
     score.stories += lists and told.items() <= right["states"].items()
-    score.by_model += telling.by != rules.NAME
     missed = [fact for fact in right["facts"] if not any(words.casefold() in story.summary.casefold() for words in fact)]
     where = f"{telling.digest.subject} at {telling.digest.now}, by {telling.by}"
     score.wrong += [f"{where}: not told {fact}: {story.summary}" for fact in missed]
     score.facts += len(right["facts"])
     score.facts_told += len(right["facts"]) - len(missed)
+    if telling.by != rules.NAME:
+        score.by_model += 1
+        score.facts_of_model += len(right["facts"])
+        score.facts_told_by_model += len(right["facts"]) - len(missed)
 
 
 def _of_answer(score: Score, text: str, digest: Digest, right: dict[str, Any]) -> None:
