@@ -26,9 +26,9 @@ from supervisord_agents.errors import InvalidInput, SupervisorError
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.tracker.backend import Standing
 from supervisord_agents.tracker.chain import Chain
+from supervisord_agents.tracker.claims import DRAWN
 from supervisord_agents.tracker.keeper import ALL, Keeper, Settings, Telling
 from supervisord_agents.tracker.questions import names_in
-from supervisord_agents.tracker.words import DRAWN
 from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, StoryTask, TellStory
 from supervisord_agents.wire.tracker import ModelView, TrackerView
 

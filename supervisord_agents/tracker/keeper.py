@@ -39,7 +39,7 @@ QUESTION_CHARACTERS = 500
 SUBJECTS = 32
 """Graphs whose words are kept; of more, those that were asked for longest ago go."""
 FEW_NODES = 200
-"""An outline of more tasks is written in a thread."""
+"""An outline of more tasks is written in a thread, and an answer about them is checked in one."""
 MAX_REST_S = 60.0
 """Between two tellings of models that do not answer, or not with the truth."""
 OVERHEAD_TOKENS = 64
@@ -274,7 +274,7 @@ class Keeper:
                 self.tally.told += 1
                 self.tally.usage += told.usage
                 try:
-                    found = check(told.text, digest)
+                    found = await _checked(check, told.text, digest)
                     backend.judged("")
                     return found, told.by or backend.name
                 except StoryRefused as error:
@@ -307,3 +307,7 @@ class Keeper:
         """Give the back end back."""
         if self._backend is not None:
             await self._backend.aclose()
+
+
+async def _checked(check: Callable[[str, Digest], T], text: str, digest: Digest) -> T:
+    return check(text, digest) if len(digest.nodes) <= FEW_NODES else await asyncio.to_thread(check, text, digest)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from supervisord_agents.core.digest import Digest, graph_of
 from supervisord_agents.core.picture import Node
-from supervisord_agents.tracker.words import DRAWN
+from supervisord_agents.tracker.claims import DRAWN
 
 MEANT = 5
 """Tasks that a question is taken to be about."""

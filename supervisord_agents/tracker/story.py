@@ -17,7 +17,8 @@ from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.graph import find_cycle, name_cycle
 from supervisord_agents.core.model import State
 from supervisord_agents.errors import ErrorCode, SupervisorError
-from supervisord_agents.tracker.words import SUMMARY_CHARACTERS, ids_in, left_out, lies, plain, short, some
+from supervisord_agents.tracker.claims import ids_in
+from supervisord_agents.tracker.words import SUMMARY_CHARACTERS, left_out, lies, plain, short, some
 
 NAMED = 5
 """Problems that a refusal names, and dependencies of an entry."""

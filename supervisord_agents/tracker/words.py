@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 
 from supervisord_agents.core.digest import Digest
-from supervisord_agents.core.model import State
 from supervisord_agents.core.picture import Node
+from supervisord_agents.tracker import claims
 
 SUMMARY_CHARACTERS = 800
 NAMED = 5
@@ -15,86 +15,18 @@ NAMED = 5
 MANY = 3
 """Of more tasks that failed, or run, their count says as much as the name of one."""
 
-_NAME = re.compile(r"(?<![\w.-])[A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64}")
-DRAWN = re.compile(r"g[a-z2-9]{7}")
-"""A graph's id, unless a client chose it."""
-_STATE_WORDS: dict[str, frozenset[State]] = {
-    "running": frozenset({State.RUNNING}),
-    "ready": frozenset({State.READY}),
-    "blocked": frozenset({State.BLOCKED}),
-    "cancelled": frozenset({State.CANCELLED}),
-    "failed": frozenset({State.FAILED, State.DEAD, State.BACKING_OFF}),
-    "dead": frozenset({State.DEAD}),
-    "succeeded": frozenset({State.SUCCEEDED}),
-    "completed": frozenset({State.SUCCEEDED}),
-    "finished": frozenset({State.SUCCEEDED}),
-    "done": frozenset({State.SUCCEEDED}),
-}
-_SAID = re.compile(
-    rf"[\s:(]+(?:(?:is|has|was|now|been|already|just|still|as|marked|state|status)\s+){{0,3}}({'|'.join(_STATE_WORDS)})\b", re.I
-)
-_WAITS = re.compile(
-    r"\s+(?:now\s+)?(?:waits? (?:for|on)|is waiting (?:for|on)|is blocked (?:by|on)|depends on|needs)\s+"
-    r"([A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64})"
-)
-_ALL_WELL = re.compile(
-    r"\b(?:all|every|everything)\b(?:\s+(?:of|the|tasks?|work|graphs?|is|are|has|have|been|now))*\s+"
-    r"(succeeded|successful|completed?|done|finished|ended|over)\b",
-    re.I,
-)
-_WELL = ("succeeded", "successful")
-_NOTHING = re.compile(
-    r"\b(?:nothing|none|no tasks?)\b(?:\s+(?:of|the|tasks?|is|are|has|have|been|now))*\s+(blocked|running|failed)\b", re.I
-)
-
 _END = re.compile(r"[.;!?](?:\s|$)")
 _NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?![\w-]|[.,]\d)")
-
-
-def ids_in(text: str, digest: Digest) -> list[str]:
-    """What looks like full ids in a text, of tasks that may not exist."""
-    graphs = {name.partition(".")[0] for name in digest.by_id}
-    found = dict.fromkeys(match.group() for match in _NAME.finditer(text))
-    return [name for name in found if (graph := name.partition(".")[0]) in graphs or DRAWN.fullmatch(graph)]
 
 
 def lies(digest: Digest, text: str, where: str) -> Iterator[str]:
     """What is not true in a text, which is the `where` of an answer."""
     if not plain(text):
         yield f"the {where} is empty"
-    unknown = [name for name in ids_in(text, digest) if name not in digest.by_id]
-    if unknown:
+    text = text[: 2 * SUMMARY_CHARACTERS]  # of which `plain` is made
+    if unknown := claims.unknown_ids(text, digest):
         yield f"the {where} names tasks that do not exist: {some(unknown)}"
-    for match in _NAME.finditer(text):
-        node = digest.by_id.get(match.group())
-        if node is not None:
-            yield from (f"the {where} says that {node.id} {lie}" for lie in _lies_about(digest, node, text, match.end()))
-    yield from (f"the {where} says that {lie}" for lie in _lies_about_all(digest, text))
-
-
-def _lies_about(digest: Digest, node: Node, text: str, place: int) -> Iterator[str]:
-    """What is said of a task behind its name, which ends at that place."""
-    said = _SAID.match(text, place)
-    if said is not None and node.state not in _STATE_WORDS[said.group(1).lower()]:
-        yield f"is {said.group(1).lower()}, but it is {node.state}"
-    waits = _WAITS.match(text, place)
-    before = digest.by_id.get(waits.group(1)) if waits is not None else None
-    if before is not None and not digest.depends(node, before):
-        yield f"waits for {before.id}, but it does not"
-
-
-def _lies_about_all(digest: Digest, text: str) -> Iterator[str]:
-    for match in _NOTHING.finditer(text):
-        word = match.group(1).lower()
-        nodes = {"blocked": digest.blocked, "running": digest.running, "failed": digest.failed}[word]
-        if nodes:
-            yield f"nothing is {word}, but {nodes[0].id} is {nodes[0].state}"
-    for match in _ALL_WELL.finditer(text):
-        word = match.group(1).lower()
-        if digest.open_count or any(digest.others.values()):
-            yield f"all is {word}, but {digest.open_count} tasks have not ended"
-        elif word in _WELL and (bad := [*digest.failed, *digest.cancelled]):
-            yield f"all is {word}, but {bad[0].id} is {bad[0].state}"
+    yield from (f"the {where} says that {lie}" for lie in claims.lies(digest, text))
 
 
 def left_out(digest: Digest, text: str) -> str:
@@ -119,7 +51,7 @@ def left_out(digest: Digest, text: str) -> str:
 
 class _Said:
     def __init__(self, text: str) -> None:
-        self._ids = {match.group() for match in _NAME.finditer(text)}
+        self._ids = {match.group() for match in claims.NAME.finditer(text)}
         self._sentences = _END.split(text)
 
     def names(self, nodes: Sequence[Node]) -> bool:
