@@ -101,7 +101,7 @@ class Advice(Table, frozen=True):
 
 class TrackerLocal(Table, frozen=True):
     model: str = ""
-    context_tokens: Annotated[int, Meta(ge=1_024, le=1_000_000)] = 8_192
+    context_tokens: Annotated[int, Meta(ge=2_048, le=1_000_000)] = 8_192
     threads: Annotated[int, Meta(ge=0, le=1_024)] = 0
     gpu_layers: Annotated[int, Meta(ge=-1, le=10_000)] = 0
     profile: str = "strict"
@@ -111,7 +111,7 @@ class TrackerLocal(Table, frozen=True):
 class TrackerModel(Table, frozen=True):
     provider: str
     model: str
-    context_tokens: Annotated[int, Meta(ge=1_024, le=10_000_000)] = 32_768
+    context_tokens: Annotated[int, Meta(ge=2_048, le=10_000_000)] = 32_768
 
 
 LOCAL = "local"

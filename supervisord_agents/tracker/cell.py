@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import socket
 import stat
 import sys
@@ -126,4 +127,6 @@ def _readable(path: Path) -> str:
 def _in_words(exit: Exit) -> str:
     if exit.oom_killed:
         return "it needed more memory than its profile allows beside the model (tracker.local.profile)"
+    if exit.signal == signal.SIGBUS:
+        return f"it was ended by signal {exit.signal}, as when the file of its model is cut short while it is read"
     return f"it was ended by signal {exit.signal}" if exit.signal else f"it exited with code {exit.code}"

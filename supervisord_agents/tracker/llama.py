@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -26,6 +27,8 @@ LOOK_AT = 256
 HURRY_TOKENS = 16
 """When so many are left, or so much of the time has gone, an answer is brought to its end: a text that is cut is of more use."""
 HURRY_AFTER = 0.9
+LOG_ERROR = 4
+"""ggml_log_level of ggml.h."""
 Logits: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 Tokens: TypeAlias = "np.ndarray[Any, np.dtype[np.int_]]"
 _SYSTEM, _USER = "@@the-system@@", "@@the-user@@"
@@ -75,16 +78,39 @@ class Chooser:
         llama_cpp.llama_sampler_free(self._sampler)
 
 
+_complaints: deque[str] = deque(maxlen=20)
+
+
+def _heard(level: int, text: bytes, data: Any) -> None:
+    if level == LOG_ERROR:
+        _complaints.append(text.decode("utf-8", "replace").partition(": ")[2].strip())
+
+
+_hearing = llama_cpp.llama_log_callback(_heard)
+llama_cpp.llama_log_set(_hearing, None)
+
+
 class Model:
     """One loaded model, with the prompt before in its cache."""
 
     def __init__(self, load: Load) -> None:
         """Raises OSError or ValueError if it cannot be loaded."""
-        with open(load.model, "rb") as file:  # llama.cpp does not say why it cannot
+        with open(load.model, "rb") as file:
             if file.read(4) != b"GGUF":
                 raise ValueError(f"{load.model} is not a GGUF file")
+        _complaints.clear()
+        try:
+            self._llama = self._loaded(load)
+        except ValueError as error:  # says only that it failed
+            raise ValueError(f"{error}: {_complaints[0]}" if _complaints else str(error)) from None
+        self.about = str(self._llama.metadata.get("general.name") or os.path.basename(load.model))
+        self.context_tokens = int(self._llama.n_ctx())
+        self._pieces = self._template()
+
+    @staticmethod
+    def _loaded(load: Load) -> Any:
         threads = load.threads or max(1, len(os.sched_getaffinity(0)) // 2)
-        self._llama = llama_cpp.Llama(
+        return llama_cpp.Llama(
             load.model,
             n_ctx=load.context_tokens,
             n_batch=BATCH_TOKENS,
@@ -93,9 +119,6 @@ class Model:
             n_gpu_layers=load.gpu_layers,
             verbose=False,
         )
-        self.about = str(self._llama.metadata.get("general.name") or os.path.basename(load.model))
-        self.context_tokens = int(self._llama.n_ctx())
-        self._pieces = self._template()
 
     def tell(self, ask: Ask, stopped: Callable[[], bool]) -> Said:
         """Answer; `stopped` is asked after each token and each batch of the prompt. Raises TooLong."""

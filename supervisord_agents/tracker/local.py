@@ -207,8 +207,9 @@ class Local:
 
     def _late(self, seconds: float) -> Unavailable:
         if not self._ready.is_set():
-            why = f"it is not loaded yet{f', and last failed: {self._last_wrong}' if self._last_wrong else ''}"
-            return Unavailable(f"the local model did not answer within {seconds:.3g} s: {why}.", field=FIELD)
+            why = f", and last failed: {self._last_wrong.removesuffix('.')}" if self._last_wrong else ""
+            message = f"the local model did not answer within {seconds:.3g} s: it is not loaded yet{why}."
+            return Unavailable(message, field=FIELD)
         message = f"the local model did not answer within {seconds:.3g} s."
         return Unavailable(message, field=FIELD, code=ErrorCode.TIMEOUT)
 

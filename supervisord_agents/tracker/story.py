@@ -22,6 +22,8 @@ from supervisord_agents.tracker.words import SUMMARY_CHARACTERS, left_out, lies,
 
 NAMED = 5
 """Problems that a refusal names, and dependencies of an entry."""
+ANSWER_CHARACTERS = 32_768
+"""Of all of an answer: some times what one needs, and no more than can be looked through in the daemon's loop."""
 TASKS = 5
 """Whose states a model is asked for."""
 CITABLE = 100
@@ -149,6 +151,8 @@ def checked_answer(text: str, digest: Digest) -> Answer:
 
 def _decoded(text: str, form: type[Any]) -> Any:
     """Some models put words or a fence of code around their JSON."""
+    if len(text) > ANSWER_CHARACTERS:
+        raise StoryRefused(f"it is of {len(text)} characters: answer in {ANSWER_CHARACTERS} at the most.")
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise StoryRefused("it is no JSON object: answer in JSON only.")

@@ -140,6 +140,20 @@ async def test_a_local_model_that_is_killed_in_mid_generation_costs_nothing_but_
     assert "tracker_host_ended" in daemon.log.read_text()
 
 
+async def test_the_process_of_a_model_ends_with_a_daemon_that_is_killed_even_if_it_can_do_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="run .ci/setup llama")
+    daemon = DaemonProcess(tmp_path, AT_ONCE + LOCAL.format(model=smollm2()))
+    await daemon.start()
+    try:
+        host = await _host(daemon)
+        host.suspend()
+        daemon.kill()
+        while host.is_running() and host.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.02)
+    finally:
+        daemon.close()
+
+
 async def _host(daemon: DaemonProcess, but: int = 0) -> psutil.Process:
     """The process of the model."""
     assert daemon.process is not None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -56,14 +58,23 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def local(model: str) -> AsyncIterator[Local]:
+async def spawner() -> AsyncIterator[Spawner]:
     spawner = Spawner.start(cgroup_name=f"agent-supervisor-test-{os.getpid()}")
-    cell = Cell(spawner, profile.load("strict"), ("cgroup", "landlock", "namespaces"), runtime_paths(), model, 1_900_065_535)
-    backend = Local("local", talk.Load(model=model, context_tokens=1024, threads=1), cell.start, backoff_s=0.01)
+    yield spawner
+    await spawner.aclose()
+
+
+def a_cell(spawner: Spawner, model: str) -> Cell:
+    return Cell(spawner, profile.load("strict"), ("cgroup", "landlock", "namespaces"), runtime_paths(), model, 1_900_065_535)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def local(model: str, spawner: Spawner) -> AsyncIterator[Local]:
+    load = talk.Load(model=model, context_tokens=1024, threads=1)
+    backend = Local("local", load, a_cell(spawner, model).start, backoff_s=0.01)
     backend.start()
     yield backend
     await backend.aclose()
-    await spawner.aclose()
 
 
 async def tell(backend: Local, data: str = DATA, schema: Any = SCHEMA, *, tokens: int = 200) -> Told:
@@ -151,3 +162,38 @@ async def test_a_host_that_is_killed_in_mid_generation_costs_that_answer_alone(l
         await telling
     assert msgspec.json.decode((await tell(local)).text, type=Answer)
     assert local.starts == starts + 1
+
+
+@pytest.mark.parametrize("model", ["smollm2"], indirect=True)
+async def test_a_model_that_cannot_be_loaded_is_told_why(model: str, tmp_path: Path) -> None:
+    from supervisord_agents.tracker.llama import Model
+
+    broken = tmp_path / "broken.gguf"
+    whole = Path(model).read_bytes()
+    for content, why in (
+        (b"hello", "is not a GGUF file"),
+        (b"GGUF" + b"\xff" * 5000, "this GGUF file is version"),
+        (whole[: len(whole) // 2], "model is corrupted or incomplete"),
+    ):
+        broken.write_bytes(content)
+        with pytest.raises(ValueError, match=why):
+            Model(talk.Load(model=str(broken), context_tokens=512))
+
+
+@pytest.mark.parametrize("model", ["smollm2"], indirect=True)
+async def test_a_file_that_is_cut_short_while_it_is_used_costs_the_answer(model: str, tmp_path: Path, spawner: Spawner) -> None:
+    copy = tmp_path / "copy.gguf"
+    shutil.copyfile(model, copy)
+    for directory in (tmp_path, *tmp_path.parents[:3]):  # the host is nobody
+        directory.chmod(directory.stat().st_mode | 0o005)
+    backend = Local(
+        "local", talk.Load(model=str(copy), context_tokens=1024, threads=1), a_cell(spawner, str(copy)).start, backoff_s=0.01
+    )
+    try:
+        backend.start()
+        await tell(backend, "", {"enum": ["yes"]}, tokens=20)
+        os.truncate(copy, 1000)
+        with pytest.raises(Unavailable, match="as when the file of its model is cut short"):
+            await tell(backend, "something else", {"enum": ["yes"]}, tokens=20)
+    finally:
+        await backend.aclose()

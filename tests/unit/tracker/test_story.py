@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -80,7 +81,7 @@ def test_what_is_not_true_is_refused_by_name(digest: Digest, changed: dict[str, 
     assert says in refused.value.message
 
 
-@pytest.mark.parametrize("text", ["", "no JSON", "[1, 2]", "{", '{"summary": "x"', "}{", "[" * 100_000 + "{}" + "]" * 100_000])
+@pytest.mark.parametrize("text", ["", "no JSON", "[1, 2]", "{", '{"summary": "x"', "}{", "[" * 10_000 + "{}" + "]" * 10_000])
 def test_what_is_no_json_is_refused(digest: Digest, text: str) -> None:
     with pytest.raises(StoryRefused, match=r"answer in JSON only|lacks"):
         checked(text, digest)
@@ -111,6 +112,11 @@ def test_what_is_cited_exists(digest: Digest) -> None:
         checked_answer('{"answer": "yes", "citations": ["g.zz"]}', digest)
     with pytest.raises(StoryRefused, match="the answer names tasks that do not exist"):
         checked_answer('{"answer": "g.zz", "citations": []}', digest)
+
+
+def test_an_answer_that_takes_long_to_look_through_is_not(digest: Digest) -> None:
+    with pytest.raises(StoryRefused, match=r"it is of \d+ characters"):
+        checked_answer(json.dumps({"answer": "g.b runs. " * 400_000, "citations": []}), digest)
 
 
 def values(schema: Any) -> list[Any]:
