@@ -93,6 +93,9 @@ class Waited(BaseModel):
 
 class StatusNow(BaseModel):
     story: str = ""
+    """With a question: the answer to it."""
+    cites: list[str] = []
+    """Ids that the answer rests on."""
     counts: dict[str, int]
     blocked_on: list[str] = []
     next: list[str] = []

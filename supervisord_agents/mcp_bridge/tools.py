@@ -36,7 +36,7 @@ from supervisord_agents.mcp_bridge.shapes import (
 from supervisord_agents.rpc.channel import LOST
 from supervisord_agents.rpc.client import Client
 from supervisord_agents.wire.messages import ListReply, StatusReply, TaskView, WaitReply
-from supervisord_agents.wire.story import StoryReply
+from supervisord_agents.wire.story import AskReply, StoryReply
 
 AnyContext = Context[Any, Any]
 RUNNING_SHOWN = 20
@@ -111,17 +111,23 @@ class Tools:
         results = await self._results(answers.most_telling(reply.tasks), progress)
         return answers.waited(reply.done, mode, reply.tasks, results, time.time())
 
-    async def status(self, context: AnyContext, graph: Annotated[str, Field(description="Only this graph")] = "") -> StatusNow:
+    async def status(
+        self,
+        context: AnyContext,
+        graph: Annotated[str, Field(description="Only this graph")] = "",
+        question: str = "",
+    ) -> StatusNow:
         """How things are: what runs, failed and why, is blocked on what, is next."""
 
         async def ask(client: Client) -> StatusNow:
             running = await client.list(states=[State.RUNNING], graph=graph, limit=RUNNING_SHOWN)
             failed = await client.list(states=[State.FAILED, State.DEAD], graph=graph, limit=answers.MAX_LINES)
             told = await client.story(graph, wait_s=WORDS_S)
+            asked = await client.ask(question, graph) if question.strip() else None
             if graph:
-                return _status(await _counts(client, graph), running, failed, told, [])
+                return _status(await _counts(client, graph), running, failed, told, asked, [])
             now = await client.status()
-            return _status(now.counts, running, failed, told, _notes(now))
+            return _status(now.counts, running, failed, told, asked, _notes(now))
 
         return await self._link.call(ask, away=Progress(context, self._link.patience_s).say)
 
@@ -215,12 +221,20 @@ def _notes(status: StatusReply) -> list[str]:
     return [*refused, *paused, *stands, *dead, *status.notes]
 
 
-def _status(counts: dict[str, int], running: ListReply, failed: ListReply, told: StoryReply, notes: list[str]) -> StatusNow:
+def _status(
+    counts: dict[str, int],
+    running: ListReply,
+    failed: ListReply,
+    told: StoryReply,
+    asked: AskReply | None,
+    notes: list[str],
+) -> StatusNow:
     now = time.time()
     runs = [answers.line(view, now) for view in running.tasks]
     fails = [answers.line(view, now) for view in answers.root_causes_first(failed.tasks)[:FAILED_SHOWN]]
     return StatusNow(
-        story=answers.story(told),
+        story=answers.reply_to_question(asked) if asked else answers.story(told),
+        cites=asked.citations if asked else [],
         blocked_on=told.blocked_on,
         next=told.next_actionable,
         counts={state: count for state, count in counts.items() if count},

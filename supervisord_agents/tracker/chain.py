@@ -99,8 +99,8 @@ class Chain:
         """One that answers, but not with the truth, is left alone too, so that the next one comes to its turn."""
         if self._last and wrong:
             self._failed(self._last, wrong)
-        else:
-            self.healths.pop(self._last, None)
+        elif (health := self.healths.pop(self._last, None)) is not None:
+            log.info("tracker_works_again", backend=self._last, after=health.failures)
         self._last = ""
 
     def _failed(self, name: str, why: str) -> None:

@@ -250,6 +250,7 @@ class Local:
         self.starts += 1
         self._unloaded = False
         self._since = time.time()
+        log.info("tracker_loading", name=self._name, file=self._load.model)
         with ours:
             try:
                 with theirs:

@@ -97,6 +97,8 @@ class Remote:
         self._measure.learn(
             sum(len(part.encode()) for part in (prompt.system, prompt.data, prompt.question)), reply.usage.input_tokens
         )
+        if (standing := self.standing()).stands is Stands.OVER_LIMIT:
+            log.warning("tracker_over_limit", backend=self._name, why=standing.why, until=standing.until)
         return Told(
             text=self._text(reply.body),
             by=f"{self._name} ({self._model})",

@@ -18,7 +18,7 @@ from supervisord_agents.rpc.server import Server
 from supervisord_agents.wire import messages as m
 from supervisord_agents.wire.advice import Estimate, EstimateReply
 from supervisord_agents.wire.changes import Apply, ApplyReply, Changes, ChangesReply, ChangeView, Discard, DiscardReply
-from supervisord_agents.wire.story import StoryReply, TellStory
+from supervisord_agents.wire.story import Ask, AskReply, StoryReply, TellStory
 from tests.support.rpc import ESTIMATE
 
 
@@ -180,6 +180,10 @@ class Board:
         return StoryReply(
             graph=request.graph, at=1.0, summary=words, by=self.teller, told_at=1.0, open=len(runs), blocked_on=runs[:1]
         )
+
+    async def _ask(self, request: Ask) -> AskReply:
+        understood = "sing" not in request.question
+        return AskReply(answer=f"{request.graph or 'all'} is well.", by=self.teller, citations=["g1.t2"], understood=understood)
 
     def _named(self, item: str) -> list[str]:
         names = [name for name, view in self.views.items() if item in (name, view.graph)]

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from supervisord_agents.core.model import Usage
 from supervisord_agents.errors import SandboxRefused, SupervisorError, Unavailable
 from supervisord_agents.tracker import local, talk
-from supervisord_agents.tracker.backend import Limits, Prompt
+from supervisord_agents.tracker.backend import Limits, Prompt, Stands
 from supervisord_agents.tracker.local import Local
 from tests.support.scripted_host import Starter
 
@@ -172,6 +174,30 @@ async def test_one_that_nobody_asks_is_unloaded_until_somebody_does() -> None:
         await first.wait()
         assert await tell(backend, "SAY:once more") == "once more"
         assert len(starter.started) == 2
+
+
+async def test_how_it_is_and_what_the_log_tells_of_it() -> None:
+    with capture_logs() as logged:
+        async with a_local() as (backend, starter):
+            assert backend.standing().stands is Stands.LOADING
+            await tell(backend, "SAY:loaded")
+            ready = backend.standing()
+            assert (ready.stands, ready.about) == (Stands.READY, "scripted m.gguf")
+            assert 0.0 <= time.time() - ready.since < 60.0
+            await failure(backend, "DIE")
+            again = backend.standing()
+            assert (again.stands, again.why) == (Stands.LOADING, "it exited with code -9")
+            await tell(backend, "SAY:again")
+            assert backend.standing().stands is Stands.READY
+        async with a_local(idle_s=0.05) as (backend, starter):
+            assert backend.standing().stands is Stands.UNLOADED
+            await tell(backend, "SAY:loaded")
+            await starter.started[0].wait()
+            assert backend.standing().stands is Stands.UNLOADED
+    once = ["tracker_loading", "tracker_loaded"]
+    assert [line["event"] for line in logged] == [*once, "tracker_host_ended", *once, *once, "tracker_unloaded"]
+    assert (logged[0]["file"], logged[1]["model"], logged[1]["seconds"] >= 0) == ("m.gguf", "scripted m.gguf", True)
+    assert logged[2]["how"] == "it exited with code -9"
 
 
 async def test_the_host_ends_with_its_daemon() -> None:

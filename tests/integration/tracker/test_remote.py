@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from supervisord_agents.core.model import Usage
 from supervisord_agents.daemon.tellers import inquirer
@@ -186,10 +187,12 @@ async def test_an_answer_that_does_not_say_what_it_used_costs_the_most() -> None
     async def answer(request: web.Request) -> web.Response:
         return web.json_response({"choices": [{"message": {"content": "{}"}}]})
 
-    purse = Purse(1.0, lambda: 0.0)
+    purse = Purse(0.75, lambda: 0.0)
     async with serving(answer) as url, a_remote(url, purse=purse) as (remote, _):
-        await remote.tell(PROMPT, SCHEMA, Limits(tokens=50, seconds=5.0))
+        with capture_logs() as logged:
+            await remote.tell(PROMPT, SCHEMA, Limits(tokens=50, seconds=5.0))
     assert purse.spent_usd == 0.5
+    assert [(line["event"], line["why"]) for line in logged] == [("tracker_over_limit", "$0.50 of $0.75 a day are spent")]
 
 
 async def test_a_deadline_is_not_the_providers_fault() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from supervisord_agents.core.breakers import Breaker, BreakerState
 from supervisord_agents.errors import Unavailable
@@ -85,7 +86,9 @@ async def test_one_that_fails_again_and_again_is_left_alone_then_tried_once() ->
     assert len(first.asked) == 3
     watch.seconds += 60.0
     first.broken = False
-    assert [await tell(chain) for _ in range(2)] == ["b0"] * 2
+    with capture_logs() as logged:
+        assert [await tell(chain) for _ in range(2)] == ["b0"] * 2
+    assert [(line["event"], line["backend"], line["after"]) for line in logged] == [("tracker_works_again", "b0", 3)]
     assert chain.state("b0") is BreakerState.CLOSED
 
 
