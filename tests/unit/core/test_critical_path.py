@@ -16,6 +16,7 @@ from supervisord_agents.core.graph import normalise
 from supervisord_agents.core.model import Dependency, TaskSpec, When
 from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.picture import Node, Picture
+from tests.support.graphs import graphs
 from tests.support.scheduling import POOL, Driven, a_task, always, on_failure
 
 AMPLE = {POOL: 1000}
@@ -221,18 +222,6 @@ def test_ten_thousand_tasks_and_a_chain_of_them() -> None:
 
 
 # By the definitions
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> list[TaskSpec]:
-    """A graph in any order; estimates are whole seconds, so that sums are exact."""
-    size = draw(st.integers(1, 9))
-    specs = []
-    for place in range(size):
-        befores = draw(st.sets(st.integers(0, place - 1), max_size=3)) if place else set()
-        edges = tuple(Dependency(f"t{before}", draw(st.sampled_from([When.ON_SUCCESS, When.ALWAYS]))) for before in befores)
-        specs.append(a_task(f"t{place}", *edges, estimate_s=draw(st.integers(1, 9)), priority=draw(st.integers(0, 9))))
-    return draw(st.permutations(specs))
 
 
 def chains(specs: list[TaskSpec]) -> list[list[TaskSpec]]:
