@@ -36,6 +36,8 @@ from supervisord_agents.tracker.story import (
 ALL = ""
 """The subject of the story of all that is open; any other is a graph."""
 QUESTION_CHARACTERS = 500
+QUESTIONS = 4
+"""That wait for a model at a time; the rules answer more."""
 SUBJECTS = 32
 """Graphs whose words are kept; of more, those that were asked for longest ago go."""
 FEW_NODES = 200
@@ -99,6 +101,8 @@ class Tally(msgspec.Struct, kw_only=True):
 class _Subject(msgspec.Struct, kw_only=True):
     changes: int = 0
     wanted_at: float = float("-inf")
+    waiting: int = 0
+    """Who waits for words of it."""
     words: Words | None = None
     tried: int = -1
     """The changes that the last try knew."""
@@ -124,6 +128,7 @@ class Keeper:
         self._told = asyncio.Event()
         self._in_vain = 0
         """Tellings in a row that came to nothing."""
+        self._questions = 0
         self._one = asyncio.Lock()
         self._gathering: dict[str, tuple[int, asyncio.Task[Digest]]] = {}
 
@@ -158,14 +163,23 @@ class Keeper:
         digest = await self._digest(name, self._wanted(name))
         answer = rules.answer(question, digest)
         backend = self._backend
-        if answer.understood or backend is None or not backend.standing().askable:
+        if answer.understood or backend is None or not backend.standing().askable or self._questions >= QUESTIONS:
             return answer, rules.NAME
+        self._questions += 1
+        try:
+            async with self._one:
+                digest = await self._digest(name, self._wanted(name))  # of now, for others may have been answered before
+                found = await self._answered(backend, digest, question)
+        finally:
+            self._questions -= 1
+        return found if found is not None else (answer, rules.NAME)
+
+    async def _answered(self, backend: Backend, digest: Digest, question: str) -> tuple[Answer, str] | None:
         named = [node.id for node in Question(question, digest).names]
         wanted = (
             f"Answer this question of a person from the tasks above, and cite the tasks: {quoted(question, QUESTION_CHARACTERS)}"
         )
-        found = await self._asked(backend, digest, wanted, answer_schema(digest, named), checked_answer)
-        return found if found is not None else (answer, rules.NAME)
+        return await self._asked(backend, digest, wanted, answer_schema(digest, named), checked_answer)
 
     def _fresh(self, words: Words | None) -> bool:
         return words is not None and self._now() - words.at <= self._settings.stale_s
@@ -197,12 +211,15 @@ class Keeper:
     async def _words_of(self, subject: _Subject, wait_s: float) -> None:
         """Return when there are words that know as much as was known now, or after that time."""
         known = subject.changes
+        subject.waiting += 1
         try:
             async with asyncio.timeout(wait_s):
                 while subject.tried < known:
                     await self._told.wait()
         except TimeoutError:
             pass
+        finally:
+            subject.waiting -= 1
 
     # In the background
 
@@ -228,15 +245,17 @@ class Keeper:
     def _is_wanted(self, name: str, subject: _Subject) -> bool:
         """It was asked for of late, or is told whether or not somebody asks."""
         lately = self._now() - subject.wanted_at <= max(self._settings.stale_s, self._settings.deadline_s)
-        return lately or (name == ALL and self._settings.eager)
+        return lately or subject.waiting > 0 or (name == ALL and self._settings.eager)
 
     async def _tell(self, backend: Backend, name: str, subject: _Subject) -> None:
         change = subject.changes
         try:
             if not backend.standing().askable:
                 return
-            digest = await self._digest(name, subject)
-            found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
+            async with self._one:
+                change = subject.changes
+                digest = await self._digest(name, subject)
+                found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
             self._in_vain = 0 if found is not None else self._in_vain + 1
             if found is not None:
                 story, by = found
@@ -260,32 +279,32 @@ class Keeper:
         check: Callable[[str, Digest], T],
     ) -> tuple[T, str] | None:
         """What it answered, if that is true; it is told once what was wrong. None: it did not, and the rules are to answer."""
-        async with self._one:
-            question, wrong = wanted, ""
-            for _ in range(2):
-                try:
-                    told = await self._inference(backend, digest, question, schema)
-                except Exception as error:
-                    expected = isinstance(error, SupervisorError | TimeoutError)
-                    self.tally.failed += 1
-                    why = str(error) if expected else repr(error)
-                    log.warning("tracker_failed", backend=backend.name, error=why or "it took too long", exc_info=not expected)
-                    return None
-                self.tally.told += 1
-                self.tally.usage += told.usage
-                try:
-                    found = await _checked(check, told.text, digest)
-                    backend.judged("")
-                    return found, told.by or backend.name
-                except StoryRefused as error:
-                    self.tally.refused += 1
-                    wrong = error.message
-                    log.info("tracker_refused", backend=told.by or backend.name, why=error.message)
-                    question = (
-                        f"{wanted}\nYour last answer was refused: {quoted(error.message, 400)}. Answer again, in JSON only.\n"
-                    )
+        question, wrong = wanted, ""
+        for _ in range(2):
+            if not backend.standing().askable:
+                break
+            try:
+                told = await self._inference(backend, digest, question, schema)
+            except Exception as error:
+                expected = isinstance(error, SupervisorError | TimeoutError)
+                self.tally.failed += 1
+                why = str(error) if expected else repr(error)
+                log.warning("tracker_failed", backend=backend.name, error=why or "it took too long", exc_info=not expected)
+                return None
+            self.tally.told += 1
+            self.tally.usage += told.usage
+            try:
+                found = await _checked(check, told.text, digest)
+                backend.judged("")
+                return found, told.by or backend.name
+            except StoryRefused as error:
+                self.tally.refused += 1
+                wrong = error.message
+                log.info("tracker_refused", backend=told.by or backend.name, why=error.message)
+                question = f"{wanted}\nYour last answer was refused: {quoted(error.message, 400)}. Answer again, in JSON only.\n"
+        if wrong:
             backend.judged(wrong)
-            return None
+        return None
 
     async def _inference(self, backend: Backend, digest: Digest, question: str, schema: dict[str, Any]) -> Told:
         settings = self._settings

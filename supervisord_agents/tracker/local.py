@@ -250,7 +250,8 @@ class Local:
         self.starts += 1
         self._unloaded = False
         self._since = time.time()
-        log.info("tracker_loading", name=self._name, file=self._load.model)
+        tell = log.debug if self._last_wrong else log.info
+        tell("tracker_loading", name=self._name, file=self._load.model)
         with ours:
             try:
                 with theirs:
