@@ -16,9 +16,9 @@ from supervisord_agents.core.events import CancelRequested, Finished, Started, T
 from supervisord_agents.core.model import Dependency, Failure, When
 from supervisord_agents.tracker import rules
 from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Standing, Told
+from supervisord_agents.tracker.claims import ids_in
 from supervisord_agents.tracker.keeper import Keeper, Settings, Telling
 from supervisord_agents.tracker.story import TASKS, Story, schema_of
-from supervisord_agents.tracker.words import ids_in
 from tests.support.fitting import fits
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import digest_of

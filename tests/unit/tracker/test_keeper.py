@@ -15,7 +15,7 @@ from supervisord_agents.core.digest import Digest
 from supervisord_agents.errors import SupervisorError, Unavailable
 from supervisord_agents.tracker import rules
 from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Stands, Told
-from supervisord_agents.tracker.keeper import SUBJECTS, Keeper, Settings
+from supervisord_agents.tracker.keeper import QUESTIONS, SUBJECTS, Keeper, Settings
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import Saying, digest_of
 
@@ -177,6 +177,31 @@ async def test_a_question_that_the_rules_do_not_understand_is_put_to_the_model()
         backend.texts = ['{"answer": "g.zz", "citations": ["g.zz"]}']
         answer, by = await keeper.ask("Which is the smallest?")
         assert (by, answer.understood) == ("rules", False)
+
+
+async def test_of_many_questions_at_once_the_rules_answer_most() -> None:
+    work = Work()
+    backend = Slow(lambda: json.dumps({"answer": "g.c is the smallest.", "citations": ["g.c"]}))
+    async with kept(work, backend) as keeper:
+        asked = [asyncio.create_task(keeper.ask("Which is the smallest?")) for _ in range(20)]
+        await backend.began.wait()
+        backend.go.set()
+        by = [by for _, by in await asyncio.gather(*asked)]
+        assert (by.count("saying/1"), by.count("rules"), backend.most_at_once) == (QUESTIONS, 20 - QUESTIONS, 1)
+        assert (await keeper.ask("Which is the smallest?"))[1] == "saying/1"
+
+
+async def test_a_question_that_had_to_wait_is_answered_of_the_work_as_it_is_then() -> None:
+    work = Work()
+    backend = Slow(lambda: json.dumps({"answer": "So it is.", "citations": []}))
+    async with kept(work, backend) as keeper:
+        asked = [asyncio.create_task(keeper.ask("Which is the smallest?")) for _ in range(2)]
+        await backend.began.wait()
+        work.driven.start("g.c")
+        keeper.changed("g")
+        backend.go.set()
+        await asyncio.gather(*asked)
+    assert ["g.c running" in prompt.data for prompt in backend.asked] == [False, True]
 
 
 async def test_a_model_that_is_no_use_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:

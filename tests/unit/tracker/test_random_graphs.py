@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.model import State, TaskSpec
 from supervisord_agents.tracker import rules
+from supervisord_agents.tracker.questions import Question
 from supervisord_agents.tracker.shapes import loose, plain, whole
 from supervisord_agents.tracker.story import TASKS, answer_schema, checked, checked_answer, schema_of
 from supervisord_agents.tracker.words import left_out
@@ -84,7 +85,7 @@ def _ask(digest: Digest, question: str) -> None:
     answer = rules.answer(question, digest)
     told = {"answer": answer.answer, "citations": answer.citations[:10]}
     assert checked_answer(msgspec.json.encode(told).decode(), digest).answer == answer.answer
-    fits(told, answer_schema(digest, [node.id for node in rules.named(question, digest)]))
+    fits(told, answer_schema(digest, [node.id for node in Question(question, digest).names]))
 
 
 @settings(max_examples=100, deadline=None)
