@@ -160,7 +160,7 @@ class Keeper:
 
     async def ask(self, question: str, name: str = ALL) -> tuple[Answer, str]:
         """An answer, and by whom. The rules answer what they understand; a model is asked the rest."""
-        digest = await self._digest(name, self._wanted(name))
+        digest = await self._digest(name, self._subject(name))
         answer = rules.answer(question, digest)
         backend = self._backend
         if answer.understood or backend is None or not backend.standing().askable or self._questions >= QUESTIONS:
@@ -168,7 +168,7 @@ class Keeper:
         self._questions += 1
         try:
             async with self._one:
-                digest = await self._digest(name, self._wanted(name))  # of now, for others may have been answered before
+                digest = await self._digest(name, self._subject(name))  # of now, for others may have been answered before
                 found = await self._answered(backend, digest, question)
         finally:
             self._questions -= 1
@@ -185,9 +185,14 @@ class Keeper:
         return words is not None and self._now() - words.at <= self._settings.stale_s
 
     def _wanted(self, name: str) -> _Subject:
+        """Its story is asked for."""
+        subject = self._subject(name)
+        subject.wanted_at = self._now()
+        return subject
+
+    def _subject(self, name: str) -> _Subject:
         subject = self._subjects.pop(name, None) or _Subject()
         self._subjects[name] = subject  # the last that was asked for is at the end
-        subject.wanted_at = self._now()
         while len(self._subjects) > SUBJECTS + 1:
             oldest = next(other for other in self._subjects if other != ALL)
             del self._subjects[oldest]
@@ -250,9 +255,10 @@ class Keeper:
     async def _tell(self, backend: Backend, name: str, subject: _Subject) -> None:
         change = subject.changes
         try:
-            if not backend.standing().askable:
-                return
             async with self._one:
+                # Questions may have been answered before.
+                if not (backend.standing().askable and self._is_wanted(name, subject)):
+                    return
                 change = subject.changes
                 digest = await self._digest(name, subject)
                 found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
