@@ -11,6 +11,7 @@ from supervisord_agents.core.model import Dependency, TaskSpec, When
 from supervisord_agents.errors import DiskFull, InvalidInput, JournalError, NotFound, SupervisorError, Unavailable
 from supervisord_agents.rpc.peer import Peer
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.story import TellStory
 from tests.simulation.witness import Violation
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Client:
                 self.world.say(self.name, f"the journal is broken: {error.message}")
 
     async def _act(self, number: int) -> None:
-        acts = {self._cancel: 10, self._retry: 10, self._wait: 10, self._list: 7, self._pause: 3, self._look: 10}
+        acts = {self._cancel: 10, self._retry: 10, self._wait: 10, self._list: 7, self._pause: 3, self._look: 10, self._hear: 5}
         if self.dice.random() < 0.5 or not self.tasks:
             await self._submit(number)
         else:
@@ -109,6 +110,8 @@ class Client:
             witness.answered(reply.result)
         elif isinstance(request, m.Show):
             witness.saw([reply.task])
+        elif isinstance(request, TellStory):
+            witness.told(reply.tasks)
         elif isinstance(request, m.ListTasks | m.Wait):
             witness.saw(reply.tasks)
 
@@ -226,6 +229,9 @@ class Client:
             await self.call(m.Show(task=target))
         else:
             await self._of_somebody(m.GetResult(task=target))
+
+    async def _hear(self) -> None:
+        await self._of_somebody(TellStory(graph=self.dice.choice(["", *self.graphs[-3:]])))
 
     async def _of_somebody(self, request: Any) -> Any:
         """A request that may have come too late."""

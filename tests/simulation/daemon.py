@@ -26,9 +26,12 @@ from supervisord_agents.daemon.facts import Facts
 from supervisord_agents.daemon.feed import Feed
 from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.handlers import Handlers
+from supervisord_agents.daemon.pictures import Pictures
 from supervisord_agents.daemon.providers import Providers
 from supervisord_agents.daemon.rules import rules_of
 from supervisord_agents.daemon.submissions import Submissions, limits_of
+from supervisord_agents.daemon.tellers import Tellers
+from supervisord_agents.daemon.tracking import Tracking, settings_of
 from supervisord_agents.daemon.upkeep import PIECE_REST_S, Upkeep
 from supervisord_agents.daemon.waiters import Waiters
 from supervisord_agents.daemon.workspaces import Workspaces
@@ -37,6 +40,7 @@ from supervisord_agents.journal.committer import Committer
 from supervisord_agents.journal.journal import Journal
 from supervisord_agents.observe.stalls import StallWatch
 from supervisord_agents.spool.results import ResultStore
+from supervisord_agents.tracker.keeper import Keeper
 from supervisord_agents.wire import frames
 from supervisord_agents.workers.agents.registry import AgentRegistry
 from tests.simulation.disk import SimFiles
@@ -212,24 +216,7 @@ class Daemon(Process):
         facts = self._facts(engine, journal)
         pull, slept = cast(Any, pulled), partial(_slept, self.dice)
         upkeep = Upkeep(CONFIG, engine, committer, journal, results, facts, attempts.slots_changed, pull, slept=slept)
-        admission, advisor = _admission(engine, pools)
-        archivist: Any = NoArchive()
-        handlers = Handlers(
-            engine,
-            admission,
-            attempts,
-            ends,
-            pools,
-            results,
-            logs,
-            feed,
-            waiters,
-            archivist,
-            facts,
-            submissions=self._submissions(engine, admission, attempts, archivist, facts),
-            keeper=None,  # type: ignore[arg-type]  # no task of a simulation has a workspace
-            advisor=advisor,
-        )
+        handlers = self._handlers(engine, attempts, ends, pools, results, logs, feed, waiters, facts)
         async with app._background([engine.run(), upkeep.run()], stop) as failed:
             left = self._left_in_outboxes()
             spawner: Any = Spawner(list(world.machine.workers.values()))
@@ -263,6 +250,41 @@ class Daemon(Process):
             journal_accepting=lambda: journal.accepting,
             notes=[],
             stalls=StallWatch(1.0),
+        )
+
+    def _handlers(
+        self,
+        engine: Engine,
+        attempts: Attempts,
+        ends: Ends,
+        pools: Any,
+        results: ResultStore,
+        logs: Any,
+        feed: Feed,
+        waiters: Waiters,
+        facts: Facts,
+    ) -> Handlers:
+        forecast = Forecast(CONFIG.tasks, engine.scheduler.durations)
+        admission = Admission(CONFIG, AGENTS, Workspaces([]), forecast)
+        archivist: Any = NoArchive()
+        pictures = Pictures(engine, pools)
+        return Handlers(
+            engine,
+            admission,
+            attempts,
+            ends,
+            pools,
+            results,
+            logs,
+            feed,
+            waiters,
+            archivist,
+            facts,
+            submissions=self._submissions(engine, admission, attempts, archivist, facts),
+            keeper=None,  # type: ignore[arg-type]  # no task of a simulation has a workspace
+            advisor=Advisor(CONFIG, engine, admission, forecast, AGENTS, pools),
+            pictures=pictures,
+            tracking=_tracking(engine, pictures, forecast, attempts, feed),
         )
 
     def _submissions(self, engine: Engine, admission: Admission, attempts: Attempts, archivist: Any, facts: Facts) -> Submissions:
@@ -325,7 +347,13 @@ class Daemon(Process):
                 self.world.witness.answered(self.ends.answer(task))
 
 
-def _admission(engine: Engine, pools: Any) -> tuple[Admission, Advisor]:
-    forecast = Forecast(CONFIG.tasks, engine.scheduler.durations)
-    admission = Admission(CONFIG, AGENTS, Workspaces([]), forecast)
-    return admission, Advisor(CONFIG, engine, admission, forecast, AGENTS, pools)
+def _tracking(engine: Engine, pictures: Pictures, forecast: Forecast, attempts: Attempts, feed: Feed) -> Tracking:
+    """That tells by rules only."""
+    nobody: Any = None
+    tracking = Tracking(engine, pictures, forecast, attempts.signs)
+    tracking.keep(
+        Keeper(tracking.gather, engine.clock.now, settings=settings_of(CONFIG.tracker)),
+        Tellers(CONFIG, nobody, nobody, STATE_DIR, engine.clock.now),
+    )
+    feed.heard = tracking.changed
+    return tracking

@@ -13,6 +13,7 @@ from supervisord_agents.core.task import HISTORY_LIMIT
 from supervisord_agents.journal.recovery import Recovered
 from supervisord_agents.wire import frames
 from supervisord_agents.wire import messages as m
+from supervisord_agents.wire.story import StoryTask
 
 
 class Violation(Exception):
@@ -81,6 +82,16 @@ class Witness:
             known = {(moment.state, moment.attempt) for moment in task.history}
             if (view.state, view.attempt) not in known and len(task.history) < HISTORY_LIMIT:
                 raise Violation(f"{view.id} was said to be {view.state} in attempt {view.attempt} before that was on disk")
+
+    def told(self, tasks: Iterable[StoryTask]) -> None:
+        """A client was told a story: what it says of these tasks must be on disk by now."""
+        self.apply(self.acknowledged)
+        for told in tasks:
+            task = self.truth.tasks.get(told.id)
+            if task is None:
+                raise Violation(f"a story tells of {told.id} before it was on disk")
+            if told.status not in {moment.state for moment in task.history} and len(task.history) < HISTORY_LIMIT:
+                raise Violation(f"a story says that {told.id} is {told.status} before that was on disk")
 
     def heard(self, token: str, item: m.Item) -> None:
         sequence, index = map(int, token.split("."))
