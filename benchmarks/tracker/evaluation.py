@@ -16,7 +16,7 @@ from supervisord_agents.core.events import CancelRequested, Finished, Started, T
 from supervisord_agents.core.model import Dependency, Failure, When
 from supervisord_agents.tracker import rules
 from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Standing, Told
-from supervisord_agents.tracker.claims import ids_in
+from supervisord_agents.tracker.claims import unknown_ids
 from supervisord_agents.tracker.keeper import Keeper, Settings, Telling
 from supervisord_agents.tracker.story import TASKS, Story, schema_of
 from tests.support.fitting import fits
@@ -213,8 +213,8 @@ def _of_answer(score: Score, text: str, digest: Digest, right: dict[str, Any]) -
         return
     score.valid += fits(msgspec.json.decode(text), schema_of(digest))
     entries = [name for entry in story.tasks for name in (entry.id, *entry.waits_for)]
-    named = [*story.blocked_on, *story.next_actionable, *entries, *ids_in(story.summary, digest)]
-    score.named += all(name in digest.by_id for name in named)
+    named = all(name in digest.by_id for name in (*story.blocked_on, *story.next_actionable, *entries))
+    score.named += named and not unknown_ids(story.summary, digest)
     score.actionable += _short(story.next_actionable) == right["next_actionable"]
 
 

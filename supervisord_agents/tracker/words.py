@@ -15,6 +15,8 @@ NAMED = 5
 MANY = 3
 """Of more tasks that failed, or run, their count says as much as the name of one."""
 
+_ECHO = re.compile(r"\bthe (?:summary|answer) (?:leaves out|names tasks|says that|is empty|repeats)\b", re.I)
+"""What a model is told of an answer that is refused: small ones give it back."""
 _END = re.compile(r"[.;!?](?:\s|$)")
 _NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?![\w-]|[.,]\d)")
 
@@ -23,6 +25,8 @@ def lies(digest: Digest, text: str, where: str) -> Iterator[str]:
     """What is not true in a text, which is the `where` of an answer."""
     if not plain(text):
         yield f"the {where} is empty"
+    if _ECHO.search(text):
+        yield f"the {where} repeats what was wrong with the last one"
     text = text[: 2 * SUMMARY_CHARACTERS]  # of which `plain` is made
     if unknown := claims.unknown_ids(text, digest):
         yield f"the {where} names tasks that do not exist: {some(unknown)}"

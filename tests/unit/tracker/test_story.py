@@ -71,6 +71,7 @@ def test_what_the_rules_tell_is_true(digest: Digest) -> None:
         ({"summary": "The work goes on."}, "the summary leaves out g.e, which failed"),
         ({"summary": "g.b runs, and g.f waits."}, "the summary leaves out g.e, which failed"),
         ({"summary": "g.b runs." + " x" * 400 + " g.e failed."}, "the summary leaves out g.e, which failed"),
+        ({"summary": "The summary leaves out g.b, which runs. g.b runs."}, "repeats what was wrong with the last one"),
         ({"summary": 7}, "it is not JSON of the form"),
         ({"tasks": "none"}, "it is not JSON of the form"),
     ],
