@@ -11,6 +11,7 @@ from pathlib import Path
 from sandbox.spawner import Spawner
 from supervisord_agents.config import Config
 from supervisord_agents.core.placement import Placement
+from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.daemon import recovery, standstill
 from supervisord_agents.daemon.accounts import Accounts
 from supervisord_agents.daemon.admission import Admission
@@ -67,46 +68,67 @@ class Parts:
         spawner: Spawner,
         enforcement: dict[str, str],
     ) -> None:
-        epoch = secrets.token_hex(4)
+        self._config, self._state_dir, self._journal, self._feed, self._spawner = config, state_dir, journal, feed, spawner
+        self._epoch = secrets.token_hex(4)
+        self._agents, self._waiters = AgentRegistry(config), Waiters()
+        self._clock = Clock(replayed.last_at)
+        self._results = ResultStore(state_dir / "results")
+        self._forecast = Forecast(config.tasks, replayed.scheduler.durations)
         self.committer = Committer(journal)
-        results = ResultStore(state_dir / "results")
         self.logs = LogStore(
             state_dir / "logs", config.tasks.log_limit_bytes, partial(asyncio.get_running_loop().call_later, NOTICES_S)
         )
-        agents, waiters = AgentRegistry(config), Waiters()
-        clock = Clock(replayed.last_at)
-        scheduler = replayed.scheduler
-        scheduler.placement = Placement(rules_of(config, agents))
-        self.providers = Providers(scheduler.placement, clock, lambda: self.attempts.slots_changed())
+        self._make_what_runs_tasks(replayed.scheduler)
+        grown = Growth(replayed.records, replayed.bytes)
+        self.engine = Engine(replayed.scheduler, self.committer, self._clock, self.attempts.released, grown)
+        self._make_what_keeps(enforcement)
+        self._pictures = Pictures(self.engine, self.pools)
+        self._make_what_tells()
+        self.server = self._server()
+
+    def _make_what_runs_tasks(self, scheduler: Scheduler) -> None:
+        config = self._config
+        scheduler.placement = Placement(rules_of(config, self._agents))
+        self.providers = Providers(scheduler.placement, self._clock, lambda: self.attempts.slots_changed())
         self.gateway = Gateway(
             config.gateway,
             lambda *used: self.attempts.used(*used),
             lambda *refused: self.attempts.refused(*refused),
             guard=self.providers,
         )
-        self.keeper = Keeper(state_dir, config.workspaces, spawner)
+        self.keeper = Keeper(self._state_dir, config.workspaces, self._spawner)
         violations = Violations(lambda *told: self.attempts.violated(*told), lambda *tried: self.attempts.tried(*tried))
-        self.pools = Pools(config, agents, spawner, self.gateway, state_dir / "workers", epoch, violations, self.keeper)
-        accounts = Accounts(Meters(state_dir / "meters"))
-        self.ends = Ends(results, accounts)
+        self.pools = Pools(
+            config,
+            self._agents,
+            self._spawner,
+            self.gateway,
+            self._state_dir / "workers",
+            self._epoch,
+            violations,
+            self.keeper,
+        )
+        accounts = Accounts(Meters(self._state_dir / "meters"))
+        self.ends = Ends(self._results, accounts)
         self.attempts = Attempts(
             config,
-            agents,
+            self._agents,
             self.pools,
             self.ends,
             accounts,
             self.logs,
-            feed,
-            waiters,
-            lambda: journal.accepting,
+            self._feed,
+            self._waiters,
+            lambda: self._journal.accepting,
             self.providers,
         )
-        grown = Growth(replayed.records, replayed.bytes)
-        self.engine = Engine(scheduler, self.committer, clock, self.attempts.released, grown)
+
+    def _make_what_keeps(self, enforcement: dict[str, str]) -> None:
+        config, journal = self._config, self._journal
         self.facts = Facts(
-            epoch=epoch,
+            epoch=self._epoch,
             started_at=self.engine.clock.now(),
-            state_dir=state_dir,
+            state_dir=self._state_dir,
             recovery=nothing_recovered(),
             enforcement=enforcement,
             journal_bytes=lambda: journal.size_bytes,
@@ -114,54 +136,61 @@ class Parts:
             notes=[],
             stalls=StallWatch(config.daemon.stall_s),
         )
-        self.archivist = Archivist(config, self.engine, results, self.logs, state_dir / "archive.db", self.keeper)
+        self.archivist = Archivist(config, self.engine, self._results, self.logs, self._state_dir / "archive.db", self.keeper)
         self.upkeep = Upkeep(
             config,
             self.engine,
             self.committer,
             journal,
-            results,
+            self._results,
             self.facts,
             on_space=self.attempts.slots_changed,
             look=standstill.Watch(self.engine, self.pools, self.facts, self.attempts.slots_changed).look,
         )
-        forecast = Forecast(config.tasks, self.engine.scheduler.durations)
-        admission = Admission(config, agents, Workspaces(secrets_of(config)), forecast)
+
+    def _make_what_tells(self) -> None:
+        config, now = self._config, self._clock.now
+        self._tracking = Tracking(self.engine, self._pictures, self._forecast, self.attempts.signs)
+        self.tellers = Tellers(config, self.gateway, self._spawner, self._state_dir, now)
+        self.tracker = Tracker(self._tracking.gather, now, self.tellers.chain, settings_of(config.tracker))
+        self._tracking.keep(self.tracker, self.tellers)
+        self._feed.heard = self._tracking.changed
+
+    def _handlers(self) -> Handlers:
+        config = self._config
+        admission = Admission(config, self._agents, Workspaces(secrets_of(config)), self._forecast)
         submissions = Submissions(
             self.engine, admission, self.attempts, self.archivist, self.facts, config.daemon.max_pending_tasks, limits_of(config)
         )
         self.attempts.take_children(submissions)
-        pictures = Pictures(self.engine, self.pools)
-        tracking = Tracking(self.engine, pictures, forecast, self.attempts.signs)
-        self.tellers = Tellers(config, self.gateway, spawner, state_dir, clock.now)
-        self.tracker = Tracker(tracking.gather, clock.now, self.tellers.chain, settings_of(config.tracker))
-        tracking.keep(self.tracker, self.tellers)
-        feed.heard = tracking.changed
-        handlers = Handlers(
+        return Handlers(
             self.engine,
             admission,
             self.attempts,
             self.ends,
             self.pools,
-            results,
+            self._results,
             self.logs,
-            feed,
-            waiters,
+            self._feed,
+            self._waiters,
             self.archivist,
             self.facts,
             submissions=submissions,
             keeper=self.keeper,
-            advisor=Advisor(config, self.engine, admission, forecast, agents, self.pools),
-            pictures=pictures,
-            tracking=tracking,
+            advisor=Advisor(config, self.engine, admission, self._forecast, self._agents, self.pools),
+            pictures=self._pictures,
+            tracking=self._tracking,
         )
-        self.server = Server(
-            handlers,
-            epoch=epoch,
-            max_frame_bytes=config.daemon.max_frame_bytes,
-            max_clients=min(config.daemon.max_clients, _most_clients()),
-            allowed_uids=config.daemon.allowed_uids,
-            allowed_gids=config.daemon.allowed_gids,
+
+    def _server(self) -> Server:
+        daemon = self._config.daemon
+        return Server(
+            self._handlers(),
+            epoch=self._epoch,
+            max_frame_bytes=daemon.max_frame_bytes,
+            max_clients=min(daemon.max_clients, _most_clients()),
+            allowed_uids=daemon.allowed_uids,
+            allowed_gids=daemon.allowed_gids,
         )
 
 
