@@ -15,7 +15,7 @@ from supervisord_agents.core.task import Task
 
 OUTSIDE_LIMIT = 10_000
 """Open tasks of other graphs that are followed; what is behind still more is taken to have ended."""
-STEP = 2_000
+STEP = 500
 """Tasks and edges copied in one turn."""
 _WAITS_FOR_NOTHING = frozenset({*END_STATES, State.READY, State.RUNNING, State.BACKING_OFF})
 

@@ -40,10 +40,12 @@ MAX_WAIT_S = 300.0
 MAX_QUESTION = 2_000
 LOOKED_UP = 3
 """Names in a question that are looked for in the archive."""
-AT_ONCE = 1_000
+AT_ONCE = 250
 """Notes made, or tasks looked at, in one turn of the loop."""
 FEW_NODES = 100
 """A digest of no more is made in the loop, for it takes less than the way to a thread."""
+THREADS = 2
+"""In which digests are made: the loop has to have its turn."""
 _OPEN = [state for state in State if state not in END_STATES]
 Kinds = dict[tuple[str, str], Prediction]
 Kept = dict[tuple[str, tuple[str, ...]], tuple[str, bool]]
@@ -63,6 +65,7 @@ class Tracking:
         self._pictures = pictures
         self._forecast = forecast
         self._signs = signs
+        self._threads = asyncio.Semaphore(THREADS)
         self._keeper: Keeper
         self._tellers: Tellers
         self._target: Callable[[str, str], Awaitable[str]]
@@ -151,7 +154,8 @@ class Tracking:
             await asyncio.sleep(0)
         others = {} if whole else self._others(picture)
         if len(picture.nodes) > FEW_NODES:
-            digest = await asyncio.to_thread(_digest, subject, picture, means, notes, others)
+            async with self._threads:
+                digest = await asyncio.to_thread(_digest, subject, picture, means, notes, others)
         else:
             digest = _digest(subject, picture, means, notes, others)
         await self._engine.settled_for([node.id for node in picture.nodes])

@@ -41,7 +41,7 @@ QUESTIONS = 4
 SUBJECTS = 32
 """Graphs whose words are kept; of more, those that were asked for longest ago go."""
 FEW_NODES = 200
-"""An outline of more tasks is written in a thread, and an answer about them is checked in one."""
+"""Words about more tasks are made, and checked, in a thread."""
 MAX_REST_S = 60.0
 """Between two tellings of models that do not answer, or not with the truth."""
 OVERHEAD_TOKENS = 64
@@ -130,7 +130,11 @@ class Keeper:
         """Tellings in a row that came to nothing."""
         self._questions = 0
         self._one = asyncio.Lock()
-        self._gathering: dict[str, tuple[int, asyncio.Task[Digest]]] = {}
+        self._thread = asyncio.Lock()
+        self._made_now: dict[str, asyncio.Task[Digest]] = {}
+        """Digests that are being made, by subject."""
+        self._next: dict[str, asyncio.Task[Digest]] = {}
+        """Those that nobody has begun to make."""
 
     def changed(self, graph: str) -> None:
         """A task of the graph has changed its state."""
@@ -151,8 +155,8 @@ class Keeper:
                 subject.tried = min(subject.tried, subject.changes - 1)  # for the times that it tells
             self._work.set()
             await self._words_of(subject, wait_s if self._backend.standing().askable else 0.0)
-        digest = await self._digest(name, subject)
-        words, told = subject.words, rules.story(digest)
+        digest = await self._digest(name)
+        words, told = subject.words, await self._aside(rules.story, digest)
         if words is None or not self._fresh(words):
             return Telling(digest=digest, story=told, by=rules.NAME, at=digest.now)
         told = msgspec.structs.replace(told, summary=words.summary)
@@ -160,22 +164,28 @@ class Keeper:
 
     async def ask(self, question: str, name: str = ALL) -> tuple[Answer, str]:
         """An answer, and by whom. The rules answer what they understand; a model is asked the rest."""
-        digest = await self._digest(name, self._subject(name))
-        answer = rules.answer(question, digest)
+        digest = await self._digest(name)
+        answer = await self._aside(partial(rules.answer, question), digest)
         backend = self._backend
         if answer.understood or backend is None or not backend.standing().askable or self._questions >= QUESTIONS:
             return answer, rules.NAME
         self._questions += 1
         try:
-            async with self._one:
-                digest = await self._digest(name, self._subject(name))  # of now, for others may have been answered before
+            async with asyncio.timeout(self._settings.deadline_s):
+                await self._one.acquire()
+            try:
+                digest = await self._digest(name)  # of now, for others may have been answered before
                 found = await self._answered(backend, digest, question)
+            finally:
+                self._one.release()
+        except TimeoutError:
+            found = None  # Others, or a back end that does not let go, took all the time.
         finally:
             self._questions -= 1
         return found if found is not None else (answer, rules.NAME)
 
     async def _answered(self, backend: Backend, digest: Digest, question: str) -> tuple[Answer, str] | None:
-        named = [node.id for node in Question(question, digest).names]
+        named = [node.id for node in (await self._aside(partial(Question, question), digest)).names]
         wanted = (
             f"Answer this question of a person from the tasks above, and cite the tasks: {quoted(question, QUESTION_CHARACTERS)}"
         )
@@ -186,32 +196,39 @@ class Keeper:
 
     def _wanted(self, name: str) -> _Subject:
         """Its story is asked for."""
-        subject = self._subject(name)
-        subject.wanted_at = self._now()
-        return subject
-
-    def _subject(self, name: str) -> _Subject:
         subject = self._subjects.pop(name, None) or _Subject()
         self._subjects[name] = subject  # the last that was asked for is at the end
+        subject.wanted_at = self._now()
         while len(self._subjects) > SUBJECTS + 1:
-            oldest = next(other for other in self._subjects if other != ALL)
-            del self._subjects[oldest]
+            oldest = self._subjects.pop(next(other for other in self._subjects if other != ALL))
+            oldest.tried = oldest.changes  # Nobody tells of it any more.
+            self._wake()
         return subject
 
-    async def _digest(self, name: str, subject: _Subject) -> Digest:
-        """Of now. Who asks while one is made that knows as much is given that."""
-        made = self._gathering.get(name)
-        if made is None or made[0] != subject.changes:
-            made = subject.changes, asyncio.ensure_future(self._gather(name))
-            self._gathering[name] = made
-            made[1].add_done_callback(partial(self._gathered, name))
-        return await asyncio.shield(made[1])
+    async def _digest(self, name: str) -> Digest:
+        """Of now or later. While one is made, all who ask are given the next."""
+        making = self._next.get(name)
+        if making is None:
+            making = self._next[name] = asyncio.ensure_future(self._made(name, self._made_now.get(name)))
+            making.add_done_callback(_heard)
+        return await asyncio.shield(making)
 
-    def _gathered(self, name: str, task: asyncio.Task[Digest]) -> None:
-        if (made := self._gathering.get(name)) is not None and made[1] is task:
-            del self._gathering[name]
-        if not task.cancelled():
-            task.exception()  # Whoever waits for it is told of it; nobody else has to be.
+    async def _made(self, name: str, before: asyncio.Task[Digest] | None) -> Digest:
+        if before is not None:
+            await asyncio.wait([before])
+        this = self._made_now[name] = self._next.pop(name)
+        try:
+            return await self._gather(name)
+        finally:
+            if self._made_now.get(name) is this:
+                del self._made_now[name]
+
+    async def _aside(self, work: Callable[[Digest], T], digest: Digest) -> T:
+        """In a thread, if it is about many tasks; in one at a time, for the loop has to have its turn."""
+        if len(digest.nodes) <= FEW_NODES:
+            return work(digest)
+        async with self._thread:
+            return await asyncio.to_thread(work, digest)
 
     async def _words_of(self, subject: _Subject, wait_s: float) -> None:
         """Return when there are words that know as much as was known now, or after that time."""
@@ -260,7 +277,7 @@ class Keeper:
                 if not (backend.standing().askable and self._is_wanted(name, subject)):
                     return
                 change = subject.changes
-                digest = await self._digest(name, subject)
+                digest = await self._digest(name)
                 found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
             self._in_vain = 0 if found is not None else self._in_vain + 1
             if found is not None:
@@ -273,8 +290,12 @@ class Keeper:
             log.error("no_story", subject=name, error=repr(error), exc_info=error)
         finally:
             subject.tried = max(subject.tried, change)
-            told, self._told = self._told, asyncio.Event()
-            told.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        """All who wait for words look again."""
+        told, self._told = self._told, asyncio.Event()
+        told.set()
 
     async def _asked(
         self,
@@ -300,7 +321,7 @@ class Keeper:
             self.tally.told += 1
             self.tally.usage += told.usage
             try:
-                found = await _checked(check, told.text, digest)
+                found = await self._aside(partial(check, told.text), digest)
                 backend.judged("")
                 return found, told.by or backend.name
             except StoryRefused as error:
@@ -308,6 +329,9 @@ class Keeper:
                 wrong = error.message
                 log.info("tracker_refused", backend=told.by or backend.name, why=error.message)
                 question = f"{wanted}\nYour last answer was refused: {quoted(error.message, 400)}. Answer again, in JSON only.\n"
+            except Exception as error:
+                log.error("tracker_check_failed", error=repr(error), exc_info=error)
+                return None
         if wrong:
             backend.judged(wrong)
         return None
@@ -320,10 +344,7 @@ class Keeper:
         budget = most - backend.count(SYSTEM) - max(backend.count(question), most // 8) - OVERHEAD_TOKENS
         if budget <= 0:
             raise SupervisorError(f"the context of {backend.name} is too small: {backend.context_tokens} tokens.")
-        if len(digest.nodes) > FEW_NODES:
-            data = await asyncio.to_thread(outline, digest, budget, backend.count)
-        else:
-            data = outline(digest, budget, backend.count)
+        data = await self._aside(partial(outline, budget=budget, count=backend.count), digest)
         prompt = Prompt(system=SYSTEM, data=data, question=question)
         async with asyncio.timeout(settings.deadline_s):
             return await backend.tell(prompt, schema, Limits(tokens=answer_tokens, seconds=settings.deadline_s))
@@ -334,5 +355,7 @@ class Keeper:
             await self._backend.aclose()
 
 
-async def _checked(check: Callable[[str, Digest], T], text: str, digest: Digest) -> T:
-    return check(text, digest) if len(digest.nodes) <= FEW_NODES else await asyncio.to_thread(check, text, digest)
+def _heard(task: asyncio.Task[Digest]) -> None:
+    """Whoever waits for it is told of its error; nobody else has to be."""
+    if not task.cancelled():
+        task.exception()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from supervisord_agents.errors import SupervisorError, Unavailable
 from supervisord_agents.tracker import rules
 from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Stands, Told
 from supervisord_agents.tracker.keeper import QUESTIONS, SUBJECTS, Keeper, Settings
+from supervisord_agents.tracker.story import Answer
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import Saying, digest_of
 
@@ -69,6 +71,66 @@ async def test_many_who_ask_at_once_are_given_one_digest() -> None:
     async with kept(work) as keeper:
         await asyncio.gather(*(keeper.story() for _ in range(50)))
     assert work.looks == 1
+
+
+class Gate(Work):
+    """It lets nobody look before it is opened; whoever looks sees the clock as it was when he came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.raises = False
+
+    async def gather(self, subject: str) -> Digest:
+        self.looks += 1
+        digest = digest_of(self.driven, subject)
+        await self.open.wait()
+        if self.raises:
+            raise Unavailable("no such graph.")
+        return digest
+
+
+async def test_who_asks_while_a_digest_is_made_is_given_the_next_one_with_all_others() -> None:
+    work = Gate()
+    async with kept(work) as keeper:
+        first = asyncio.create_task(keeper.story())
+        await asyncio.sleep(0.0)
+        await asyncio.sleep(0.0)
+        others = []
+        for _ in range(50):
+            work.driven.now += 1
+            keeper.changed("g")
+            others.append(asyncio.create_task(keeper.story()))
+            await asyncio.sleep(0)
+        work.open.set()
+        assert (await first).at == 1000.0
+        assert {telling.at for telling in await asyncio.gather(*others)} == {1050.0}
+    assert work.looks == 2
+
+
+async def test_one_who_gives_up_asking_takes_nothing_from_the_others() -> None:
+    work = Gate()
+    async with kept(work) as keeper:
+        askers = [asyncio.create_task(keeper.story()) for _ in range(3)]
+        await asyncio.sleep(0)
+        late = [asyncio.create_task(keeper.story()) for _ in range(3)]
+        await asyncio.sleep(0)
+        askers[0].cancel()
+        late[0].cancel()
+        work.open.set()
+        found = await asyncio.gather(*askers, *late, return_exceptions=True)
+    assert [isinstance(one, asyncio.CancelledError) for one in found] == [True, False, False, True, False, False]
+
+
+async def test_an_error_is_told_to_all_who_asked_and_to_nobody_afterwards() -> None:
+    work = Gate()
+    work.raises = True
+    work.open.set()
+    async with kept(work) as keeper:
+        found = await asyncio.gather(*(keeper.story() for _ in range(3)), keeper.ask("what?"), return_exceptions=True)
+        assert [str(error) for error in found] == ["no such graph."] * 4
+        work.raises = False
+        assert (await keeper.story()).by == "rules"
 
 
 async def test_true_words_of_a_model_are_given_while_they_are_new() -> None:
@@ -285,3 +347,51 @@ async def test_a_context_that_is_too_small_is_not_overrun() -> None:
     async with kept(work, backend) as keeper:
         assert (await keeper.story(wait_s=5)).by == "rules"
         assert backend.asked == []
+
+
+class Hung(Saying):
+    """Does not let go, even when it is told to."""
+
+    async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
+        self.asked.append(prompt)
+        while not self.go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.go.wait()
+        return Told(text="")
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.go = asyncio.Event()
+
+
+async def test_behind_a_model_that_does_not_let_go_the_rules_answer() -> None:
+    work, backend = Work(), Hung()
+    async with kept(work, backend, Settings(every_s=0.0, deadline_s=0.01)) as keeper:
+        assert (await keeper.story(wait_s=0.1)).by == "rules"
+        answers = await asyncio.gather(*(keeper.ask("Which is the smallest?") for _ in range(3)))
+        assert [by for _, by in answers] == ["rules"] * 3
+        assert len(backend.asked) == 1
+        backend.go.set()
+        async with keeper._one:
+            pass  # It has let go.
+
+
+async def test_who_waits_for_words_of_a_graph_that_is_dropped_waits_no_longer() -> None:
+    work = Work()
+    async with kept(work, Slow(lambda: "")) as keeper:
+        waiting = asyncio.create_task(keeper.story("h", wait_s=1000.0))
+        await asyncio.sleep(0)
+        for i in range(SUBJECTS + 1):
+            await keeper.story(f"h{i}")
+        async with asyncio.timeout(10):
+            assert (await waiting).by == "rules"
+
+
+async def test_a_check_that_breaks_does_not_break_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(text: str, digest: Digest) -> Answer:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("supervisord_agents.tracker.keeper.checked_answer", broken)
+    work = Work()
+    async with kept(work, Saying("{}")) as keeper:
+        assert (await keeper.ask("Which is the smallest?"))[1] == "rules"
