@@ -122,6 +122,7 @@ def tracker(found: TrackerView, now: float) -> Cell:
     """How the models do that tell the story."""
     told = f"{', '.join(_model(model, now) for model in found.models)}: {render.plural(found.answers, 'answer')}"
     told += f", {found.refused:,} refused" if found.refused else ""
+    told += f", {found.late:,} too late" if found.late else ""
     told += f"; {usage(found.usage)}" if usage(found.usage) else ""
     told += f"; ${found.spent_usd:.2f} of ${found.limit_usd:.2f} in 24 h" if found.spent_usd else ""
     return Span(f"{told}; {found.failed:,} times none answered (the log says why)", Style.WARNING) if found.failed else told
@@ -138,11 +139,13 @@ def troubles(found: TrackerView) -> Iterator[str]:
     for model in found.models:
         until = f"until {render.moment(model.until)}" if model.until else "for good"
         if model.state == "left_alone":
-            yield f"{model.name} is left alone {until}, for it failed: {model.why} (see: agentctl breakers)"
+            yield f"{model.name} is left alone {until}, for it failed: {model.why.rstrip('.')} (see: agentctl breakers)"
         elif model.state == "over_limit":
             yield f"{model.name} is not asked {until}: {model.why} (tracker.cost_usd_per_day)"
         elif model.why:
             yield f"{model.name} is started again; it failed: {model.why}"
+    if 2 * found.late > found.answers - found.refused:
+        yield "most words come too late to be shown: raise tracker.stale_s, or lower tracker.prompt_tokens"
 
 
 _STATES = {"left_alone": "left alone", "over_limit": "over its limit"}

@@ -100,6 +100,7 @@ class Tracking:
             answers=tally.told,
             refused=tally.refused,
             failed=tally.failed,
+            late=tally.late,
             usage=tally.usage,
             spent_usd=purse.spent_usd,
             limit_usd=purse.limit_usd,

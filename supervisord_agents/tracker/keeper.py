@@ -95,6 +95,8 @@ class Tally(msgspec.Struct, kw_only=True):
     """Answers of models that were not true, or not of the form."""
     failed: int = 0
     """Times that no model answered."""
+    late: int = 0
+    """Stories that were too old to be shown when they were there."""
     usage: Usage = Usage()
 
 
@@ -279,10 +281,10 @@ class Keeper:
                 change = subject.changes
                 digest = await self._digest(name)
                 found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
-            self._in_vain = 0 if found is not None else self._in_vain + 1
             if found is not None:
                 story, by = found
                 subject.words = Words(summary=story.summary, by=by, at=digest.now, change=change)
+            self._in_vain = 0 if found is not None and self._in_time(subject.words) else self._in_vain + 1
         except SupervisorError as error:
             log.warning("no_story", subject=name, error=str(error))
         except Exception as error:
@@ -296,6 +298,14 @@ class Keeper:
         """All who wait for words look again."""
         told, self._told = self._told, asyncio.Event()
         told.set()
+
+    def _in_time(self, words: Words | None) -> bool:
+        """Whether what was just told will be shown."""
+        if words is None or self._fresh(words):
+            return True
+        self.tally.late += 1
+        log.info("tracker_too_late", backend=words.by, seconds=round(self._now() - words.at, 1), stale_s=self._settings.stale_s)
+        return False
 
     async def _asked(
         self,

@@ -34,6 +34,8 @@ class TrackerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Of these: not true, or not of the form."""
     failed: int = 0
     """Times that no model answered."""
+    late: int = 0
+    """Stories that were older than `tracker.stale_s` when they were there, and never shown."""
     usage: Usage = Usage()
     spent_usd: float = 0.0
     """What they have cost in the last 24 hours, also before the start of the daemon; what was given up counts as the most."""

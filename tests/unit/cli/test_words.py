@@ -80,6 +80,15 @@ def test_why_models_are_not_asked() -> None:
     ]
 
 
+def test_words_that_come_too_late() -> None:
+    found = TrackerView(models=[ModelView(name="local")], answers=5, refused=1, late=3)
+    assert text(status.tracker(found, NOW)) == "local ready: 5 answers, 1 refused, 3 too late"
+    assert list(status.troubles(found)) == [
+        "most words come too late to be shown: raise tracker.stale_s, or lower tracker.prompt_tokens"
+    ]
+    assert list(status.troubles(msgspec.structs.replace(found, late=2))) == []
+
+
 def test_the_sandbox() -> None:
     assert text(status.sandbox({"seccomp": "on", "landlock": "on"})) == "all 2 layers on"
     partly = status.sandbox({"seccomp": "on", "cgroup": "no controllers"})

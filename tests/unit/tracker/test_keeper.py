@@ -289,6 +289,20 @@ async def test_a_model_that_is_no_use_is_asked_less_and_less(monkeypatch: pytest
     assert rests[8] == 1.0
 
 
+async def test_words_that_come_too_late_to_be_shown_are_counted_and_asked_for_less_and_less() -> None:
+    work = Work()
+    backend = Slow(lambda: work.told("g.a is next."))
+    async with kept(work, backend) as keeper:
+        asking = asyncio.create_task(keeper.story(wait_s=5))
+        await backend.began.wait()
+        work.driven.now += 11
+        backend.go.set()
+        assert (await asking).by == "rules"
+        assert (keeper.tally.late, keeper._in_vain) == (1, 1)
+        assert (await keeper.story(wait_s=5)).by == "saying/1"
+        assert (keeper.tally.late, keeper._in_vain) == (1, 0)
+
+
 async def test_nobody_asks_nobody_tells_unless_it_is_to_be_so() -> None:
     work = Work()
     for eager, count in ((False, 0), (True, 1)):
