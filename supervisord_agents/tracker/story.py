@@ -39,7 +39,7 @@ Name tasks by their full ids, exactly as they are given. Say only what is given:
 WANTED = """\
 Write blocked_on and next_actionable as they are given, the states of the most important tasks, and a summary of two to four
 sentences for a person: what has ended, what runs, what failed and why, what is blocked on what, what is next, and when all will
-be done.
+be done. It is refused if it does not name what failed last, or if nothing failed what holds up others, or what runs.
 """
 
 
