@@ -69,7 +69,10 @@ def end_text(digest: Digest) -> str:
 
 def later_text(digest: Digest) -> str:
     """In words: what an end rests on that nobody knows."""
-    unknown = digest.eta.unknown if digest.eta is not None else 0
+    eta = digest.eta
+    if eta is not None and eta.cut:
+        return f"; after {seconds(eta.high_s)} the budget's time is over, which ends all that is left"
+    unknown = eta.unknown if eta is not None else 0
     return f", or later: nobody knows how long {unknown} of the open tasks take" if unknown else ""
 
 

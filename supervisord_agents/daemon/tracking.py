@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from supervisord_agents.config import Tracker
 from supervisord_agents.core.critical_path import CriticalPath
 from supervisord_agents.core.digest import Digest, Note, note_of
 from supervisord_agents.core.durations import Prediction
-from supervisord_agents.core.eta import USUAL_SPREAD, eta_of
+from supervisord_agents.core.eta import USUAL_SPREAD, bounded, eta_of
 from supervisord_agents.core.events import Changed
 from supervisord_agents.core.forecast import Forecast as Ahead
 from supervisord_agents.core.model import END_STATES, State, TaskSpec
@@ -33,7 +34,11 @@ from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, St
 from supervisord_agents.wire.tracker import ModelView, TrackerView
 
 MOST_TASKS = 10_000
-"""Of a story of all: of more, whole graphs are only counted. What runs and what is next is looked at first."""
+"""Of a story: of more, whole graphs are only counted. What runs and what is next is looked at first, even of larger ones."""
+PART = 1_000
+"""Tasks in each state that are looked at of one graph that has more."""
+LOOKED_AT = 10_000
+"""Tasks of it whose states are counted in one turn."""
 NEXT = 100
 """Ready tasks of a pool whose graphs come first then."""
 MAX_WAIT_S = 300.0
@@ -144,8 +149,10 @@ class Tracking:
 
     async def gather(self, subject: str) -> Digest:
         """Of a graph, or of all that is open; durable when it is given. Raises NotFound for a graph that is gone."""
+        others: Mapping[State, int] = {}
         if subject:
-            tasks, whole = await self._tasks(await self._names(subject, "graph")), True
+            tasks, others = await self._of_graph(subject)
+            whole = True
         else:
             tasks, whole = await self._of_open_graphs()
         picture = await self._pictures.take(tasks)
@@ -153,23 +160,47 @@ class Tracking:
         notes: dict[str, Note] = {}
         for _ in self._take_notes(picture, {task.id: task for task in tasks}, notes, means):
             await asyncio.sleep(0)
-        others = {} if whole else self._others(picture)
+        if not whole:
+            others = self._others(picture)
+        account = self._scheduler.budgets.of(subject) if subject else None
+        left_s = max(0.0, account.until - picture.now) if account is not None and account.until else math.inf
         if len(picture.nodes) > FEW_NODES:
             async with self._threads:
-                digest = await asyncio.to_thread(_digest, subject, picture, means, notes, others)
+                digest = await asyncio.to_thread(_digest, subject, picture, means, notes, others, left_s)
         else:
-            digest = _digest(subject, picture, means, notes, others)
+            digest = _digest(subject, picture, means, notes, others, left_s)
         await self._engine.settled_for([node.id for node in picture.nodes])
         return digest
+
+    async def _of_graph(self, graph: str) -> tuple[Sequence[Task], Mapping[State, int]]:
+        """Its tasks; of too many some of those that are told, and how many others there are."""
+        found = self._scheduler.table.graphs.tasks(graph) or await self._tasks(await self._names(graph, "graph"))
+        if len(found) <= MOST_TASKS:
+            return found, {}
+        of_state: dict[State, list[Task]] = {state: [] for state in State}
+        counts = Counter[State]()
+        for start in range(0, len(found), LOOKED_AT):
+            for task in found[start : start + LOOKED_AT]:
+                counts[task.state] += 1
+                if len(of_state[task.state]) < PART and not task.ended_by_dependency:
+                    of_state[task.state].append(task)
+            await asyncio.sleep(0)
+        next_ones = [task for task in self._scheduler.rivals(self._scheduler.pools_waiting(), NEXT) if task.graph == graph]
+        chosen = {task.order: task for tasks in (*of_state.values(), next_ones) for task in tasks}
+        counts.subtract(task.state for task in chosen.values())
+        return [chosen[order] for order in sorted(chosen)], {state: max(0, count) for state, count in counts.items()}
 
     async def _of_open_graphs(self) -> tuple[list[Task], bool]:
         """All tasks of the graphs that have open ones, in order of submission; of too many graphs only some, and then False."""
         scheduler = self._scheduler
         chosen: dict[str, list[Task]] = {}
         room, whole = MOST_TASKS, True
+        parts: dict[int, Task] = {}
         for task in [*scheduler.running_tasks(), *scheduler.rivals(scheduler.pools_waiting(), NEXT)]:
             room, fits = self._choose(task.graph, chosen, room)
             whole &= fits
+            if not fits and len(scheduler.table.graphs.tasks(task.graph)) > MOST_TASKS:
+                parts[task.order] = task
         cursor, left = scheduler.next_order, scheduler.pending
         while left > 0 and room > 0 and (some := scheduler.before(cursor, AT_ONCE)):
             for task in some:
@@ -179,7 +210,8 @@ class Tracking:
                     whole &= fits
             cursor = some[-1].order
             await asyncio.sleep(0)
-        found = sorted((task for tasks in chosen.values() for task in tasks), key=lambda task: task.order)
+        every = [*parts.values(), *(task for tasks in chosen.values() for task in tasks)]
+        found = sorted(every, key=lambda task: task.order)
         return found, whole and (left <= 0 or room > 0)
 
     def _choose(self, graph: str, chosen: dict[str, list[Task]], room: int) -> tuple[int, bool]:
@@ -187,7 +219,7 @@ class Tracking:
         if graph in chosen:
             return room, True
         tasks = self._scheduler.table.graphs.tasks(graph)
-        if chosen and len(tasks) > room:
+        if len(tasks) > room:
             return room, False
         chosen[graph] = tasks
         return room - len(tasks), True
@@ -247,15 +279,22 @@ class Tracking:
         return f"{scope} is paused" if scope is not None else ""
 
 
-def _digest(subject: str, picture: Picture, means: Means, notes: Mapping[str, Note], others: Mapping[State, int]) -> Digest:
+def _digest(
+    subject: str,
+    picture: Picture,
+    means: Means,
+    notes: Mapping[str, Note],
+    others: Mapping[State, int],
+    left_s: float,
+) -> Digest:
+    """`left_s` is what is left of the time of the graph's budget."""
     plan = CriticalPath(picture.nodes)
     ahead = Ahead(plan, means.workers, means.pauses, picture.now, means.ageing_s)
+    eta = None
     # Of tasks that are only counted nobody knows when they end.
-    eta = (
-        None
-        if any(others.values())
-        else eta_of(plan, ahead, lambda node: notes[node.id].spread if node.id in notes else USUAL_SPREAD)
-    )
+    if not any(others.values()):
+        eta = eta_of(plan, ahead, lambda node: notes[node.id].spread if node.id in notes else USUAL_SPREAD)
+        eta = bounded(eta, left_s) if math.isfinite(left_s) else eta
     return Digest(picture, notes, subject=subject, eta=eta, ageing_s=means.ageing_s, others=others, slots=ahead.open_slots())
 
 

@@ -110,11 +110,13 @@ def answer(question: str, digest: Digest) -> Answer:
     """By the words of the question: what they ask, and which tasks they name. Of any other, how things are."""
     found = Question(question, digest)
     if found.strange and not found.names:
+        if any(digest.others.values()):
+            return Answer(answer=f"{_or(found.strange)} is not among the tasks that are looked at: agentctl show tells.")
         return Answer(answer=f"There is no task {_or(found.strange)}.")
     told, cited, understood = _answered(found, digest)
     if found.more:
         told += f" Of {found.more:,} more tasks that are called so it is not told."
-    if understood and found.other and not found.names:
+    if understood and found.other and not found.names and not any(digest.others.values()):
         told = f"No task is called {_or(found.other)}. Of all: {told}"
     return Answer(answer=told, citations=_cited(found.names, cited), understood=understood)
 

@@ -59,6 +59,20 @@ REMOVALS = [
         "True",
         PLANS + "what_is_paused_never_starts",
     ),
+    removal(
+        "what is late may be as late again",
+        "eta:eta_of",
+        "-node.start - node.estimate_s if node.running else 0.0",
+        "0.0",
+        DIGEST + "what_is_late_may_be_as_late_again",
+    ),
+    removal(
+        "a budget ends what is left",
+        "eta:bounded",
+        "eta.high_s <= left_s",
+        "True",
+        DIGEST + "a_budget_ends_what_is_left_of_its_graph",
+    ),
     # What is next
     removal(
         "what an open breaker keeps is not next",

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisord_agents.core.eta import Eta, bounded
 from supervisord_agents.core.events import Finished, PauseRequested, Started, Submitted
 from supervisord_agents.core.model import State, When
 from supervisord_agents.core.outline import outline, quoted, tokens_at_most
@@ -108,6 +109,25 @@ def test_unknown_durations_are_counted() -> None:
     eta = digest_of(driven).eta
     assert eta is not None
     assert (eta.usual_s, eta.unknown) == (6, 2)
+
+
+def test_what_is_late_may_be_as_late_again() -> None:
+    driven = Driven()
+    driven.submit(a_task("a", estimate_s=60))
+    driven.start("g.a")
+    driven.now += 600
+    eta = digest_of(driven).eta
+    assert eta is not None
+    assert (eta.low_s, eta.usual_s, eta.high_s) == (0, 0, 540)
+
+
+def test_a_budget_ends_what_is_left_of_its_graph() -> None:
+    never, short, long = None, Eta(low_s=1, usual_s=2, high_s=3), Eta(low_s=50, usual_s=100, high_s=300)
+    assert bounded(short, 10.0) is short
+    assert bounded(long, 60.0) == Eta(low_s=50, usual_s=60, high_s=60, cut=True)
+    assert bounded(never, 60.0) == Eta(low_s=60, usual_s=60, high_s=60, cut=True)
+    unknown = Eta(low_s=1, usual_s=2, high_s=3, unknown=1)
+    assert bounded(unknown, 60.0) == Eta(low_s=1, usual_s=2, high_s=60, unknown=1, cut=True)
 
 
 # The outline

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from supervisord_agents.config import Tasks
-from supervisord_agents.core.events import Finished, Started
-from supervisord_agents.core.model import Failure, State
+from supervisord_agents.core.events import Finished, PauseRequested, Started, Submitted
+from supervisord_agents.core.model import Budget, Failure, State, TaskSpec
 from supervisord_agents.core.task import Task
 from supervisord_agents.daemon import tracking
 from supervisord_agents.daemon.forecast import Forecast
@@ -70,6 +70,46 @@ async def test_of_too_many_tasks_what_runs_comes_first_and_the_rest_is_counted(
     assert "None of 12 tasks has ended." in summary
     assert "Others are only counted: 9 ready." in summary
     assert "The end: not known, for there are too many tasks." in summary
+
+
+@pytest.mark.parametrize("subject", ["", "huge"])
+async def test_of_a_graph_that_is_too_large_by_itself_a_part_is_told_and_the_rest_counted(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, subject: str
+) -> None:
+    monkeypatch.setattr(tracking, "MOST_TASKS", 20)
+    monkeypatch.setattr(tracking, "PART", 2)
+    monkeypatch.setattr(tracking, "NEXT", 3)
+    machine.submit("huge", tasks=50)
+    for number in (40, 41):
+        machine.engine.feed(Started(task=f"huge.t{number}", attempt=1, worker="w"))
+    machine.engine.feed(Finished(task="huge.t41", attempt=1, failure=Failure("INVALID", "no", retriable=False)))
+    digest = await tracking_of(machine).gather(subject)
+    assert len(digest.nodes) < 10
+    assert [node.id for node in digest.running] == ["huge.t40"]
+    assert digest.next_actionable == ["huge.t0", "huge.t1", "huge.t2"]
+    assert sum(digest.others.values()) == 45
+    told = rules.story(digest).summary
+    assert "1 runs: huge.t40" in told
+    assert "Others are only counted: 45 ready." in told
+    assert (
+        rules.answer("how is huge.t30?", digest).answer
+        == "huge.t30 is not among the tasks that are looked at: agentctl show tells."
+    )
+    assert ("1 of 50 tasks has ended: 1 failed. Failed: huge.t41 (INVALID)." in told) == bool(subject)
+
+
+async def test_the_time_of_a_budget_ends_the_work(machine: Machine) -> None:
+    specs = (TaskSpec(id="a", pool="p", estimate_s=5000.0),)
+    machine.engine.feed(Submitted(graph="one", specs=specs, budget=Budget(wall_s=600.0)))
+    digest = await tracking_of(machine).gather("one")
+    assert digest.eta is not None
+    assert 590.0 < digest.eta.usual_s == digest.eta.high_s <= 600.0
+    assert "the budget's time is over, which ends all that is left" in rules.story(digest).summary
+    machine.engine.feed(PauseRequested(pool="p", agent="", client="0", reason=""))
+    assert (
+        "min; after 10.0 min the budget's time is over"
+        in rules.answer("when is it done?", await tracking_of(machine).gather("one")).answer
+    )
 
 
 async def test_what_is_submitted_while_one_looks_does_not_count_as_too_many(machine: Machine) -> None:
