@@ -10,7 +10,7 @@ from supervisord_agents.cli.exits import Exit
 from supervisord_agents.cli.parser import Commands, add, seconds
 from supervisord_agents.cli.render import Cell, Span, Style
 from supervisord_agents.cli.session import Session
-from supervisord_agents.wire.story import EtaView, StoryReply, StoryTask
+from supervisord_agents.wire.story import StoryReply, StoryTask
 
 WORDS_S = 0.3
 """So long `status`, `graph` and `show` wait for a model's words."""
@@ -71,16 +71,9 @@ def _facts(reply: StoryReply) -> list[list[Cell]]:
     facts = {
         "blocked on": ", ".join(reply.blocked_on) or "nothing",
         "next": ", ".join(reply.next_actionable) or "nothing",
-        "end": _end(reply.eta) if reply.open else "all have ended",
+        "end": (reply.eta.text if reply.eta else "not known") if reply.open else "all have ended",
     }
     return [[Span(name, Style.FAINT), value] for name, value in facts.items()]
-
-
-def _end(eta: EtaView | None) -> str:
-    if eta is None:
-        return "not known"
-    text = f"in about {render.duration(eta.usual_s)} ({render.duration(eta.low_s)} to {render.duration(eta.high_s)})"
-    return text + (f"; of {render.plural(eta.unknown, 'open task')} nobody knows how long it takes" if eta.unknown else "")
 
 
 def _row(task: StoryTask) -> list[Cell]:

@@ -22,8 +22,8 @@ Spread = tuple[float, float]
 USUAL_SPREAD: Spread = (0.5, 2.0)
 
 
-class Eta(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds from now on."""
+class Eta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Seconds from now on: in about eight of ten cases between `low_s` and `high_s`."""
 
     low_s: float
     usual_s: float
@@ -32,16 +32,63 @@ class Eta(msgspec.Struct, frozen=True, kw_only=True):
     """Open tasks that nobody knows how long they take: they count as one second, and the end may be far later."""
     cut: bool = False
     """The budget's time ends within the range, or before it, and with it all that is left."""
+    late: int = 0
+    """Running tasks that have taken longer than nine of ten do: they count as about to end."""
+
+    @property
+    def text(self) -> str:
+        """In words, such as `in about 12 min (between 8.0 min and 30 min)`."""
+        if self.usual_s < 1 and self.doubt and not self.cut:
+            return f"not known, for {self.doubt}"
+        about = f"in about {seconds(self.usual_s)}"
+        if self.high_s - self.low_s >= 1:
+            about += f" (between {seconds(self.low_s)} and {seconds(self.high_s)})"
+        return about + self.later
+
+    @property
+    def later(self) -> str:
+        """In words, to be put behind a time: what may make it another; empty if nothing is known of."""
+        if self.cut:
+            return f"; after {seconds(self.high_s)} the budget's time is over, which ends all that is left"
+        return f", or later: {self.doubt}" if self.doubt else ""
+
+    @property
+    def doubt(self) -> str:
+        """In words: what may make the end far later; empty if nothing is known of."""
+        reasons = []
+        if self.unknown:
+            whose = f"{self.unknown:,} of the open tasks take" if self.unknown > 1 else "one of the open tasks takes"
+            reasons.append(f"nobody knows how long {whose}")
+        if self.late:
+            whose = f"{self.late:,} tasks have" if self.late > 1 else "one task has"
+            reasons.append(f"{whose} run longer than expected")
+        return " and ".join(reasons)
 
 
 def bounded(eta: Eta | None, left_s: float) -> Eta:
     """Of a graph whose budget has so much time left; what would never end ends then."""
     if eta is None:
         return Eta(low_s=left_s, usual_s=left_s, high_s=left_s, cut=True)
-    if not eta.unknown and eta.high_s <= left_s:
+    if not eta.doubt and eta.high_s <= left_s:
         return eta
-    low_s, usual_s, high_s = (min(seconds, left_s) for seconds in (eta.low_s, eta.usual_s, eta.high_s))
-    return Eta(low_s=low_s, usual_s=usual_s, high_s=left_s if eta.unknown else high_s, unknown=eta.unknown, cut=True)
+    return msgspec.structs.replace(
+        eta,
+        low_s=min(eta.low_s, left_s),
+        usual_s=min(eta.usual_s, left_s),
+        high_s=left_s if eta.doubt else min(eta.high_s, left_s),
+        cut=True,
+    )
+
+
+def seconds(value: float) -> str:
+    """Such as `0.4 s`, `12 s`, `2.5 min`, `30 min`, `3.0 h`."""
+    value = max(value, 0.0)
+    if value < 10:
+        return f"{value:.1f} s"
+    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if value >= 2 * size:
+            return f"{value / size:.{0 if value >= 10 * size else 1}f} {name}"
+    return f"{value:.0f} s"
 
 
 def eta_of(plan: CriticalPath, forecast: Forecast, spread: Callable[[Node], Spread]) -> Eta | None:
@@ -65,4 +112,5 @@ def eta_of(plan: CriticalPath, forecast: Forecast, spread: Callable[[Node], Spre
         usual_s=usual_s,
         high_s=usual_s + longer * math.sqrt(above),
         unknown=sum(node.open and not node.estimated for node in plan.nodes),
+        late=sum(node.running and node.estimated and -node.start > node.estimate_s * spread(node)[1] for node in plan.nodes),
     )

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from supervisord_agents.core.digest import Digest
+from supervisord_agents.core.eta import seconds
 from supervisord_agents.core.model import State
 from supervisord_agents.core.picture import Node
 
@@ -42,17 +43,6 @@ def quoted(text: str, limit: int = QUOTED_CHARACTERS) -> str:
     return json.dumps(words if len(words) <= limit else words[: limit - 1] + "…", ensure_ascii=False)
 
 
-def seconds(value: float) -> str:
-    """Such as `0.4 s`, `12 s`, `2.5 min`, `30 min`, `3.0 h`."""
-    value = max(value, 0.0)
-    if value < 10:
-        return f"{value:.1f} s"
-    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if value >= 2 * size:
-            return f"{value / size:.{0 if value >= 10 * size else 1}f} {name}"
-    return f"{value:.0f} s"
-
-
 def end_text(digest: Digest) -> str:
     """In words: when all will have ended."""
     eta = digest.eta
@@ -60,20 +50,7 @@ def end_text(digest: Digest) -> str:
         return "not known, for there are too many tasks"
     if eta is None:
         return "never, as things are"
-    if eta.high_s - eta.low_s < 1:
-        text = f"in about {seconds(eta.usual_s)}"
-    else:
-        text = f"in about {seconds(eta.usual_s)} (between {seconds(eta.low_s)} and {seconds(eta.high_s)})"
-    return text + later_text(digest)
-
-
-def later_text(digest: Digest) -> str:
-    """In words: what an end rests on that nobody knows."""
-    eta = digest.eta
-    if eta is not None and eta.cut:
-        return f"; after {seconds(eta.high_s)} the budget's time is over, which ends all that is left"
-    unknown = eta.unknown if eta is not None else 0
-    return f", or later: nobody knows how long {unknown} of the open tasks take" if unknown else ""
+    return eta.text
 
 
 def outline(digest: Digest, budget: int, count: Count = tokens_at_most) -> str:

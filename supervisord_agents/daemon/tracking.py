@@ -30,7 +30,7 @@ from supervisord_agents.tracker.chain import Chain
 from supervisord_agents.tracker.claims import DRAWN
 from supervisord_agents.tracker.keeper import ALL, Keeper, Settings, Telling
 from supervisord_agents.tracker.questions import names_in
-from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, StoryTask, TellStory
+from supervisord_agents.wire.story import Ask, AskReply, StoryReply, StoryTask, TellStory
 from supervisord_agents.wire.tracker import ModelView, TrackerView
 
 MOST_TASKS = 10_000
@@ -310,7 +310,7 @@ def _model_view(name: str, standing: Standing) -> ModelView:
 
 
 def _reply(telling: Telling) -> StoryReply:
-    digest, story, eta = telling.digest, telling.story, telling.digest.eta
+    digest, story = telling.digest, telling.story
     return StoryReply(
         graph=digest.subject,
         at=digest.now,
@@ -323,7 +323,5 @@ def _reply(telling: Telling) -> StoryReply:
         blocked_on=story.blocked_on,
         next_actionable=story.next_actionable,
         tasks=[StoryTask(id=entry.id, status=State(entry.status), waits_for=entry.waits_for) for entry in story.tasks],
-        eta=EtaView(low_s=eta.low_s, usual_s=eta.usual_s, high_s=eta.high_s, unknown=eta.unknown)
-        if eta and digest.open_count
-        else None,
+        eta=digest.eta if digest.open_count else None,
     )

@@ -302,7 +302,7 @@ class _Sentence:
             seconds = float(match[1]) * _UNITS[match[2][0].casefold()]
             if eta is None:
                 yield f"all will be done in {match[1]} {match[2]}, but as things are it never will"
-            elif seconds < 0.5 * eta.low_s - 1 or (seconds > 2 * eta.high_s + 1 and not eta.unknown):
+            elif seconds < 0.5 * eta.low_s - 1 or (seconds > 2 * eta.high_s + 1 and not eta.doubt):
                 yield f"all will be done in {match[1]} {match[2]}, but that is not what is given"
 
 

@@ -31,6 +31,7 @@ from supervisord_agents.tracker.story import (
     checked,
     checked_answer,
     schema_of,
+    still_true,
 )
 
 ALL = ""
@@ -73,6 +74,8 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     """Of the digest, in seconds since the epoch."""
     change: int
     """How many changes of the subject that digest knew."""
+    final: bool
+    """All had ended: no time makes them old."""
 
 
 class Telling(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,23 +156,35 @@ class Keeper:
         """The story of a subject: in a model's words if there are such in time, else in those of the rules."""
         subject = self._wanted(name)
         if self._backend is not None:
-            if not self._fresh(subject.words):
+            if not self._fresh(subject):
                 subject.tried = min(subject.tried, subject.changes - 1)  # for the times that it tells
             self._work.set()
             await self._words_of(subject, wait_s if self._backend.standing().askable else 0.0)
         digest = await self._digest(name)
-        words, told = subject.words, await self._aside(rules.story, digest)
-        if words is None or not self._fresh(words):
+        told = await self._aside(rules.story, digest)
+        words = await self._words(subject, digest)
+        if words is None:
             return Telling(digest=digest, story=told, by=rules.NAME, at=digest.now)
         told = msgspec.structs.replace(told, summary=words.summary)
         return Telling(digest=digest, story=told, by=words.by, at=words.at, behind=subject.changes - words.change)
+
+    async def _words(self, subject: _Subject, digest: Digest) -> Words | None:
+        """A model's, if they are new enough, and true of the tasks as they are now."""
+        words = subject.words
+        if words is None or not self._fresh(subject):
+            return None
+        if await self._aside(partial(still_true, words.summary), digest):
+            return words
+        if subject.words is words:
+            subject.words = None
+        return None
 
     async def ask(self, question: str, name: str = ALL) -> tuple[Answer, str]:
         """An answer, and by whom. The rules answer what they understand; a model is asked the rest."""
         digest = await self._digest(name)
         answer = await self._aside(partial(rules.answer, question), digest)
         backend = self._backend
-        if answer.understood or backend is None or not backend.standing().askable or self._questions >= QUESTIONS:
+        if answer.understood or not digest.nodes or backend is None or not self._may_be_asked(backend):
             return answer, rules.NAME
         self._questions += 1
         try:
@@ -186,6 +201,10 @@ class Keeper:
             self._questions -= 1
         return found if found is not None else (answer, rules.NAME)
 
+    def _may_be_asked(self, backend: Backend) -> bool:
+        """One more question."""
+        return self._questions < QUESTIONS and backend.standing().askable
+
     async def _answered(self, backend: Backend, digest: Digest, question: str) -> tuple[Answer, str] | None:
         named = [node.id for node in (await self._aside(partial(Question, question), digest)).names]
         wanted = (
@@ -193,8 +212,11 @@ class Keeper:
         )
         return await self._asked(backend, digest, wanted, answer_schema(digest, named), checked_answer)
 
-    def _fresh(self, words: Words | None) -> bool:
-        return words is not None and self._now() - words.at <= self._settings.stale_s
+    def _fresh(self, subject: _Subject) -> bool:
+        words = subject.words
+        if words is None:
+            return False
+        return (words.final and words.change == subject.changes) or self._now() - words.at <= self._settings.stale_s
 
     def _wanted(self, name: str) -> _Subject:
         """Its story is asked for."""
@@ -280,11 +302,14 @@ class Keeper:
                     return
                 change = subject.changes
                 digest = await self._digest(name)
+                if not digest.nodes:
+                    return  # No model says that better.
                 found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
             if found is not None:
                 story, by = found
-                subject.words = Words(summary=story.summary, by=by, at=digest.now, change=change)
-            self._in_vain = 0 if found is not None and self._in_time(subject.words) else self._in_vain + 1
+                final = not digest.open_count and not any(digest.others.values())
+                subject.words = Words(summary=story.summary, by=by, at=digest.now, change=change, final=final)
+            self._in_vain = 0 if found is not None and self._in_time(subject) else self._in_vain + 1
         except SupervisorError as error:
             log.warning("no_story", subject=name, error=str(error))
         except Exception as error:
@@ -299,9 +324,10 @@ class Keeper:
         told, self._told = self._told, asyncio.Event()
         told.set()
 
-    def _in_time(self, words: Words | None) -> bool:
+    def _in_time(self, subject: _Subject) -> bool:
         """Whether what was just told will be shown."""
-        if words is None or self._fresh(words):
+        words = subject.words
+        if words is None or self._fresh(subject):
             return True
         self.tally.late += 1
         log.info("tracker_too_late", backend=words.by, seconds=round(self._now() - words.at, 1), stale_s=self._settings.stale_s)

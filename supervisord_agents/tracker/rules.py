@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from supervisord_agents.core.digest import Digest
+from supervisord_agents.core.eta import seconds
 from supervisord_agents.core.model import END_STATES, State
-from supervisord_agents.core.outline import end_text, later_text, seconds
+from supervisord_agents.core.outline import end_text
 from supervisord_agents.core.picture import Node
 from supervisord_agents.tracker.questions import Question, Way
 from supervisord_agents.tracker.story import Answer, Story, entries_of
@@ -291,8 +292,9 @@ def _when_it(digest: Digest, node: Node) -> str:
     slot = digest.slots[node.id]
     if slot is None:
         return f"{how}: never, as things are."
+    later = digest.eta.later if digest.eta is not None else ""
     begins = "" if node.running else f"to begin in about {seconds(slot.start)} and "
-    return f"{how} is expected {begins}to end in about {seconds(slot.end)}{later_text(digest)}."
+    return f"{how} is expected {begins}to end in about {seconds(slot.end)}{later}."
 
 
 def _what_runs(digest: Digest) -> Told:

@@ -129,8 +129,7 @@ def checked(text: str, digest: Digest) -> Story:
         *(problem for entry in story.tasks for problem in _untrue(digest, entry)),
         *_differs("blocked_on", story.blocked_on, digest.blocked_on),
         *_differs("next_actionable", story.next_actionable, digest.next_actionable),
-        *lies(digest, story.summary, "summary"),
-        *_gaps(digest, story.summary),
+        *_faults(digest, story.summary),
     ]
     _refuse(problems)
     return Story(
@@ -139,6 +138,11 @@ def checked(text: str, digest: Digest) -> Story:
         next_actionable=digest.next_actionable,
         tasks=list({entry.id: entry for entry in story.tasks}.values()),
     )
+
+
+def still_true(summary: str, digest: Digest) -> bool:
+    """Whether a summary that was true may be told of the tasks as they are now."""
+    return bool(digest.nodes) and not any(_faults(digest, summary))
 
 
 def checked_answer(text: str, digest: Digest) -> Answer:
@@ -206,8 +210,9 @@ def _differs(where: str, told: list[str], right: list[str]) -> Iterator[str]:
         yield f"{where} must not name {some(wrong)}"
 
 
-def _gaps(digest: Digest, summary: str) -> Iterator[str]:
+def _faults(digest: Digest, summary: str) -> Iterator[str]:
     """Words that say nothing must not stand in the place of the rules', which say what matters."""
+    yield from lies(digest, summary, "summary")
     if missing := left_out(digest, summary):
         yield f"the summary leaves out {missing}"
 

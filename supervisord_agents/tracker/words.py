@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from supervisord_agents.core.digest import Digest
@@ -14,8 +15,10 @@ NAMED = 5
 """Ids of one problem that a refusal names."""
 MANY = 3
 """Of more tasks that failed, or run, their count says as much as the name of one."""
+ROUND_WORDS, ROUND_TIMES = 6, 3
+"""So many words one after the other, so often, are no sentence of sense."""
 
-_ECHO = re.compile(r"\bthe (?:summary|answer) (?:leaves out|names tasks|says that|is empty|repeats)\b", re.I)
+_ECHO = re.compile(r"\bthe (?:summary|answer) (?:leaves out|names tasks|says (?:that|the same)|is empty|repeats)\b", re.I)
 """What a model is told of an answer that is refused: small ones give it back."""
 _END = re.compile(r"[.;!?](?:\s|$)")
 _NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?![\w-]|[.,]\d)")
@@ -27,6 +30,8 @@ def lies(digest: Digest, text: str, where: str) -> Iterator[str]:
         yield f"the {where} is empty"
     if _ECHO.search(text):
         yield f"the {where} repeats what was wrong with the last one"
+    if _goes_round(text):
+        yield f"the {where} says the same again and again"
     text = text[: 2 * SUMMARY_CHARACTERS]  # of which `plain` is made
     if unknown := claims.unknown_ids(text, digest):
         yield f"the {where} names tasks that do not exist: {some(unknown)}"
@@ -51,6 +56,13 @@ def left_out(digest: Digest, text: str) -> str:
     if not running or said.names(running) or said.counts("run", running):
         return ""
     return f"{running[0].id}, which runs"
+
+
+def _goes_round(text: str) -> bool:
+    """As small models do when they do not come to an end."""
+    words = text.casefold().split()
+    runs = Counter(zip(*(words[start:] for start in range(ROUND_WORDS)), strict=False))
+    return max(runs.values(), default=0) >= ROUND_TIMES
 
 
 class _Said:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from supervisord_agents.core.eta import Eta
 from supervisord_agents.core.model import State
 from supervisord_agents.wire.messages import Reply, Request
 
@@ -23,16 +24,6 @@ class StoryTask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: State
     waits_for: list[str] = []
     """Full ids; the first five."""
-
-
-class EtaView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When all will have ended, in seconds from `at` on: in about eight of ten cases between `low_s` and `high_s`."""
-
-    low_s: float
-    usual_s: float
-    high_s: float
-    unknown: int = 0
-    """Open tasks that nobody knows how long they take: counted as one second."""
 
 
 class StoryReply(Reply, frozen=True):
@@ -56,7 +47,7 @@ class StoryReply(Reply, frozen=True):
     next_actionable: list[str] = []
     """Full ids of what is ready and held by no pause, breaker or provider, the next to be started first; ten at most."""
     tasks: list[StoryTask] = []
-    eta: EtaView | None = None
+    eta: Eta | None = None
     """None: all has ended, or will never as things are."""
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
+from supervisord_agents.core.eta import Eta
 from supervisord_agents.core.model import Result, State, TaskSpec, Usage
 from supervisord_agents.errors import SupervisorError
 from supervisord_agents.rpc.peer import Peer
@@ -21,7 +22,7 @@ from supervisord_agents.wire.breakers import Breakers, BreakersReply, BreakerVie
 from supervisord_agents.wire.changes import Apply, ApplyReply, Changes, ChangesReply, ChangeView, Discard, DiscardReply
 from supervisord_agents.wire.graph import GraphReply, ShowGraph, TaskTimes
 from supervisord_agents.wire.letters import Drop, DropReply, LetterNote, LettersReply, ListLetters, Requeue, RequeueReply
-from supervisord_agents.wire.story import Ask, AskReply, EtaView, StoryReply, StoryTask, TellStory
+from supervisord_agents.wire.story import Ask, AskReply, StoryReply, StoryTask, TellStory
 
 MAX_FRAME_BYTES = 1024 * 1024
 """Of the server under test; `huge` answers are larger."""
@@ -65,7 +66,7 @@ REPLIES: dict[type[m.Request], m.Reply] = {
         blocked_on=["g1.a"],
         next_actionable=["g1.c"],
         tasks=[StoryTask(id="g1.b", status=State.BLOCKED, waits_for=["g1.a"])],
-        eta=EtaView(low_s=1.0, usual_s=2.0, high_s=4.0, unknown=1),
+        eta=Eta(low_s=1.0, usual_s=2.0, high_s=4.0, unknown=1),
     ),
     Ask: AskReply(answer="g1.b waits for g1.a.", by="rules", citations=["g1.a", "g1.b"], understood=True),
     m.Submit: m.SubmitReply(graph="g1", tasks=["g1.a"]),

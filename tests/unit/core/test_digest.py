@@ -109,6 +109,21 @@ def test_unknown_durations_are_counted() -> None:
     eta = digest_of(driven).eta
     assert eta is not None
     assert (eta.usual_s, eta.unknown) == (6, 2)
+    assert eta.text == "in about 6.0 s (between 3.5 s and 11 s), or later: nobody knows how long 2 of the open tasks take"
+
+
+def test_what_runs_for_longer_than_nine_of_ten_puts_the_end_in_doubt() -> None:
+    driven = Driven()
+    driven.submit(a_task("a", estimate_s=10))
+    driven.start("g.a")
+    driven.now += 20
+    eta = digest_of(driven).eta
+    assert eta is not None
+    assert (eta.late, eta.doubt) == (0, "")
+    driven.now += 1
+    eta = digest_of(driven).eta
+    assert eta is not None
+    assert eta.text == "not known, for one task has run longer than expected"
 
 
 def test_what_is_late_may_be_as_late_again() -> None:

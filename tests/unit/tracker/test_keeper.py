@@ -220,6 +220,41 @@ async def test_words_say_how_many_changes_ago_they_were_true() -> None:
         assert (await keeper.story()).behind == 3
 
 
+async def test_words_that_are_no_longer_true_give_way_to_the_rules() -> None:
+    work = Work()
+    async with kept(work, Saying(work.told("g.a is ready.")), Settings(every_s=1000.0)) as keeper:
+        assert (await keeper.story(wait_s=5)).by == "saying/1"
+        keeper.changed("g")
+        assert (await keeper.story()).by == "saying/1"
+        work.driven.start("g.a")
+        keeper.changed("g")
+        assert (await keeper.story()).by == "rules"
+
+
+async def test_of_nothing_no_model_is_asked() -> None:
+    work = Work()
+    work.driven = Driven()
+    backend = Saying("{}")
+    async with kept(work, backend) as keeper:
+        telling = await keeper.story(wait_s=5)
+        assert (telling.by, telling.story.summary) == ("rules", "There are no open tasks.")
+        assert (await keeper.ask("Which is the smallest?"))[1] == "rules"
+    assert backend.asked == []
+
+
+async def test_the_story_of_what_has_ended_is_told_once() -> None:
+    work = Work()
+    work.driven = Driven()
+    work.driven.submit(a_task("a"))
+    work.driven.run("g.a")
+    backend = Saying(work.told("It is done."))
+    async with kept(work, backend) as keeper:
+        for _ in range(3):
+            assert (await keeper.story("g", wait_s=5)).story.summary == "It is done."
+            work.driven.now += 1_000
+    assert len(backend.asked) == 1
+
+
 async def test_an_answer_that_takes_too_long_is_given_up() -> None:
     work = Work()
     backend = Slow(lambda: "")

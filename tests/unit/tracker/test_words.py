@@ -6,7 +6,7 @@ import pytest
 
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.tracker import rules
-from supervisord_agents.tracker.words import left_out
+from supervisord_agents.tracker.words import left_out, lies
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import digest_of
 
@@ -52,6 +52,19 @@ FEW, MANY = work(failed=2, blocked=True, running=1), work(failed=12, running=1)
 )
 def test_what_matters_most_is_not_left_out(digest: Digest, text: str, missing: str) -> None:
     assert left_out(digest, text) == missing
+
+
+@pytest.mark.parametrize(
+    ("text", "round_and_round"),
+    [
+        ("g.runs0 runs, " + "and the most urgent tasks are still to be done, " * 3, True),
+        ("g.runs0 runs, " + "and the most urgent tasks are still to be done, " * 2, False),
+        (", ".join(f"g.ready{i % 2} is ready to be started by a worker {i}" for i in range(2)), False),
+    ],
+)
+def test_what_goes_round_and_round_is_refused(text: str, round_and_round: bool) -> None:
+    found = list(lies(work(running=1), text, "summary"))
+    assert found == (["the summary says the same again and again"] if round_and_round else [])
 
 
 def test_in_a_cycle_any_of_it_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
