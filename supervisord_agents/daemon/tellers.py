@@ -17,9 +17,17 @@ from supervisord_agents.tracker.cell import Cell
 from supervisord_agents.tracker.chain import Chain
 from supervisord_agents.tracker.local import Local
 from supervisord_agents.tracker.purse import Purse, PurseFile
-from supervisord_agents.tracker.remote import Inquire, Remote
+from supervisord_agents.tracker.remote import Inquire, Remote, Unanswered
 from supervisord_agents.tracker.talk import Load
 from supervisord_agents.workers.shape import runtime_paths
+
+SENT = {
+    "deadline": ErrorCode.TIMEOUT,
+    "read_timeout": ErrorCode.TIMEOUT,
+    "bad_answer": ErrorCode.UNAVAILABLE,
+    "reply_too_large": ErrorCode.UNAVAILABLE,
+}
+"""The gateway's codes of what went wrong when a request had been sent."""
 
 
 class Tellers:
@@ -89,8 +97,8 @@ def inquirer(gateway: Gateway) -> Inquire:
         try:
             return await gateway.inquire(provider, path, body, timeout_s)
         except Refusal as refusal:
-            if refusal.permanent:
-                raise InvalidInput(refusal.message) from None
-            raise Unavailable(refusal.message, code=ErrorCode.TIMEOUT if refusal.code == "deadline" else None) from None
+            if refusal.code in SENT:
+                raise Unanswered(refusal.message, code=SENT[refusal.code]) from None
+            raise (InvalidInput if refusal.permanent else Unavailable)(refusal.message) from None
 
     return inquire

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from supervisord_agents.core.model import Usage
-from supervisord_agents.errors import ErrorCode, InvalidInput, SupervisorError, Unavailable
+from supervisord_agents.errors import InvalidInput, SupervisorError, Unavailable
 from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Stands, Told
 from supervisord_agents.tracker.dialects import DIALECTS, NoAnswer, fault_in
 from supervisord_agents.tracker.measure import Measure
@@ -21,6 +21,10 @@ from supervisord_agents.tracker.purse import Purse
 NOT_TAKEN = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 """What a server answers to a request with something in it that it does not know."""
 log = structlog.get_logger()
+
+
+class Unanswered(Unavailable):
+    """A provider was sent the request, and gave no answer, or not in time: it may want to be paid all the same."""
 
 
 class Reply(Protocol):
@@ -37,7 +41,8 @@ class Reply(Protocol):
 
 
 Inquire = Callable[[str, str, bytes, float], Awaitable[Reply]]
-"""Provider, path below its base_url, JSON, and how many seconds to wait for the answer; raises SupervisorError."""
+"""Provider, path below its base_url, JSON, and how many seconds to wait for the answer; raises SupervisorError,
+and of it Unanswered if the request was sent."""
 
 
 class Remote:
@@ -111,9 +116,10 @@ class Remote:
         charge = self._purse.charge(self._most_usd)
         try:
             reply = await self._inquire(self._provider, path, body, seconds)
-        except SupervisorError as error:
-            if error.code is not ErrorCode.TIMEOUT:
-                charge.was(0.0)
+        except Unanswered:
+            raise
+        except SupervisorError:
+            charge.was(0.0)
             raise
         if reply.usage.cost_usd or reply.status != HTTPStatus.OK:
             charge.was(reply.usage.cost_usd)

@@ -227,5 +227,22 @@ async def test_an_answer_without_end_is_given_up() -> None:
         while True:
             await response.write(b"x" * 65536)
 
-    async with serving(pour) as url, a_remote(url) as (remote, _):
+    purse = Purse(1.0, lambda: 0.0)
+    async with serving(pour) as url, a_remote(url, purse=purse) as (remote, _):
         assert "more than" in str(await failure(remote))
+    assert purse.spent_usd == 0.5
+
+
+async def test_an_answer_that_breaks_off_is_paid_for() -> None:
+    async def break_off(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"{")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    purse = Purse(1.0, lambda: 0.0)
+    async with serving(break_off) as url, a_remote(url, purse=purse) as (remote, _):
+        assert "gave no valid answer" in str(await failure(remote))
+    assert purse.spent_usd == 0.5
