@@ -225,7 +225,8 @@ class Digest:
 
     def dependents(self, node: Node) -> list[Node]:
         """What waits for a task, directly."""
-        return [other for other in self.blocked if any(before is node for before in self.waits(other))]
+        blocked = (other for other in self.nodes if other.state is State.BLOCKED)
+        return [other for other in blocked if any(before is node for before in self.waits(other))]
 
     @property
     def blocked_on(self) -> list[str]:

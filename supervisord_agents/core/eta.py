@@ -82,7 +82,7 @@ def bounded(eta: Eta | None, left_s: float) -> Eta:
 
 def seconds(value: float) -> str:
     """Such as `0.4 s`, `12 s`, `2.5 min`, `30 min`, `3.0 h`."""
-    value = max(value, 0.0)
+    value = max(value, 0.0) + 0.0  # which has no sign
     if value < 10:
         return f"{value:.1f} s"
     for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):

@@ -203,7 +203,8 @@ def _why(digest: Digest) -> Told:
 
 def _what_failed(digest: Digest) -> Told:
     if not digest.failed:
-        return "Nothing has failed.", []
+        good = " for good" if digest.retrying else ""
+        return _joined((f"Nothing has failed{good}.", []), _what_is_retried(digest))
     return _failed(digest), digest.failed[:ANSWERED]
 
 
@@ -304,9 +305,12 @@ def _what_runs(digest: Digest) -> Told:
 
 
 def _what_ended(digest: Digest) -> Told:
+    total = len(digest.inside) + sum(digest.others.values())
+    if not total:
+        return _standing(digest)
     last = digest.ended[::-1][:ANSWERED]
     lately = f" Last: {_some(last, NAMED, _with_state)}." if last else ""
-    return _ended(digest, len(digest.inside) + sum(digest.others.values())) + lately, last[:NAMED]
+    return _ended(digest, total) + lately, last[:NAMED]
 
 
 def _what_depends(digest: Digest, nodes: Sequence[Node]) -> Told:

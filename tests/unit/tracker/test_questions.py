@@ -15,6 +15,7 @@ from supervisord_agents.tracker import rules
 from supervisord_agents.tracker.questions import names_in
 from tests.support.scheduling import Driven, a_task, on_failure
 from tests.support.telling import digest_of
+from tests.unit.core.test_children import Family
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +189,35 @@ def test_a_long_question_costs_no_more_for_each_task_than_a_short_one(monkeypatc
 
 def test_what_may_be_a_name() -> None:
     assert names_in("What's blocking `gabc.t_`, and the build's A?") == ["gabc.t_", "gabc.t", "build", "A"]
+
+
+def test_what_failed_and_is_tried_again_is_told_when_one_asks_for_failures() -> None:
+    driven = Driven()
+    driven.submit(a_task("a", backoff_s=60.0))
+    driven.run("g.a", "WORKER_FAILED")
+    told = rules.answer("did anything fail?", digest_of(driven)).answer
+    assert told.startswith("Nothing has failed for good. 1 waits for another attempt: g.a (tried again in ")
+
+
+def test_a_parent_of_another_graph_waits_for_its_children() -> None:
+    family = Family()
+    family.submit(a_task("after", "g.p"), graph="h")
+    family.bear(a_task("a"))
+    family.yield_()
+    for subject in ("", "g", "h"):
+        digest = digest_of(family, subject)
+        assert rules.answer("what waits for c.a?", digest).answer == "g.p (blocked) waits for c.a."
+        assert rules.answer("what is blocking g.p?", digest).answer == "g.p is blocked on c.a (ready)."
+
+
+def test_what_has_just_begun_runs_for_no_time_and_not_for_less() -> None:
+    driven = Driven()
+    driven.submit(a_task("a"))
+    driven.start("g.a")
+    assert rules.answer("what runs?", digest_of(driven)).answer == "Running: g.a for 0.0 s."
+
+
+def test_of_nothing_it_is_said_that_there_is_nothing() -> None:
+    digest = digest_of(Driven(), "")
+    for question in ("how many are done?", "how is it going?", "what is the status?"):
+        assert rules.answer(question, digest).answer == "There are no open tasks."
