@@ -202,6 +202,8 @@ def _told(digest: Digest, node: Node) -> str:
         text += f" and {len(waits) - 3} more" if len(waits) > 3 else ""
     elif note.held:
         text += f", held: {quoted(note.held)}"
+    elif note.kept and not note.busy:
+        text += f", but kept from starting: {quoted(note.kept)}"
     elif node.ended and note.failure:
         text += f": {quoted(note.failure)}"
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Standing
 NAME = "chain"
 OURS = 0.95
 """Of the time: whoever asks may give up at the end of it, and then nobody would know which one was late."""
+LATE_S = 0.5
+"""After that, one that does not look at the clock itself is given up."""
 log = structlog.get_logger()
 
 
@@ -86,10 +89,12 @@ class Chain:
                 wrong.append(f"{backend.name}: about {needed} tokens are too many for its {backend.context_tokens}")
                 continue
             try:
-                told = await backend.tell(prompt, schema, share)
-            except SupervisorError as error:
-                wrong.append(f"{backend.name}: {error}")
-                self._failed(backend.name, str(error))
+                async with asyncio.timeout(share.seconds + LATE_S):
+                    told = await backend.tell(prompt, schema, share)
+            except Exception as error:
+                why = _why(error)
+                wrong.append(f"{backend.name}: {why}")
+                self._failed(backend.name, why)
             else:
                 self._last = backend.name
                 return told
@@ -121,6 +126,15 @@ class Chain:
 
 def _aside(standing: Standing) -> str:
     return f"{standing.stands.replace('_', ' ')}, {standing.why}"
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, SupervisorError):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "it did not keep to its time"
+    log.error("tracker_broken", exc_info=error)
+    return repr(error)
 
 
 def _too_many(backend: Backend, prompt: Prompt, limits: Limits) -> int:

@@ -12,6 +12,7 @@ from supervisord_agents.core.breakers import Breaker
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.events import PauseRequested, Started
 from supervisord_agents.core.model import Failure, State
+from supervisord_agents.core.outline import outline
 from supervisord_agents.core.placement import AgentRule, Placement, ProviderRule, Rules
 from tests.support.scheduling import POOL, Driven, a_task
 from tests.support.telling import digest_of, names
@@ -55,6 +56,7 @@ def test_what_an_open_breaker_keeps_is_not_next_and_the_words_say_so() -> None:
     digest = digest_of(driven)
     assert (names(digest.next), names(digest.kept)) == (["b"], ["a"])
     assert digest.note(digest.by_id["g.a"]).kept == "the breaker of agent qwen is open"
+    assert 'g.a ready, but kept from starting: "the breaker of agent qwen is open"' in outline(digest, 4_000)
     driven.now += 30.0
     assert names(digest_of(driven).next) == ["a", "b"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 
 from supervisord_agents.core.breakers import Breaker, BreakerState
 from supervisord_agents.errors import Unavailable
+from supervisord_agents.tracker import chain
 from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Stands, Told
 from supervisord_agents.tracker.chain import Chain
 
@@ -164,3 +166,35 @@ async def test_all_are_closed() -> None:
     chain, _, backends = a_chain(1, 2)
     await chain.aclose()
     assert all(backend.closed for backend in backends)
+
+
+class Broken(Scripted):
+    """Raises what no back end should."""
+
+    async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
+        self.asked.append(limits.seconds)
+        raise KeyError("choices")
+
+
+class Sleepy(Scripted):
+    """Does not look at the clock."""
+
+    async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
+        self.asked.append(limits.seconds)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("kind", [Broken, Sleepy])
+async def test_after_one_that_breaks_the_rules_the_next_is_asked_too(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Scripted]
+) -> None:
+    monkeypatch.setattr(chain, "LATE_S", 0.0)
+    watch = Watch()
+    backends = [kind("bad", watch), Scripted("good", watch)]
+    several = Chain(backends, Breaker(failures=2, open_s=60.0), watch.now)
+    for _ in range(3):
+        assert (await several.tell(PROMPT, {}, Limits(tokens=10, seconds=0.02))).by == "good"
+        several.judged("")
+    assert (len(backends[0].asked), len(backends[1].asked)) == (2, 3)
+    assert several.state("bad") is BreakerState.OPEN
