@@ -115,8 +115,8 @@ def unknown_ids(text: str, digest: Digest) -> list[str]:
     return [name for name in strange if name not in known]
 
 
-def lies(digest: Digest, text: str) -> Iterator[str]:
-    """Such as `g.a is done, but it is running`."""
+def lies(digest: Digest, text: str, *, old: bool = False) -> Iterator[str]:
+    """Such as `g.a is done, but it is running`; of an `old` text without what merely time makes untrue."""
     plain = re.sub(r"[\x01\x02`*\"“”]", "", text.replace("\u2019", "'")).replace("n't", " not")
     names: list[str] = []
 
@@ -128,7 +128,7 @@ def lies(digest: Digest, text: str) -> Iterator[str]:
 
     words = re.sub(rf"'({_ID})'", r"\1", NAME.sub(marked, plain))
     for sentence in re.split(r"(?<=[.!?;])\s+|\n", words):
-        yield from _Sentence(sentence, names, digest).lies()
+        yield from _Sentence(sentence, names, digest).lies(old)
 
 
 class _Sentence:
@@ -140,14 +140,14 @@ class _Sentence:
         self._names = names
         self._digest = digest
 
-    def lies(self) -> Iterator[str]:
+    def lies(self, old: bool) -> Iterator[str]:
         told: list[tuple[str, str]] = []
         for pattern in (_SAID, _SAID_TOO, _SAID_IN_BRACKETS):
             for match in pattern.finditer(self._text):
                 for node in self._subjects(match):
                     told += self._lies_about(node, match)
         yield from (f"{id} {lie}" for id, lie in dict.fromkeys(told))
-        for look in (self._listed, self._waits, self._shares, self._counts, self._all, self._times):
+        for look in (self._listed, self._waits, self._counts, self._all, *(() if old else (self._shares, self._times))):
             yield from look()
 
     def _nodes(self, group: str) -> list[Node]:

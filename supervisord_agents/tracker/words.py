@@ -24,7 +24,7 @@ _END = re.compile(r"[.;!?](?:\s|$)")
 _NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?![\w-]|[.,]\d)")
 
 
-def lies(digest: Digest, text: str, where: str) -> Iterator[str]:
+def lies(digest: Digest, text: str, where: str, *, old: bool = False) -> Iterator[str]:
     """What is not true in a text, which is the `where` of an answer."""
     if not plain(text):
         yield f"the {where} is empty"
@@ -35,7 +35,7 @@ def lies(digest: Digest, text: str, where: str) -> Iterator[str]:
     text = text[: 2 * SUMMARY_CHARACTERS]  # of which `plain` is made
     if unknown := claims.unknown_ids(text, digest):
         yield f"the {where} names tasks that do not exist: {some(unknown)}"
-    yield from (f"the {where} says that {lie}" for lie in claims.lies(digest, text))
+    yield from (f"the {where} says that {lie}" for lie in claims.lies(digest, text, old=old))
 
 
 def left_out(digest: Digest, text: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.events import PauseRequested
 from supervisord_agents.tracker import claims, rules
+from supervisord_agents.tracker.story import still_true
 from supervisord_agents.tracker.words import lies
 from tests.support.scheduling import Driven, a_task
 from tests.support.telling import digest_of
@@ -315,3 +316,10 @@ def test_when_all_is_done_all_may_be_said() -> None:
         "2 of 2 tasks are done.",
     ):
         assert list(lies(digest, true, "summary")) == []
+
+
+def test_what_was_said_of_progress_stays_true_while_the_work_goes_on(digest: Digest) -> None:
+    told = "rel.build is 10% done, rel.bad failed; all will be done in 20 min."
+    assert list(lies(digest, told, "summary"))
+    assert still_true(told, digest)
+    assert not still_true("rel.build is done, rel.bad failed.", digest)
