@@ -61,6 +61,8 @@ class Question:
         """Full ids of tasks that are not there."""
         self.other = _unknown(words, found, {digest.subject, *map(graph_of, digest.by_id)})
         """Words that stand where a name does, and name nothing."""
+        self.wants_words = _WRITE.search(self.asked) is not None
+        """That somebody writes, or has an opinion: the rules do neither."""
 
     def way(self) -> tuple[Way, Sequence[Node]] | None:
         """Whether it asks what a task waits for, or what waits for a task, and which one."""
@@ -151,8 +153,11 @@ def _is_strange(word: Word, found: dict[Word, list[Node]], digest: Digest) -> bo
 
 def _unknown(words: Sequence[Word], found: dict[Word, list[Node]], graphs: set[str]) -> list[str]:
     befores = ["", *(word.text.casefold() for word in words)]
-    pairs = zip(befores, words, strict=False)
-    unknown = (word for before, word in pairs if before in _BEFORE_NAMES and word not in found and not graphs & {*word.forms})
+    afters = [*(word.forms[-1].casefold() for word in words[1:]), ""]
+    places = zip(befores, words, afters, strict=False)
+    # What stands before a noun is no name: "in friendly words".
+    alone = [(before, word) for before, word, after in places if after in {"", *_USUAL}]
+    unknown = (word for before, word in alone if before in _BEFORE_NAMES and word not in found and not graphs & {*word.forms})
     return [form for word in unknown if (form := word.forms[-1]) and form.casefold() not in _USUAL]
 
 
@@ -182,6 +187,7 @@ _BLOCKS = re.compile(
 )
 """Who waits is named after it."""
 _IS_BLOCKED = re.compile(r"\b(?:blocked|held|stuck|hold|delayed|wait(?:s|ing)?|needs?|depends?)\b", re.I)
+_WRITE = re.compile(r"\b(?:write|draft|compose|rephrase|translate|compare|suggest|recommend|advise)\b", re.I)
 _BEFORE_NAMES = frozenset(
     re.findall(
         r"\w+", "about are block blocking blocks by can did do does for has have how in is of on task the was when why will"

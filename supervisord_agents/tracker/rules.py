@@ -117,6 +117,7 @@ def answer(question: str, digest: Digest) -> Answer:
     told, cited, understood = _answered(found, digest)
     if found.more:
         told += f" Of {found.more:,} more tasks that are called so it is not told."
+    understood &= not found.wants_words
     if understood and found.other and not found.names and not any(digest.others.values()):
         told = f"No task is called {_or(found.other)}. Of all: {told}"
     return Answer(answer=told, citations=_cited(found.names, cited), understood=understood)

@@ -127,6 +127,21 @@ def test_what_is_asked_is_answered(digest: Digest, question: str, answer: str) -
     assert set(found.citations) <= set(digest.by_id)
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "write me a short summary of what failed for my boss in friendly words",
+        "Suggest what to do next",
+        "translate the status into German",
+        "Compare docs with publish",
+    ],
+)
+def test_what_asks_for_words_or_an_opinion_is_left_to_a_model(digest: Digest, question: str) -> None:
+    found = rules.answer(question, digest)
+    assert not found.understood
+    assert "No task is called" not in found.answer
+
+
 def test_of_many_with_a_name_it_is_said_that_there_are_more(digest: Digest) -> None:
     found = rules.answer("how is the night?", digest)
     assert found.answer.endswith("other.n4 (ready). Of 3 more tasks that are called so it is not told.")
