@@ -203,12 +203,14 @@ class Tracking:
                 parts[task.order] = task
         cursor, left = scheduler.next_order, scheduler.pending
         while left > 0 and room > 0 and (some := scheduler.before(cursor, AT_ONCE)):
+            passed = cursor
             for task in some:
-                if not task.ended:
-                    left -= 1
+                if task.order < passed and not task.ended:
+                    passed = scheduler.table.graphs[task.graph].first
                     room, fits = self._choose(task.graph, chosen, room)
                     whole &= fits
-            cursor = some[-1].order
+                    left -= sum(not other.ended for other in chosen.get(task.graph, ()))
+            cursor = min(passed, some[-1].order)
             await asyncio.sleep(0)
         every = [*parts.values(), *(task for tasks in chosen.values() for task in tasks)]
         found = sorted(every, key=lambda task: task.order)

@@ -40,11 +40,14 @@ def _sentences(digest: Digest) -> Iterator[str]:
         return
     yield _ended(digest, total)
     yield from _open(digest)
-    counted = [f"{count:,} {state}" for state, count in digest.others.items() if count]
-    if counted:
-        yield f"Others are only counted: {', '.join(counted)}."
+    yield from _only_counted(digest)
     if digest.open_count:
         yield f"The end: {end_text(digest)}."
+
+
+def _only_counted(digest: Digest) -> Iterator[str]:
+    if counted := [f"{count:,} {state}" for state, count in digest.others.items() if count]:
+        yield f"Others are only counted: {', '.join(counted)}."
 
 
 def _ended(digest: Digest, total: int) -> str:
@@ -115,6 +118,8 @@ def answer(question: str, digest: Digest) -> Answer:
             return Answer(answer=f"{_or(found.strange)} is not among the tasks that are looked at: agentctl show tells.")
         return Answer(answer=f"There is no task {_or(found.strange)}.")
     told, cited, understood = _answered(found, digest)
+    if not found.names:
+        told = " ".join([told, *(words for words in _only_counted(digest) if words not in told)])
     if found.more:
         told += f" Of {found.more:,} more tasks that are called so it is not told."
     understood &= not found.wants_words
@@ -260,11 +265,10 @@ def _what_is_tried_again(digest: Digest) -> Told:
 
 def _what_is_left(digest: Digest) -> Told:
     counts = [f"{digest.counts[state]:,} {state}" for state in State if state not in END_STATES and digest.counts.get(state)]
-    others = f" {sum(digest.others.values()):,} more are only counted." if any(digest.others.values()) else ""
     if not counts:
-        return f"All have ended.{others}", []
+        return "All have ended." if not any(digest.others.values()) else "Of what is looked at all have ended.", []
     named = [node for node in digest.told if not node.ended][:ANSWERED]
-    return f"{digest.open_count:,} not ended: {', '.join(counts)}.{others}", named
+    return f"{digest.open_count:,} not ended: {', '.join(counts)}.", named
 
 
 def _what_is_next(digest: Digest) -> Told:

@@ -98,6 +98,29 @@ async def test_of_a_graph_that_is_too_large_by_itself_a_part_is_told_and_the_res
     assert ("1 of 50 tasks has ended: 1 failed. Failed: huge.t41 (INVALID)." in told) == bool(subject)
 
 
+async def test_what_is_behind_a_graph_that_is_too_large_is_found_in_few_steps(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "MOST_TASKS", 20)
+    monkeypatch.setattr(tracking, "AT_ONCE", 4)
+    machine.submit("old", tasks=3)
+    machine.submit("huge", tasks=400)
+    machine.submit("new", tasks=3)
+    looks = 0
+    before = machine.scheduler.before
+
+    def counted(order: int, count: int, graph: str = "") -> list[Task]:
+        nonlocal looks
+        looks += 1
+        return before(order, count, graph)
+
+    monkeypatch.setattr(machine.scheduler, "before", counted)
+    digest = await tracking_of(machine).gather("")
+    assert {"old", "new"} <= set(digest.graphs())
+    assert len(digest.graphs()["old"]) == len(digest.graphs()["new"]) == 3
+    assert looks < 10
+
+
 async def test_the_time_of_a_budget_ends_the_work(machine: Machine) -> None:
     specs = (TaskSpec(id="a", pool="p", estimate_s=5000.0),)
     machine.engine.feed(Submitted(graph="one", specs=specs, budget=Budget(wall_s=600.0)))
