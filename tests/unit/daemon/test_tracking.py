@@ -91,6 +91,9 @@ async def test_of_a_graph_that_is_too_large_by_itself_a_part_is_told_and_the_res
     told = rules.story(digest).summary
     assert "1 runs: huge.t40" in told
     assert "Others are only counted: 45 ready." in told
+    running = rules.answer("what is running?", digest).answer
+    assert running.startswith("Running: huge.t40 for ")
+    assert running.endswith(" Others are only counted: 45 ready.")
     assert (
         rules.answer("how is huge.t30?", digest).answer
         == "huge.t30 is not among the tasks that are looked at: agentctl show tells."
