@@ -240,7 +240,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         fresh, retries = list(family.fresh) if family else [], task.retries
         self.feed(Yielded(task=task.id, attempt=task.attempt, state={"n": task.attempt}, fail_fast=fail_fast))
         if not fresh:
-            assert task.state is State.FAILED
+            undoes = task.graph in self.scheduler.sagas.origins  # what is not undone needs a person
+            assert task.state is (State.DEAD if undoes else State.FAILED)
             return
         waits = any(not child.ended for child in members(self.scheduler.table, fresh))
         assert (task.state, task.retries) == (State.BLOCKED if waits else State.READY, retries)
