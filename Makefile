@@ -1,4 +1,4 @@
-# make demo | test | check | fuzz | bench | bench-peers | simulate | escape-table | crash | power-cuts | leftovers | soak | soak-memory | test-systemd | clean. Each installs what it lacks first; a second run has nothing to install.
+# make demo | test | check | fuzz | bench | bench-peers | simulate | escape-table | crash | power-cuts | leftovers | soak | soak-memory | test-systemd | test-llama-server | clean. Each installs what it lacks first; a second run has nothing to install.
 # make install-systemd | install-systemd-user: the service, for the machine or for yourself; docs/systemd.md.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -11,7 +11,7 @@ ROUNDS ?= 1000
 RUNS ?= 10000000
 CUTS ?= 200
 
-.PHONY: demo test check fuzz bench bench-peers simulate escape-table crash power-cuts leftovers soak soak-memory test-systemd wheels install-systemd install-systemd-user clis clean
+.PHONY: demo test check fuzz bench bench-peers simulate escape-table crash power-cuts leftovers soak soak-memory test-systemd test-llama-server wheels install-systemd install-systemd-user clis clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo/run.py
@@ -71,6 +71,11 @@ leftovers: $(READY)
 test-systemd: $(READY)
 	.ci/setup systemd
 	$(BIN)/pytest -m systemd tests/systemd $(PYTEST_ARGS)
+
+# The tracker with llama.cpp's own server. Not in `make test`: to build it takes SECONDS s of processor time.
+test-llama-server: $(READY) $(LLAMA)
+	.ci/setup llama-server
+	$(BIN)/pytest tests/llama_server $(PYTEST_ARGS)
 
 wheels: $(READY)
 	.ci/setup wheels
