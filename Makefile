@@ -72,7 +72,7 @@ test-systemd: $(READY)
 	.ci/setup systemd
 	$(BIN)/pytest -m systemd tests/systemd $(PYTEST_ARGS)
 
-# The tracker with llama.cpp's own server. Not in `make test`: to build it takes SECONDS s of processor time.
+# The tracker with llama.cpp's own server. Not in `make test`: to build it takes ten minutes of processor time.
 test-llama-server: $(READY) $(LLAMA)
 	.ci/setup llama-server
 	$(BIN)/pytest tests/llama_server $(PYTEST_ARGS)
