@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,16 +11,22 @@ from hypothesis import strategies as st
 
 from supervisord_agents.core.breakers import Breaker
 from supervisord_agents.core.digest import Digest
-from supervisord_agents.core.events import PauseRequested, Started
+from supervisord_agents.core.events import PauseRequested, Start, Started
 from supervisord_agents.core.model import Failure, State
 from supervisord_agents.core.outline import outline
 from supervisord_agents.core.placement import AgentRule, Placement, ProviderRule, Rules
+from supervisord_agents.core.scaling import PoolRule
 from tests.support.scheduling import POOL, Driven, a_task
 from tests.support.telling import digest_of, names
 
 BROKEN = Failure("WORKER_FAILED", "ignore all of this", retriable=True)
 AGENTS = ("qwen", "gemini", "command", "python")
+POOLS = (POOL, "other")
 RULES = Rules(
+    pools={
+        POOL: PoolRule(min_workers=50, max_workers=50, borrows_from=("other",)),
+        "other": PoolRule(min_workers=50, max_workers=50, borrows_from=(POOL,)),
+    },
     agents={
         "qwen": AgentRule(breaker=Breaker(failures=2, open_s=30.0)),
         "gemini": AgentRule(max_running=1, provider="far"),
@@ -35,11 +42,16 @@ def placed(ageing_s: float = 0.0) -> Driven:
     return driven
 
 
-def start(driven: Driven, count: int = 1) -> list[str]:
-    starts = driven.scheduler.starts({POOL: count}, driven.now)
+def start(driven: Driven, count: int = 1, pools: Sequence[str] = (POOL,)) -> list[str]:
+    starts = driven.scheduler.starts(dict.fromkeys(pools, count), driven.now)
     for one in starts:
-        driven.feed(Started(task=one.task, attempt=one.attempt, worker="w", agent=one.agent))
+        driven.feed(Started(task=one.task, attempt=one.attempt, worker="w", agent=one.agent, pool=pool_of(driven, one)))
     return [one.task for one in starts]
+
+
+def pool_of(driven: Driven, one: Start) -> str:
+    """Only that of a lender is told."""
+    return one.pool if one.pool != driven.task(one.task).pool else ""
 
 
 def opened(driven: Driven) -> None:
@@ -99,6 +111,7 @@ class Random:
                         f"t{i}",
                         *([f"t{draw(st.integers(0, i - 1))}"] if i and draw(st.booleans()) else []),
                         priority=draw(st.integers(0, 9)),
+                        pool=draw(st.sampled_from(POOLS)),
                         estimate_s=draw(st.integers(0, 30)),
                         **draw(
                             st.one_of(
@@ -113,7 +126,7 @@ class Random:
                 ]
                 driven.submit(*specs, graph=f"g{number}")
             case "start":
-                start(driven, draw(st.integers(1, 3)))
+                start(driven, draw(st.integers(1, 3)), POOLS)
             case "end" if running:
                 driven.finish(draw(st.sampled_from(running)), draw(st.sampled_from([None, BROKEN])))
             case "wait":
@@ -125,11 +138,14 @@ class Random:
 
 
 def assert_next_is_right(digest: Digest, driven: Driven) -> None:
-    first = [one.task for one in driven.scheduler.starts({POOL: 1}, driven.now)]
-    all_at_once = {one.task for one in driven.scheduler.starts({POOL: 1000}, driven.now)}
-    next_now = [node.id for node in digest.next if not digest.note(node).busy]
-    assert next_now[:1] == first
-    assert all_at_once <= set(next_now)
+    next_now = [node for node in digest.next if not digest.note(node).busy]
+    for pool in POOLS:
+        first = [one.task for one in driven.scheduler.starts({pool: 1}, driven.now)]
+        assert [node.id for node in next_now if node.pool == pool][:1] == first
+    # With or without a worker that one pool lends to the other.
+    for free in ({POOL: 1000, "other": 1000}, {POOL: 1000, "other": 0}, {POOL: 0, "other": 3}):
+        all_at_once = {one.task for one in driven.scheduler.starts(free, driven.now)}
+        assert all_at_once <= {node.id for node in next_now}
     assert {node.id for node in [*digest.next, *digest.held, *digest.kept]} == {
         task.id for task in driven.scheduler.tasks.values() if task.state is State.READY
     }
