@@ -228,7 +228,7 @@ class _Sentence:
             (node,), share = self._nodes(match[1]), float(match[2])
             note = self._digest.note(node)
             right = 100.0 if node.state is State.SUCCEEDED else 100.0 * note.fraction
-            if abs(share - right) > 1.5 and match[2] not in note.message:
+            if abs(share - right) > 1.5 and match[2] not in re.findall(r"\d+(?:\.\d+)?", note.message):
                 yield f"{node.id} is {match[2]}% done, but " + (
                     f"it is {right:.0f}%" if right >= 0 else "nobody knows how far it is"
                 )
@@ -249,7 +249,7 @@ class _Sentence:
             number = int(count) if count.isdigit() else _NUMBERS.index(count.casefold())
             right = self._numbers(word.casefold())
             if right and number not in right:
-                yield f"{number} tasks are {word.casefold()}, but {min(right)} are"
+                yield f"{number} tasks are {word.casefold()}, but that is not their number"
 
     def _numbers(self, word: str) -> set[int]:
         """How many tasks may be said to be so: of all, of a graph, of a type."""
@@ -278,7 +278,9 @@ class _Sentence:
             yield lambda node: node.state is State.PAUSED or bool(note(node).held)
 
     def _all(self) -> Iterator[str]:
-        digest = self._digest
+        digest, graphs = self._digest, self._digest.graphs()
+        if len(graphs) > 1 and graphs.keys() & set(re.findall(r"[\w-]+", self._whole)):
+            return  # All of one of them may be meant.
         for match in _NOTHING.finditer(self._text):
             word = match[1].casefold()
             nodes = {"blocked": digest.blocked, "running": digest.running, "failed": digest.failed}[word]
@@ -320,6 +322,6 @@ _NOT_ALL = re.compile(
     re.I,
 )
 _OF_SOME = re.compile(
-    r"\s*(?:on|by|because|due|since|with|after|in|more|from|for|at|again|once|twice|or|of|and\s+(?:was\s+|were\s+)?cancel\w*)\b",
+    r"\s*(?:(?:un)?successfully|on|by|because|due|since|with|after|in|more|from|for|at|again|once|twice|or|of|and\s+(?:was\s+|were\s+)?cancel\w*)\b",
     re.I,
 )

@@ -9,7 +9,7 @@ from supervisord_agents.core.events import PauseRequested
 from supervisord_agents.tracker import claims, rules
 from supervisord_agents.tracker.story import still_true
 from supervisord_agents.tracker.words import lies
-from tests.support.scheduling import Driven, a_task
+from tests.support.scheduling import Driven, a_task, always
 from tests.support.telling import digest_of
 
 
@@ -300,7 +300,9 @@ def test_counts_may_be_of_one_graph_or_type() -> None:
     digest = digest_of(driven, "")
     for count in (1, 2, 3, 5):
         assert list(lies(digest, f"In one of them, {count} tasks are ready.", "summary")) == []
-    assert list(lies(digest, "4 tasks are ready.", "summary")) == ["the summary says that 4 tasks are ready, but 0 are"]
+    assert list(lies(digest, "4 tasks are ready.", "summary")) == [
+        "the summary says that 4 tasks are ready, but that is not their number"
+    ]
 
 
 def test_when_all_is_done_all_may_be_said() -> None:
@@ -323,3 +325,92 @@ def test_what_was_said_of_progress_stays_true_while_the_work_goes_on(digest: Dig
     assert list(lies(digest, told, "summary"))
     assert still_true(told, digest)
     assert not still_true("rel.build is done, rel.bad failed.", digest)
+
+
+@pytest.fixture(scope="module")
+def three_graphs() -> Digest:
+    """One goes on, one waits for it and is paused, one has ended badly."""
+    driven = Driven()
+    driven.submit(
+        a_task("extract", estimate_s=30), a_task("transform", "extract", estimate_s=60), a_task("load", "transform"), graph="etl"
+    )
+    driven.submit(a_task("review", agent="gemini"), a_task("merge", "review", "etl.load"), graph="pr-42")
+    driven.submit(a_task("x", max_retries=0), a_task("y", "x"), a_task("cleanup", always("x")), graph="old")
+    driven.run("old.x", "WORKER_FAILED")
+    driven.run("old.cleanup")
+    driven.run("etl.extract")
+    driven.start("etl.transform")
+    driven.feed(PauseRequested(pool="", agent="gemini", client="0", reason="quota"))
+    driven.now += 45
+    return digest_of(driven, "", said={"etl.transform": (0.6, "60 of 100 files")})
+
+
+TRUE_OF_THREE = """
+old.x failed with WORKER_FAILED and needs a person's decision; old.y failed because of it.
+old.cleanup succeeded after old.x failed.
+etl.transform is running (60% done) and etl.load waits for it.
+pr-42.review is paused, so pr-42.merge cannot start.
+pr-42.review is ready but held by a pause on the agent gemini.
+pr-42.merge is blocked on pr-42.review and etl.load.
+pr-42.merge is blocked by pr-42.review, which is paused, and by etl.load, which is blocked on etl.transform.
+In graph etl, 1 of 3 tasks has completed, one is running and one is blocked.
+In the old graph everything has ended: 2 failed, 1 succeeded.
+Graph old is finished: old.cleanup succeeded, old.x and old.y failed.
+4 of 8 tasks have ended: 2 succeeded, 2 failed.
+Nothing can be started at the moment, since pr-42.review is held.
+All tasks of graph old have ended.
+All tasks in old are done, though two failed.
+etl.extract took 0.0 s and has succeeded; etl.transform has been running for 45 s.
+etl.load will be ready once etl.transform is done, and pr-42.merge after that.
+No task is ready to start.
+As things are, the work will never be finished because of the pause.
+Three graphs are open; etl is progressing, pr-42 is paused and old has failed.
+etl.transform has processed 60% of the files.
+The ETL pipeline is 60% through etl.transform; etl.load is next once it has finished.
+2 tasks are blocked: etl.load and pr-42.merge.
+One task is held by a pause: pr-42.review.
+1 task is paused.
+The only running task is etl.transform.
+The blocked tasks are etl.load and pr-42.merge.
+Failed: old.x (WORKER_FAILED), old.y (dependency failed).
+old.x has not been retried.
+old.y never started.
+old.y did not run because old.x failed.
+etl.transform has not failed.
+So far, two tasks have succeeded (old.cleanup, etl.extract), and two have failed (old.x, old.y).
+Everything except etl and pr-42 has ended.
+Nothing has been cancelled.
+Work on pr-42 is stuck: pr-42.review is paused and pr-42.merge is blocked.
+etl.transform (running, 60%), etl.load (blocked), pr-42.review (ready, held by a pause).
+etl.extract and old.cleanup succeeded, etl.transform is running, and old.x and old.y failed.
+Since etl.extract is done, etl.transform could start and is now running.
+Two tasks ended successfully.
+Two failed tasks need attention: old.x and old.y.
+There is 1 running task.
+There are two failed tasks and two blocked tasks.
+Task etl.transform started 45 s ago.
+The task etl.load has not started yet.
+etl.transform: running for 45 s, 60% done, "60 of 100 files".
+"""
+LIES_OF_THREE = """
+All three graphs have been completed.
+etl.load and pr-42.review are running.
+pr-42.merge is blocked by old.x.
+4 tasks are running.
+old.x succeeded, old.y failed.
+etl.transform has not started, and etl.transform is not running.
+pr-42.review is not paused: pr-42.review is running.
+Nothing has failed.
+etl.load is paused.
+etl.transform is 6% done.
+"""
+
+
+@pytest.mark.parametrize("sentence", TRUE_OF_THREE.strip().splitlines())
+def test_what_is_true_of_three_graphs_passes(three_graphs: Digest, sentence: str) -> None:
+    assert list(lies(three_graphs, sentence, "summary")) == []
+
+
+@pytest.mark.parametrize("sentence", LIES_OF_THREE.strip().splitlines())
+def test_what_is_not_true_of_them_does_not(three_graphs: Digest, sentence: str) -> None:
+    assert list(lies(three_graphs, sentence, "summary"))
