@@ -103,6 +103,7 @@ def _forget(table: TaskTable, graph: Graph) -> None:
     for task in graph.tasks:
         task.dependencies = task.dependents = ()
         del table.tasks[task.id]
+        table.loose.pop(task.id, None)
         table.checkpoints.forget(task.id)
         table.counts[task.state] -= 1
         table.letters.pop(task.id, None)
@@ -122,15 +123,10 @@ def _leave(table: TaskTable, edge: Edge) -> None:
             del table.stubs[before.id]
         return
     edge.after = GONE
-    loose = table.loose.get(before.id, 0) + 1
+    table.loose[before.id] = loose = table.loose.get(before.id, 0) + 1
     if 2 * loose > len(before.dependents):
         # Not each time: a task with a million dependents would be walked through a million times.
-        before.dependents = [kept for kept in before.dependents if kept.after is not GONE]
-        loose = 0
-    if loose:
-        table.loose[before.id] = loose
-    else:
-        table.loose.pop(before.id, None)
+        table.tighten(before)
 
 
 def _keep_stub(table: TaskTable, edge: Edge) -> None:

@@ -54,6 +54,7 @@ class Wave(Work):
         while step > 0 and not self.over:
             task = self._todo[self._place]
             if not self._edge:
+                table.tighten(task)
                 self._visit(table, task, now)
             edges = task.dependents[self._edge : self._edge + step]
             self._reach(table, edges)

@@ -20,6 +20,7 @@ def settle(table: TaskTable, now: float) -> None:
     ended = table.ended
     left = table.step or ALL
     for task in ended:  # grows meanwhile
+        table.tighten(task)
         edges = task.dependents
         if not edges:
             continue

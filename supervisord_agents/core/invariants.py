@@ -131,6 +131,7 @@ def _check_archive(scheduler: Scheduler, tasks: list[Task]) -> None:
                 referred[edge.before.id] = referred.get(edge.before.id, 0) + 1
         loose = sum(edge.after is GONE for edge in task.dependents)
         _demand(table.loose.get(task.id, 0) == loose, f"{task.id} has {loose} loose edges")
+    _demand(table.loose.keys() <= table.tasks.keys(), "loose edges are counted of a task that is archived")
     _demand({name: stub.unmet for name, stub in table.stubs.items()} == referred, "the stubs differ from what refers to them")
 
 

@@ -45,6 +45,8 @@ class Revival(Work):
     def advance(self, table: TaskTable, step: int, now: float) -> None:
         while step > 0 and self._place < len(self._again):
             task = self._again[self._place]
+            if not self._edge:
+                table.tighten(task)
             edges = () if task.ended else task.dependents[self._edge : self._edge + step]
             for edge in edges:
                 self._visit(table, edge, now)

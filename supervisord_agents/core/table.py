@@ -91,6 +91,14 @@ class TaskTable:
         if self.touched is not None:
             self.touched.add(task.graph)
 
+    def tighten(self, task: Task) -> None:
+        """Drop the edges of its dependents that lead to archived tasks.
+
+        To be done before they are walked through in steps: a table of a snapshot has none, and must stop in the same places.
+        """
+        if self.loose.pop(task.id, 0):
+            task.dependents = [edge for edge in task.dependents if edge.after.order >= 0]
+
     def watch(self, picture: Picture | None, touched: set[str] | None) -> None:
         """Tell these of every change from here on."""
         self.picture, self.touched = picture, touched

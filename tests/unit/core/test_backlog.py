@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from supervisord_agents.core.events import Advanced, Changed, Paced, Stop
+from supervisord_agents.core.events import (
+    Advanced,
+    Archived,
+    CancelRequested,
+    Changed,
+    Finished,
+    Paced,
+    RetryRequested,
+    Started,
+    Stop,
+)
 from supervisord_agents.core.model import Failure, State
+from supervisord_agents.core.scheduler import Scheduler
 from supervisord_agents.errors import Unavailable
 from tests.support.scheduling import POOL, Driven, a_task, always
 
@@ -113,6 +124,29 @@ def test_a_replay_stops_where_the_daemon_stopped_and_goes_on(driven: Driven) -> 
     while replayed.busy:
         assert replayed.handle(Advanced(), driven.now) == driven.feed(Advanced())
     assert replayed.snapshot() == driven.scheduler.snapshot()
+
+
+@pytest.mark.parametrize("what", ["its end", "a cancellation", "a revival"])
+def test_a_restored_state_stops_in_the_same_places_though_dependents_are_archived(driven: Driven, what: str) -> None:
+    a_fan(driven)
+    if what == "a revival":
+        driven.fail("g.a")
+        to_the_end(driven)
+    for number in range(WIDTH - STEP):
+        driven.submit(a_task("t", "g.a"), graph=f"h{number}")
+        driven.cancel(f"h{number}.t")
+        driven.feed(Archived(graphs=(f"h{number}",)))
+    restored = Scheduler.restore(driven.scheduler.snapshot())
+    event = {
+        "its end": Finished(task="g.a", attempt=1),
+        "a cancellation": CancelRequested(task="g.a"),
+        "a revival": RetryRequested(task="g.a"),
+    }[what]
+    events = [*([Started(task="g.a", attempt=1, worker="w")] if what == "its end" else []), event, *[Advanced()] * WIDTH]
+    for event in events:
+        assert restored.handle(event, driven.now) == driven.feed(event)
+        assert restored.busy == driven.scheduler.busy
+    assert restored.snapshot() == driven.scheduler.snapshot()
 
 
 def test_many_deadlines_at_once_fire_in_steps(driven: Driven) -> None:

@@ -244,7 +244,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert task.state is (State.DEAD if undoes else State.FAILED)
             return
         waits = any(not child.ended for child in members(self.scheduler.table, fresh))
-        assert (task.state, task.retries) == (State.BLOCKED if waits else State.READY, retries)
+        account = self.scheduler.budgets.of(task.graph)
+        on = State.FAILED if account is not None and (account.closed or account.over) else State.READY
+        assert (task.state, task.retries) == (State.BLOCKED if waits else on, retries)
 
     @rule(slots=st.integers(1, 3))
     def start_some(self, slots: int) -> None:
