@@ -110,7 +110,10 @@ SHAPES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("schema", SHAPES)
+DRAWN = [*(("smollm2", schema) for schema in SHAPES), ("gemma3", SCHEMA)]
+
+
+@pytest.mark.parametrize(("model", "schema"), DRAWN, indirect=["model"])
 async def test_whatever_is_drawn_is_json_of_the_schema(model: str, schema: Any) -> None:
     """Any token that the grammar allows, and not only the model's favourites."""
     from supervisord_agents.tracker.llama import Chooser
