@@ -135,8 +135,8 @@ REMOVALS = [
     removal(
         "errors of estimates add up by their squares",
         "eta:eta_of",
-        "above += (node.estimate_s * (high - 1.0)) ** 2",
-        "above = (math.sqrt(above) + node.estimate_s * (high - 1.0)) ** 2",
+        "above += max(node.estimate_s * (high - 1.0), late_s) ** 2",
+        "above = (math.sqrt(above) + max(node.estimate_s * (high - 1.0), late_s)) ** 2",
         DIGEST + "the_range_is_narrower_than_all_errors_at_once",
     ),
     removal(
