@@ -19,6 +19,7 @@ from supervisord_agents.daemon.advice import Advisor
 from supervisord_agents.daemon.archivist import Archivist
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.clock import Clock
+from supervisord_agents.daemon.digests import Digests
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine, Growth
 from supervisord_agents.daemon.facts import Facts
@@ -150,9 +151,10 @@ class Parts:
 
     def _make_what_tells(self) -> None:
         config, now = self._config, self._clock.now
-        self._tracking = Tracking(self.engine, self._pictures, self._forecast, self.attempts.signs)
+        digests = Digests(self.engine, self._pictures, self._forecast, self.attempts.signs)
+        self._tracking = Tracking(self.engine, digests)
         self.tellers = Tellers(config, self.gateway, self._spawner, self._state_dir, now)
-        self.tracker = Tracker(self._tracking.gather, now, self.tellers.chain, settings_of(config.tracker))
+        self.tracker = Tracker(digests.of, now, self.tellers.chain, settings_of(config.tracker))
         self._tracking.keep(self.tracker, self.tellers)
         self._feed.heard = self._tracking.changed
 

@@ -20,6 +20,7 @@ from supervisord_agents.daemon.admission import Admission
 from supervisord_agents.daemon.advice import Advisor
 from supervisord_agents.daemon.attempts import Attempts
 from supervisord_agents.daemon.clock import Clock
+from supervisord_agents.daemon.digests import Digests
 from supervisord_agents.daemon.ends import Ends
 from supervisord_agents.daemon.engine import Engine, Growth
 from supervisord_agents.daemon.facts import Facts
@@ -350,9 +351,10 @@ class Daemon(Process):
 def _tracking(engine: Engine, pictures: Pictures, forecast: Forecast, attempts: Attempts, feed: Feed) -> Tracking:
     """That tells by rules only."""
     nobody: Any = None
-    tracking = Tracking(engine, pictures, forecast, attempts.signs)
+    digests = Digests(engine, pictures, forecast, attempts.signs)
+    tracking = Tracking(engine, digests)
     tracking.keep(
-        Keeper(tracking.gather, engine.clock.now, settings=settings_of(CONFIG.tracker)),
+        Keeper(digests.of, engine.clock.now, settings=settings_of(CONFIG.tracker)),
         Tellers(CONFIG, nobody, nobody, STATE_DIR, engine.clock.now),
     )
     feed.heard = tracking.changed

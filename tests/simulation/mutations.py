@@ -81,7 +81,7 @@ MUTATIONS = [
         "self._engine.answer(0, reply)",
     ),
     Mutation("a list tells what is not on disk", f"{D}.handlers:Handlers._list", "await self._engine.settled_for(", "list("),
-    Mutation("a story tells what is not on disk", f"{D}.tracking:Tracking.gather", "await self._engine.settled_for(", "list("),
+    Mutation("a story tells what is not on disk", f"{D}.digests:Digests.of", "await self._engine.settled_for(", "list("),
     Mutation(
         "what finished unseen is not adopted, and runs again",
         f"{D}.app:_recover",

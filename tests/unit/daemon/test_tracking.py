@@ -14,7 +14,8 @@ from supervisord_agents.config import Tasks
 from supervisord_agents.core.events import Finished, PauseRequested, Started, Submitted
 from supervisord_agents.core.model import Budget, Failure, State, TaskSpec
 from supervisord_agents.core.task import Task
-from supervisord_agents.daemon import tracking
+from supervisord_agents.daemon import digests
+from supervisord_agents.daemon.digests import Digests
 from supervisord_agents.daemon.forecast import Forecast
 from supervisord_agents.daemon.pictures import Pictures
 from supervisord_agents.daemon.tracking import Tracking
@@ -37,7 +38,7 @@ def tracking_of(machine: Machine) -> Tracking:
     """With a pool of four workers."""
     pools: Any = SimpleNamespace(views=lambda waiting: [SimpleNamespace(name="p", max_workers=4)])
     forecast = Forecast(Tasks(), machine.scheduler.durations)
-    return Tracking(machine.engine, Pictures(machine.engine, pools), forecast, signs={})
+    return Tracking(machine.engine, Digests(machine.engine, Pictures(machine.engine, pools), forecast, signs={}))
 
 
 async def test_all_that_is_open_is_told_with_what_has_ended_of_it(machine: Machine) -> None:
@@ -48,7 +49,7 @@ async def test_all_that_is_open_is_told_with_what_has_ended_of_it(machine: Machi
     for number in range(3):
         machine.engine.feed(Started(task=f"three.t{number}", attempt=1, worker="w"))
         machine.engine.feed(Finished(task=f"three.t{number}", attempt=1))
-    digest = await tracking_of(machine).gather("")
+    digest = await tracking_of(machine).digests.of("")
     assert (digest.counts, digest.others) == ({State.READY: 5, State.SUCCEEDED: 1}, {})
     assert list(digest.graphs()) == ["one", "two"]
     assert digest.eta is not None
@@ -58,11 +59,11 @@ async def test_all_that_is_open_is_told_with_what_has_ended_of_it(machine: Machi
 async def test_of_too_many_tasks_what_runs_comes_first_and_the_rest_is_counted(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "MOST_TASKS", 5)
+    monkeypatch.setattr(digests, "MOST_TASKS", 5)
     for graph in ("one", "two", "three", "four"):
         machine.submit(graph, tasks=3)
     machine.engine.feed(Started(task="two.t1", attempt=1, worker="w"))
-    digest = await tracking_of(machine).gather("")
+    digest = await tracking_of(machine).digests.of("")
     assert list(digest.graphs()) == ["two"]
     assert {state: count for state, count in digest.others.items() if count} == {State.READY: 9}
     assert digest.eta is None
@@ -76,14 +77,14 @@ async def test_of_too_many_tasks_what_runs_comes_first_and_the_rest_is_counted(
 async def test_of_a_graph_that_is_too_large_by_itself_a_part_is_told_and_the_rest_counted(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, subject: str
 ) -> None:
-    monkeypatch.setattr(tracking, "MOST_TASKS", 20)
-    monkeypatch.setattr(tracking, "PART", 2)
-    monkeypatch.setattr(tracking, "NEXT", 3)
+    monkeypatch.setattr(digests, "MOST_TASKS", 20)
+    monkeypatch.setattr(digests, "PART", 2)
+    monkeypatch.setattr(digests, "NEXT", 3)
     machine.submit("huge", tasks=50)
     for number in (40, 41):
         machine.engine.feed(Started(task=f"huge.t{number}", attempt=1, worker="w"))
     machine.engine.feed(Finished(task="huge.t41", attempt=1, failure=Failure("INVALID", "no", retriable=False)))
-    digest = await tracking_of(machine).gather(subject)
+    digest = await tracking_of(machine).digests.of(subject)
     assert len(digest.nodes) < 10
     assert [node.id for node in digest.running] == ["huge.t40"]
     assert digest.next_actionable == ["huge.t0", "huge.t1", "huge.t2"]
@@ -104,8 +105,8 @@ async def test_of_a_graph_that_is_too_large_by_itself_a_part_is_told_and_the_res
 async def test_what_is_behind_a_graph_that_is_too_large_is_found_in_few_steps(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "MOST_TASKS", 20)
-    monkeypatch.setattr(tracking, "AT_ONCE", 4)
+    monkeypatch.setattr(digests, "MOST_TASKS", 20)
+    monkeypatch.setattr(digests, "AT_ONCE", 4)
     machine.submit("old", tasks=3)
     machine.submit("huge", tasks=400)
     machine.submit("new", tasks=3)
@@ -118,7 +119,7 @@ async def test_what_is_behind_a_graph_that_is_too_large_is_found_in_few_steps(
         return before(order, count, graph)
 
     monkeypatch.setattr(machine.scheduler, "before", counted)
-    digest = await tracking_of(machine).gather("")
+    digest = await tracking_of(machine).digests.of("")
     assert {"old", "new"} <= set(digest.graphs())
     assert len(digest.graphs()["old"]) == len(digest.graphs()["new"]) == 3
     assert looks < 10
@@ -127,20 +128,20 @@ async def test_what_is_behind_a_graph_that_is_too_large_is_found_in_few_steps(
 async def test_the_time_of_a_budget_ends_the_work(machine: Machine) -> None:
     specs = (TaskSpec(id="a", pool="p", estimate_s=5000.0),)
     machine.engine.feed(Submitted(graph="one", specs=specs, budget=Budget(wall_s=600.0)))
-    digest = await tracking_of(machine).gather("one")
+    digest = await tracking_of(machine).digests.of("one")
     assert digest.eta is not None
     assert 590.0 < digest.eta.usual_s == digest.eta.high_s <= 600.0
     assert "the budget's time is over, which ends all that is left" in rules.story(digest).summary
     machine.engine.feed(PauseRequested(pool="p", agent="", client="0", reason=""))
     assert (
         "min; after 10.0 min the budget's time is over"
-        in rules.answer("when is it done?", await tracking_of(machine).gather("one")).answer
+        in rules.answer("when is it done?", await tracking_of(machine).digests.of("one")).answer
     )
 
 
 async def test_what_is_submitted_while_one_looks_does_not_count_as_too_many(machine: Machine) -> None:
     machine.submit("one", tasks=3)
-    looking = asyncio.create_task(tracking_of(machine).gather(""))
+    looking = asyncio.create_task(tracking_of(machine).digests.of(""))
     await asyncio.sleep(0)
     machine.submit("two", tasks=3)
     digest = await looking
@@ -151,7 +152,7 @@ async def asked(machine: Machine, question: str) -> AskReply:
     """By rules, of what is in memory."""
     tracking = tracking_of(machine)
     tellers: Any = SimpleNamespace(chain=None)
-    tracking.keep(Keeper(tracking.gather, machine.engine.clock.now), tellers)
+    tracking.keep(Keeper(tracking.digests.of, machine.engine.clock.now), tellers)
 
     async def target(name: str, field: str) -> str:
         if not machine.scheduler.resolve(name):
@@ -193,7 +194,7 @@ async def test_a_pool_that_is_not_configured_keeps_its_tasks(machine: Machine) -
     machine.submit("one", tasks=1)
     tracking = tracking_of(machine)
     machine.scheduler.tasks["one.t0"].pool = "gone"
-    digest = await tracking.gather("")
+    digest = await tracking.digests.of("")
     assert (digest.next, digest.eta) == ([], None)
     assert "kept from starting: one.t0 (the configuration has no pool gone)" in rules.story(digest).summary
 
@@ -201,5 +202,5 @@ async def test_a_pool_that_is_not_configured_keeps_its_tasks(machine: Machine) -
 async def test_what_is_told_is_on_disk(machine: Machine) -> None:
     sequence = machine.submit("one")
     assert machine.journal.durable < sequence
-    await tracking_of(machine).gather("")
+    await tracking_of(machine).digests.of("")
     assert machine.journal.durable >= sequence
