@@ -97,11 +97,16 @@ class Digest:
         ageing_s: float = 0.0,
         others: Mapping[State, int] | None = None,
         slots: Mapping[str, Slot | None] | None = None,
+        saga: str = "",
     ) -> None:
-        """`subject` is the graph, empty for all that are open; `others` counts tasks that are left out of the picture."""
+        """`subject` is the graph, empty for all that are open; `others` counts tasks that are left out of the picture.
+
+        `saga` says, in words, what undoes the graph, or which one it undoes (core.saga).
+        """
         self.subject = subject
         self.now = picture.now
         self.eta = eta
+        self.saga = saga
         self.others = others or {}
         self.slots = slots or {}
         """When each task that is needed has its worker; None: never, as things are."""

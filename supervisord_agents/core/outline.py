@@ -155,6 +155,8 @@ def _now(digest: Digest) -> Iterator[str]:
     if others:
         yield f"not looked at: {_counted(others)}"
     yield f"all will have ended: {end_text(digest)}" if digest.open_count else "all have ended"
+    if digest.saga:
+        yield digest.saga
     yield f"blocked_on: {', '.join(digest.blocked_on) or 'nothing'}"
     yield f"next_actionable: {', '.join(digest.next_actionable) or 'nothing'}"
     if digest.cycle:

@@ -63,6 +63,13 @@ class Sagas(dict[str, Saga]):
         saga = self.get(graph)
         return saga.undone_by if saga is not None else ""
 
+    def about(self, graph: str) -> str:
+        """In words: which graph undoes this one, or is undone by it; empty: none."""
+        if undone_by := self.undone_by(graph):
+            return f"What had succeeded of it is undone by {undone_by}"
+        origin = self.origins.get(graph)
+        return f"It undoes what had succeeded of {origin}" if origin else ""
+
     def undoes(self, task: Task) -> str:
         """The full id of the task that this one undoes; empty: it undoes none."""
         origin = self.origins.get(task.graph)

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from supervisord_agents.core.critical_path import CriticalPath
 from supervisord_agents.core.digest import Digest, Note, note_of
@@ -37,6 +38,18 @@ THREADS = 2
 _OPEN = [state for state in State if state not in END_STATES]
 Kinds = dict[tuple[str, str], Prediction]
 Kept = dict[tuple[str, tuple[str, ...]], tuple[str, bool]]
+
+
+class About(NamedTuple):
+    """What a digest is of, beside the picture."""
+
+    subject: str
+    others: Mapping[State, int]
+    """Tasks that are only counted."""
+    left_s: float
+    """Of the time of the graph's budget; infinite: it has none."""
+    saga: str
+    """As in core.saga.Sagas.about."""
 
 
 class Digests:
@@ -75,15 +88,19 @@ class Digests:
             await asyncio.sleep(0)
         if not whole:
             others = self._others(picture)
-        account = self._scheduler.budgets.of(subject) if subject else None
-        left_s = max(0.0, account.until - picture.now) if account is not None and account.until else math.inf
+        about = self._about(subject, others, picture.now)
         if len(picture.nodes) > FEW_NODES:
             async with self._threads:
-                digest = await asyncio.to_thread(_digest, subject, picture, means, notes, others, left_s)
+                digest = await asyncio.to_thread(_digest, about, picture, means, notes)
         else:
-            digest = _digest(subject, picture, means, notes, others, left_s)
+            digest = _digest(about, picture, means, notes)
         await self._engine.settled_for([node.id for node in picture.nodes])
         return digest
+
+    def _about(self, subject: str, others: Mapping[State, int], now: float) -> About:
+        account = self._scheduler.budgets.of(subject) if subject else None
+        left_s = max(0.0, account.until - now) if account is not None and account.until else math.inf
+        return About(subject, others, left_s, self._scheduler.sagas.about(subject))
 
     async def _of_graph(self, graph: str) -> tuple[Sequence[Task], Mapping[State, int]]:
         """Its tasks; of too many some of those that are told, and how many others there are."""
@@ -194,20 +211,21 @@ class Digests:
         return f"{scope} is paused" if scope is not None else ""
 
 
-def _digest(
-    subject: str,
-    picture: Picture,
-    means: Means,
-    notes: Mapping[str, Note],
-    others: Mapping[State, int],
-    left_s: float,
-) -> Digest:
-    """`left_s` is what is left of the time of the graph's budget."""
+def _digest(about: About, picture: Picture, means: Means, notes: Mapping[str, Note]) -> Digest:
     plan = CriticalPath(picture.nodes)
     ahead = Ahead(plan, means.workers, means.pauses, picture.now, means.ageing_s)
     eta = None
     # Of tasks that are only counted nobody knows when they end.
-    if not any(others.values()):
+    if not any(about.others.values()):
         eta = eta_of(plan, ahead, lambda node: notes[node.id].spread if node.id in notes else USUAL_SPREAD)
-        eta = bounded(eta, left_s) if math.isfinite(left_s) else eta
-    return Digest(picture, notes, subject=subject, eta=eta, ageing_s=means.ageing_s, others=others, slots=ahead.open_slots())
+        eta = bounded(eta, about.left_s) if math.isfinite(about.left_s) else eta
+    return Digest(
+        picture,
+        notes,
+        subject=about.subject,
+        eta=eta,
+        ageing_s=means.ageing_s,
+        others=about.others,
+        slots=ahead.open_slots(),
+        saga=about.saga,
+    )

@@ -39,6 +39,8 @@ def _sentences(digest: Digest) -> Iterator[str]:
         yield "There are no open tasks."
         return
     yield _ended(digest, total)
+    if digest.saga:
+        yield f"{digest.saga}."
     yield from _open(digest)
     yield from _only_counted(digest)
     if digest.open_count:

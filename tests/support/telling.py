@@ -45,6 +45,7 @@ def digest_of(
         eta=eta_of(plan, forecast, lambda node: spread),
         ageing_s=scheduler.table.ready.ageing_s,
         slots=forecast.open_slots(),
+        saga=scheduler.sagas.about(graph),
     )
 
 

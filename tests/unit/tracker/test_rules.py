@@ -6,9 +6,10 @@ import pytest
 
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.events import PauseRequested
-from supervisord_agents.core.model import Failure
+from supervisord_agents.core.model import Compensation, Failure
+from supervisord_agents.core.outline import outline
 from supervisord_agents.tracker import rules
-from tests.support.scheduling import Driven, a_task
+from tests.support.scheduling import POOL, Driven, a_task
 from tests.support.telling import digest_of
 
 
@@ -111,3 +112,13 @@ def test_dead_letters_ask_for_a_person(driven: Driven) -> None:
         driven.wait_until_due()
         driven.run("g.build", "WORKER_FAILED")
     assert "agentctl dlq list" in rules.story(digest_of(driven)).summary
+
+
+def test_what_is_undone_is_told_on_both_sides() -> None:
+    driven = Driven()
+    driven.submit(a_task("a", compensate=Compensation(pool=POOL)), a_task("b", "a", max_retries=0))
+    driven.run("g.a")
+    driven.fail("g.b")
+    assert "What had succeeded of it is undone by ug." in rules.story(digest_of(driven)).summary
+    assert "It undoes what had succeeded of g." in rules.story(digest_of(driven, "ug")).summary
+    assert "What had succeeded of it is undone by ug\n" in outline(digest_of(driven), 1_000)
