@@ -17,23 +17,28 @@ ENUM_VALUES = 100
 
 
 def whole(schema: Any) -> Any:
-    """For servers of one's own, which know all of it; an `enum` is of texts: a given list becomes one of so many of its items."""
+    """For servers of one's own, which know all of it. Their `enum` is of texts: what else is given becomes a form like it."""
     if isinstance(schema, list):
         return [whole(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     values = schema.get("enum")
-    if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
-        ids = values[0]
-        return {
-            "type": "array",
-            "items": {"type": "string", **({"enum": ids} if ids else {})},
-            "minItems": len(ids),
-            "maxItems": len(ids),
-        }
     if isinstance(values, list):
-        return {"type": "string", "enum": values}
+        return {"type": "string", "enum": values} if all(isinstance(value, str) for value in values) else _given(values[0])
     return {key: whole(value) for key, value in schema.items()}
+
+
+def _given(value: Any) -> Any:
+    """What a given value fits: of a list, as many of its items in any order."""
+    if isinstance(value, dict):
+        inner = {name: _given(one) for name, one in value.items()}
+        return {"type": "object", "properties": inner, "required": [*inner], "additionalProperties": False}
+    if not isinstance(value, list):
+        return {"type": "string", "enum": [value]}
+    items: Any = {"type": "string", **({"enum": value} if value else {})}
+    if value and isinstance(value[0], dict):
+        items = {"anyOf": [_given(one) for one in value]}
+    return {"type": "array", "items": items, "minItems": len(value), "maxItems": len(value)}
 
 
 def plain(schema: Any) -> Any:

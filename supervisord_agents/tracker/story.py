@@ -25,7 +25,7 @@ NAMED = 5
 ANSWER_CHARACTERS = 32_768
 """Of all of an answer: some times what one needs, and no more than can be looked through in the daemon's loop."""
 TASKS = 5
-"""Whose states a model is asked for."""
+"""Whose states are in a model's answer."""
 CITABLE = 100
 """Ids that an answer may cite, beside those that the question names."""
 
@@ -79,23 +79,16 @@ class StoryRefused(SupervisorError):
 
 
 def schema_of(digest: Digest) -> dict[str, Any]:
-    """The JSON schema of a story of this digest: no id fits that does not exist, no state but the task's own."""
-    entries = [_entry_schema(digest, entry) for entry in entries_of(digest)[:TASKS]]
-    tasks: dict[str, Any] = {
-        "type": "array",
-        "maxItems": len(entries),
-        "items": {"anyOf": entries} if entries else {"type": "null"},
-    }
+    """The JSON schema of a story of this digest: no id fits that does not exist, no state but the task's own.
+
+    All but the summary can only be what it is, so that a local model need not draw it (tracker.grammar).
+    """
     return _object(
         blocked_on={"enum": [digest.blocked_on]},
         next_actionable={"enum": [digest.next_actionable]},
-        tasks=tasks,
+        tasks={"enum": [msgspec.to_builtins(entries_of(digest)[:TASKS])]},
         summary={"type": "string", "minLength": 1, "maxLength": SUMMARY_CHARACTERS},
     )
-
-
-def _entry_schema(digest: Digest, entry: Entry) -> dict[str, Any]:
-    return _object(id={"enum": [entry.id]}, status={"enum": [entry.status]}, waits_for={"enum": [entry.waits_for]})
 
 
 def answer_schema(digest: Digest, named: Iterable[str] = ()) -> dict[str, Any]:

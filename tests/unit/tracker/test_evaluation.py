@@ -46,7 +46,7 @@ class ByTheSchema(Saying):
 
     async def tell(self, prompt: Prompt, schema: dict[str, Any], limits: Limits) -> Told:
         told = {name: inner["enum"][0] for name, inner in schema["properties"].items() if "enum" in inner}
-        return Told(text=json.dumps({**told, "tasks": [], "summary": self.texts[0]}), by="schema")
+        return Told(text=json.dumps({**told, "summary": self.texts[0]}), by="schema")
 
 
 async def test_what_the_answers_of_a_model_are_worth() -> None:
