@@ -18,6 +18,7 @@ from supervisord_agents.tracker import rules
 from supervisord_agents.tracker.backend import Backend, Limits, Prompt, Standing, Told
 from supervisord_agents.tracker.claims import unknown_ids
 from supervisord_agents.tracker.keeper import Keeper, Settings, Telling
+from supervisord_agents.tracker.shapes import whole
 from supervisord_agents.tracker.story import TASKS, Story, schema_of
 from tests.support.fitting import fits
 from tests.support.scheduling import Driven, a_task
@@ -211,7 +212,7 @@ def _of_answer(score: Score, text: str, digest: Digest, right: dict[str, Any]) -
         story = msgspec.json.decode(text, type=Story)
     except msgspec.DecodeError:
         return
-    score.valid += fits(msgspec.json.decode(text), schema_of(digest))
+    score.valid += fits(msgspec.json.decode(text), whole(schema_of(digest)))
     entries = [name for entry in story.tasks for name in (entry.id, *entry.waits_for)]
     named = all(name in digest.by_id for name in (*story.blocked_on, *story.next_actionable, *entries))
     score.named += named and not unknown_ids(story.summary, digest)

@@ -29,7 +29,7 @@ def whole(schema: Any) -> Any:
 
 
 def _given(value: Any) -> Any:
-    """What a given value fits: of a list, as many of its items in any order."""
+    """What a given value fits: of a list of ids, as many of them; of one of objects, any of them."""
     if isinstance(value, dict):
         inner = {name: _given(one) for name, one in value.items()}
         return {"type": "object", "properties": inner, "required": [*inner], "additionalProperties": False}
@@ -37,7 +37,7 @@ def _given(value: Any) -> Any:
         return {"type": "string", "enum": [value]}
     items: Any = {"type": "string", **({"enum": value} if value else {})}
     if value and isinstance(value[0], dict):
-        items = {"anyOf": [_given(one) for one in value]}
+        return {"type": "array", "items": {"anyOf": [_given(one) for one in value]}, "maxItems": len(value)}
     return {"type": "array", "items": items, "minItems": len(value), "maxItems": len(value)}
 
 
