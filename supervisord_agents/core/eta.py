@@ -38,12 +38,16 @@ class Eta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def text(self) -> str:
         """In words, such as `in about 12 min (between 8.0 min and 30 min)`."""
-        if self.usual_s < 1 and self.doubt and not self.cut:
+        if self.says_nothing(self.usual_s):
             return f"not known, for {self.doubt}"
         about = f"in about {seconds(self.usual_s)}"
         if self.high_s - self.low_s >= 1:
             about += f" (between {seconds(self.low_s)} and {seconds(self.high_s)})"
         return about + self.later
+
+    def says_nothing(self, end_s: float) -> bool:
+        """Whether an end that soon is only what is left of what nobody knows."""
+        return end_s < 1 and bool(self.doubt) and not self.cut
 
     @property
     def later(self) -> str:

@@ -300,7 +300,10 @@ def _when_it(digest: Digest, node: Node) -> str:
     slot = digest.slots[node.id]
     if slot is None:
         return f"{how}: never, as things are."
-    later = digest.eta.later if digest.eta is not None else ""
+    eta = digest.eta
+    if eta is not None and eta.says_nothing(slot.end):
+        return f"{how}: when it ends is not known, for {eta.doubt}."
+    later = eta.later if eta is not None else ""
     begins = "" if node.running else f"to begin in about {seconds(slot.start)} and "
     return f"{how} is expected {begins}to end in about {seconds(slot.end)}{later}."
 

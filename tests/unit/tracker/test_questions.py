@@ -176,6 +176,15 @@ def test_what_holds_ready_tasks_is_named_and_no_word_of_a_worker_is_in_it() -> N
     assert "all is well" not in rules.story(digest).summary
 
 
+def test_when_nobody_knows_no_time_is_said() -> None:
+    driven = Driven()
+    driven.submit(a_task("a"), a_task("b", "a", estimate_s=0.1))
+    driven.start("g.a")
+    driven.now += 30
+    answer = rules.answer("when is g.b done?", digest_of(driven)).answer
+    assert answer == "g.b (blocked): when it ends is not known, for nobody knows how long one of the open tasks takes."
+
+
 def test_what_will_never_end_is_said_in_words(digest: Digest) -> None:
     driven = Driven()
     driven.submit(a_task("a"))
