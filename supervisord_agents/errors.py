@@ -50,11 +50,15 @@ class SupervisorError(Exception):
         if code is not None:
             self.code = code
 
+    @property
+    def brief(self) -> str:
+        """What happened, and where: without what was kept and what to do next."""
+        return f"{self.field}: {self.message}" if self.field else self.message
+
     def __str__(self) -> str:
-        where = f"{self.field}: " if self.field else ""
         rest = " ".join(part for part in (self.kept, self.hint) if part)
         stop = "" if not rest or self.message.endswith((".", "!", "?", ":")) else "."
-        return f"{where}{self.message}{stop}" + (f" {rest}" if rest else "")
+        return f"{self.brief}{stop}" + (f" {rest}" if rest else "")
 
 
 class InvalidInput(SupervisorError):

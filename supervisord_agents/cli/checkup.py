@@ -14,8 +14,8 @@ from pathlib import Path
 
 from sandbox.errors import SandboxError
 from supervisord_agents import config as configuration
-from supervisord_agents.cli import checkup_tracker, render
-from supervisord_agents.cli.findings import Finding, Mark, problem
+from supervisord_agents.cli import checkup_providers, checkup_tracker, render
+from supervisord_agents.cli.findings import Finding, Mark
 from supervisord_agents.cli.session import Session
 from supervisord_agents.config import Config
 from supervisord_agents.errors import ConfigError, SandboxRefused, SupervisorError
@@ -31,7 +31,7 @@ def examine(session: Session) -> list[Finding]:
         *findings,
         *_host(session, config),
         *_agents(config),
-        *_providers(config),
+        *checkup_providers.findings(config),
         *checkup_tracker.findings(config),
         *_directories(config),
         _supervisor(session),
@@ -43,7 +43,7 @@ def _configuration(session: Session) -> tuple[Config, list[Finding]]:
     try:
         config = session.config
     except ConfigError as error:
-        return Config(), [Finding("configuration", "file", Mark.MISSING, problem(error), error.hint)]
+        return Config(), [Finding("configuration", "file", Mark.MISSING, error.brief, error.hint)]
     where = str(session.config_path or "no file: the defaults are used")
     return config, [Finding("configuration", "file", Mark.OK, where)]
 
@@ -87,7 +87,7 @@ def _agents(config: Config) -> Iterator[Finding]:
     try:
         registry = AgentRegistry(config)
     except ConfigError as error:
-        yield Finding("agents", "configuration", Mark.MISSING, problem(error), error.hint)
+        yield Finding("agents", "configuration", Mark.MISSING, error.brief, error.hint)
         return
     for name in registry.names:
         lacking = Mark.MISSING if name in config.agents or name in BUILT_IN_AGENTS else Mark.OFF
@@ -95,29 +95,13 @@ def _agents(config: Config) -> Iterator[Finding]:
             agent, settings = registry.get(name), registry.settings(name)
             agent.requirements(settings)
         except (ConfigError, SandboxRefused) as error:
-            yield Finding("agents", name, lacking, problem(error), error.hint)
+            yield Finding("agents", name, lacking, error.brief, error.hint)
             continue
         if agent.needs_gateway and not settings["provider"]:
             remedy = f"Set `provider` in [agents.{name}] to one of [gateway.providers] of the configuration."
             yield Finding("agents", name, lacking, f"{settings['executable']}, without a model provider", remedy)
         else:
             yield Finding("agents", name, Mark.OK, settings["executable"] or "built in")
-
-
-def _providers(config: Config) -> Iterator[Finding]:
-    """A key in a variable is the daemon's own, so this process may lack it: that is no finding."""
-    from supervisord_agents.gateway import keys
-
-    for name, provider in config.gateway.providers.items():
-        try:
-            key = keys.load(name, provider, os.environ)
-        except keys.MissingKey as error:
-            mark = Mark.OFF if provider.api_key_env else Mark.MISSING
-            yield Finding("model providers", name, mark, str(error), "Set it where the daemon starts.")
-        except ConfigError as error:
-            yield Finding("model providers", name, Mark.MISSING, problem(error), error.hint)
-        else:
-            yield Finding("model providers", name, Mark.OK, f"{provider.base_url}, {'with' if key else 'without'} a key")
 
 
 def _directories(config: Config) -> Iterator[Finding]:
@@ -159,4 +143,4 @@ def _supervisor(session: Session) -> Finding:
     try:
         return Finding("supervisor", "running", Mark.OK, asyncio.run(ask()))
     except SupervisorError as error:
-        return Finding("supervisor", "running", Mark.OFF, problem(error), error.hint)
+        return Finding("supervisor", "running", Mark.OFF, error.brief, error.hint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,12 +11,11 @@ from pathlib import Path
 from sandbox.errors import SandboxError
 from supervisord_agents import config as configuration
 from supervisord_agents.cli import render
-from supervisord_agents.cli.findings import Finding, Mark, problem
+from supervisord_agents.cli.checkup_providers import key_of
+from supervisord_agents.cli.findings import Finding, Mark
 from supervisord_agents.config import LOCAL, Config, TrackerLocal
-from supervisord_agents.errors import ConfigError
 
 AREA = "tracker"
-MAGIC = b"GGUF"
 IMPORT_S = 60.0
 INSTALL = "Run: pip install 'agent-supervisor[tracker]', with the daemon's Python; for a GPU see docs/tracker.md."
 TRIAL = "import supervisord_agents.tracker.llama, llama_cpp; print(llama_cpp.__version__, llama_cpp.llama_supports_gpu_offload())"
@@ -38,17 +36,18 @@ def _local(config: Config) -> Iterator[Finding]:
 
 def _file(model: str) -> Finding:
     from supervisord_agents.tracker.cell import ModelMissing, parts
+    from supervisord_agents.tracker.talk import GGUF
 
     try:
         files = parts(model)
         with open(files[0], "rb") as file:
-            magic = file.read(len(MAGIC))
+            magic = file.read(len(GGUF))
     except ModelMissing as error:
-        return Finding(AREA, "model", Mark.MISSING, problem(error), error.hint)
+        return Finding(AREA, "model", Mark.MISSING, error.brief, error.hint)
     except OSError as error:
         remedy = "Run the doctor as the user of the daemon, or let everybody read it."
         return Finding(AREA, "model", Mark.MISSING, f"{model} cannot be read: {error.strerror}", remedy)
-    if magic != MAGIC:
+    if magic != GGUF:
         return Finding(
             AREA, "model", Mark.MISSING, f"{files[0]} is no GGUF file", "Name one in tracker.local.model: docs/tracker.md."
         )
@@ -96,20 +95,12 @@ def _devices(config: Config, local: TrackerLocal) -> Iterator[Finding]:
 
 
 def _remote(config: Config, name: str) -> Iterator[Finding]:
-    """A key in a variable is the daemon's own, so this process may lack it: that is no finding."""
     from supervisord_agents.daemon.tellers import dearest
-    from supervisord_agents.gateway import keys
 
     model = config.tracker.models[name]
-    provider = config.gateway.providers[model.provider]
-    try:
-        key = keys.load(model.provider, provider, os.environ)
-    except keys.MissingKey as error:
-        mark = Mark.OFF if provider.api_key_env else Mark.MISSING
-        yield Finding(AREA, name, mark, str(error), "Set it where the daemon starts.")
-        return
-    except ConfigError as error:
-        yield Finding(AREA, name, Mark.MISSING, problem(error), error.hint)
+    key = key_of(config, model.provider, AREA, name)
+    if isinstance(key, Finding):
+        yield key
         return
     what, most_usd, limit_usd = f"{model.model} at {model.provider}", dearest(config, name), config.tracker.cost_usd_per_day
     if most_usd > limit_usd:

@@ -6,8 +6,6 @@ from enum import StrEnum
 
 import msgspec
 
-from supervisord_agents.errors import SupervisorError
-
 
 class Mark(StrEnum):
     OK = "ok"
@@ -24,8 +22,3 @@ class Finding(msgspec.Struct, frozen=True):
     mark: Mark
     what: str
     remedy: str = ""
-
-
-def problem(error: SupervisorError) -> str:
-    """The error without its hint."""
-    return f"{error.field}: {error.message}" if error.field else error.message

@@ -34,6 +34,7 @@ from supervisord_agents.core.model import (
 )
 from supervisord_agents.core.pauses import Scope
 from supervisord_agents.core.table import TaskTable
+from supervisord_agents.core.task import ID
 from supervisord_agents.errors import InvalidInput, NotFound, Unavailable
 
 MAX_RETRIES_LIMIT = 100
@@ -45,7 +46,7 @@ MAX_TYPE_CHARACTERS = 64
 MAX_REASON_CHARACTERS = 1000
 """It is kept with every task that the request ends."""
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ID = re.compile(ID)
 _ID_RULE = "must be 1 to 64 letters, digits, '_' or '-'"
 _TIMES = ("timeout_s", "deadline_s", "backoff_s", "estimate_s")
 _NO_LIMITS = Limits()

@@ -13,7 +13,7 @@ from supervisord_agents.core.events import Archived
 from supervisord_agents.core.graphs import Graph
 from supervisord_agents.core.model import DEFAULT_PRIORITY, END_STATES, Failure, Past, State
 from supervisord_agents.core.table import TaskTable
-from supervisord_agents.core.task import Edge, Task
+from supervisord_agents.core.task import Edge, Task, graph_of
 
 LOOKED_AT = 1_000
 """Graphs, for one answer of `candidates`."""
@@ -23,7 +23,7 @@ def stub(past: Past) -> Task:
     """A task of which only its end is known. `unmet` counts the edges that refer to it."""
     return Task(
         id=past.task,
-        graph=past.task.partition(".")[0],
+        graph=graph_of(past.task),
         packed=b"",
         pool="",
         agent="",

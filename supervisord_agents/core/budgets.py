@@ -15,7 +15,7 @@ import msgspec
 
 from supervisord_agents.core.events import Submitted
 from supervisord_agents.core.model import END_STATES, Budget, Failure, State, Usage
-from supervisord_agents.core.task import NO_USAGE, Task
+from supervisord_agents.core.task import NO_USAGE, Task, graph_of
 from supervisord_agents.errors import ErrorCode
 
 NO_BUDGET = Budget()
@@ -100,7 +100,7 @@ class Budgets(dict[str, Account]):
         """Take up a new graph, if it has a budget or its parent's graph has one; its tasks follow by `added`."""
         budget = event.budget
         if event.parent:
-            self.share(event.graph, event.parent.partition(".")[0])
+            self.share(event.graph, graph_of(event.parent))
         elif budget != NO_BUDGET:
             self.hold(event.graph, Account(budget, now + budget.wall_s if budget.wall_s else 0.0))
 

@@ -18,7 +18,7 @@ from supervisord_agents.core.graph import dependencies_first, find_cycle
 from supervisord_agents.core.model import State
 from supervisord_agents.core.picture import Node, Part, Picture
 from supervisord_agents.core.ready import rank
-from supervisord_agents.core.task import Task
+from supervisord_agents.core.task import Task, graph_of
 
 NAMED = 5
 """Dependencies that a note names."""
@@ -185,9 +185,24 @@ class Digest:
         """In the order in which they ended."""
         return sorted((node for node in self.inside if node.ended), key=lambda node: (node.end, node.order))
 
-    @property
+    @cached_property
     def open_count(self) -> int:
         return sum(not node.ended for node in self.inside)
+
+    @property
+    def only_counted(self) -> int:
+        """How many tasks are left out."""
+        return sum(self.others.values())
+
+    @property
+    def all_ended(self) -> bool:
+        """All, also what is left out."""
+        return not self.open_count and not self.only_counted
+
+    @cached_property
+    def graph_ids(self) -> frozenset[str]:
+        """Of all tasks in the picture, outside of the subject too."""
+        return frozenset(map(graph_of, self.by_id))
 
     def waits(self, node: Node) -> list[Node]:
         """What a blocked task waits for."""
@@ -283,11 +298,6 @@ class Digest:
         for node in self.inside:
             found.setdefault(graph_of(node.id), []).append(node)
         return found
-
-
-def graph_of(id: str) -> str:
-    """The graph of a full id."""
-    return id.partition(".")[0]
 
 
 def _deepest_first(nodes: list[Node]) -> list[int]:

@@ -43,6 +43,7 @@ class State(StrEnum):
 
 
 END_STATES = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD})
+OPEN_STATES = tuple(state for state in State if state not in END_STATES)
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.BLOCKED: frozenset({State.READY, State.PAUSED, State.FAILED, State.CANCELLED}),

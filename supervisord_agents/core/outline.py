@@ -36,9 +36,14 @@ def tokens_at_most(text: str) -> int:
     return (len(text.encode("utf-8", "replace")) + 1) // 2
 
 
+def printable(text: str) -> str:
+    """On one line: a blank for every character that would not be seen."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def quoted(text: str, limit: int = QUOTED_CHARACTERS) -> str:
     """A text of somebody's choosing as a harmless JSON string on one line."""
-    words = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * limit]).translate(_HARMLESS)
+    words = printable(text[: 4 * limit]).translate(_HARMLESS)
     words = " ".join(words.split())
     return json.dumps(words if len(words) <= limit else words[: limit - 1] + "…", ensure_ascii=False)
 
@@ -46,7 +51,7 @@ def quoted(text: str, limit: int = QUOTED_CHARACTERS) -> str:
 def end_text(digest: Digest) -> str:
     """In words: when all will have ended."""
     eta = digest.eta
-    if any(digest.others.values()):
+    if digest.only_counted:
         return "not known, for there are too many tasks"
     if eta is None:
         return "never, as things are"

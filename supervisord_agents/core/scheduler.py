@@ -47,7 +47,7 @@ from supervisord_agents.core.families import Families
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.graphs import Graph
 from supervisord_agents.core.letters import dropped
-from supervisord_agents.core.model import END_STATES, State, TaskSpec
+from supervisord_agents.core.model import OPEN_STATES, State, TaskSpec
 from supervisord_agents.core.pauses import Pauses
 from supervisord_agents.core.placement import Placement
 from supervisord_agents.core.revive import revived
@@ -99,9 +99,6 @@ CHECKS: dict[type[Any], Callable[[TaskTable, Any, float], None]] = {
     Checkpointed: lambda table, event, now: table.checkpoints.check(event),
 }
 """What may be asked for; all other events but `Submitted` are facts, of which the attempt number tells what is stale."""
-
-
-_PENDING = tuple(state for state in State if state not in END_STATES)
 
 
 class Scheduler:
@@ -226,7 +223,7 @@ class Scheduler:
     @property
     def pending(self) -> int:
         """How many tasks have not ended."""
-        return sum(map(self.table.counts.__getitem__, _PENDING))
+        return sum(map(self.table.counts.__getitem__, OPEN_STATES))
 
     def graphs(self) -> list[str]:
         """All graph ids, in order of submission."""

@@ -18,6 +18,8 @@ HISTORY_LIMIT = 32
 """Moments kept a task: the first, and the newest. Ten attempts take about thirty."""
 
 UNKNOWN_ESTIMATE_S = 1.0
+ID = "[A-Za-z0-9_-]{1,64}"
+"""A pattern: of a graph, and of a task within its graph."""
 NO_USAGE = Usage()
 _spec_encoder = msgspec.msgpack.Encoder()
 _spec_decoder = msgspec.msgpack.Decoder(TaskSpec)
@@ -166,6 +168,11 @@ def choices_of(spec: TaskSpec) -> tuple[str, ...]:
 def full_id(graph: str, short: str) -> str:
     """The full id of a task."""
     return f"{graph}.{short}"
+
+
+def graph_of(id: str) -> str:
+    """The graph of a full id."""
+    return id.partition(".")[0]
 
 
 def link(before: Task, after: Task, when: When) -> Edge:

@@ -13,7 +13,7 @@ from supervisord_agents.core.digest import Digest, Note, note_of
 from supervisord_agents.core.durations import Prediction
 from supervisord_agents.core.eta import USUAL_SPREAD, bounded, eta_of
 from supervisord_agents.core.forecast import Forecast as Ahead
-from supervisord_agents.core.model import END_STATES, State, TaskSpec
+from supervisord_agents.core.model import OPEN_STATES, State, TaskSpec
 from supervisord_agents.core.picture import Node, Part, Picture
 from supervisord_agents.core.task import Task
 from supervisord_agents.daemon.engine import Engine
@@ -35,7 +35,6 @@ FEW_NODES = 100
 """A digest of no more is made in the loop, for it takes less than the way to a thread."""
 THREADS = 2
 """In which digests are made: the loop has to have its turn."""
-_OPEN = [state for state in State if state not in END_STATES]
 Kinds = dict[tuple[str, str], Prediction]
 Kept = dict[tuple[str, tuple[str, ...]], tuple[str, bool]]
 
@@ -158,11 +157,11 @@ class Digests:
 
     def _others(self, picture: Picture) -> dict[State, int]:
         """Open tasks that are not in it."""
-        seen = dict.fromkeys(_OPEN, 0)
+        seen = dict.fromkeys(OPEN_STATES, 0)
         for node in picture.nodes:
             if node.open:
                 seen[node.state] += 1
-        return {state: max(0, self._scheduler.counts[state] - seen[state]) for state in _OPEN}
+        return {state: max(0, self._scheduler.counts[state] - seen[state]) for state in OPEN_STATES}
 
     def _take_notes(self, picture: Picture, tasks: Mapping[str, Task], notes: dict[str, Note], means: Means) -> Iterator[None]:
         """Of every task in it, and what is expected of it by its kind; a step at a time."""

@@ -156,7 +156,8 @@ class Parts:
         self.tellers = Tellers(config, self.gateway, self._spawner, self._state_dir, now)
         self.tracker = Tracker(digests.of, now, self.tellers.chain, settings_of(config.tracker))
         self._tracking.keep(self.tracker, self.tellers)
-        self._feed.heard = self._tracking.changed
+        if self.tellers.chain is not None:
+            self._feed.heard = self._tracking.changed
 
     def _handlers(self) -> Handlers:
         config = self._config

@@ -9,7 +9,7 @@ from supervisord_agents.core.critical_path import CriticalPath
 from supervisord_agents.core.forecast import Forecast
 from supervisord_agents.core.graph import edge_of
 from supervisord_agents.core.picture import Part, Picture
-from supervisord_agents.core.task import Task
+from supervisord_agents.core.task import Task, graph_of
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.pictures import RIVALS, Means, Pictures
 from supervisord_agents.daemon.views import MAX_PAGE
@@ -43,7 +43,7 @@ class Plans:
     async def graph(self, request: ShowGraph, peer: Peer) -> GraphReply:
         if not 1 <= request.limit <= MAX_PAGE:
             raise InvalidInput(f"must be from 1 to {MAX_PAGE}.", field="limit")
-        graph = (await self._target(request.graph, "graph")).partition(".")[0]
+        graph = graph_of(await self._target(request.graph, "graph"))
         tasks = await self._tasks(await self._names(graph, "graph"))
         first = _first(tasks, request.after)
         picture = await self._pictures.take(tasks)

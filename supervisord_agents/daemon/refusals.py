@@ -8,5 +8,4 @@ from supervisord_agents.errors import InvalidInput, SupervisorError
 
 def refusal(error: SupervisorError) -> Failure:
     """The error as the failure of an attempt that does nothing about it."""
-    message = f"{error.field}: {error.message}" if error.field else error.message
-    return Failure(code=error.code, message=message, hint=error.hint, retriable=not isinstance(error, InvalidInput))
+    return Failure(code=error.code, message=error.brief, hint=error.hint, retriable=not isinstance(error, InvalidInput))

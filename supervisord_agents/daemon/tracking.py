@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from supervisord_agents.config import Tracker
 from supervisord_agents.core.events import Changed
 from supervisord_agents.core.model import State
-from supervisord_agents.core.task import Task
+from supervisord_agents.core.task import Task, graph_of
 from supervisord_agents.daemon.digests import Digests
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.tellers import Tellers
@@ -81,7 +81,7 @@ class Tracking:
 
     def changed(self, change: Changed) -> None:
         """A task has changed its state, durably."""
-        self._keeper.changed(change.task.partition(".")[0])
+        self._keeper.changed(graph_of(change.task))
 
     async def story(self, request: TellStory, peer: Peer) -> StoryReply:
         if not math.isfinite(request.wait_s) or not 0 <= request.wait_s <= MAX_WAIT_S:
@@ -96,7 +96,7 @@ class Tracking:
         return AskReply(answer=answer.answer, by=by, citations=answer.citations, understood=answer.understood)
 
     async def _subject(self, name: str) -> str:
-        return (await self._target(name, "graph")).partition(".")[0] if name else ALL
+        return graph_of(await self._target(name, "graph")) if name else ALL
 
     async def _meant(self, question: str) -> str:
         """The graph that a question names, or of which it names tasks; of none or of several: all that is open."""
@@ -135,7 +135,7 @@ def _reply(telling: Telling) -> StoryReply:
         told_at=telling.at,
         behind=telling.behind,
         counts={str(state): count for state, count in digest.counts.items()},
-        open=digest.open_count + sum(digest.others.values()),
+        open=digest.open_count + digest.only_counted,
         blocked_on=story.blocked_on,
         next_actionable=story.next_actionable,
         tasks=[StoryTask(id=entry.id, status=State(entry.status), waits_for=entry.waits_for) for entry in story.tasks],

@@ -12,7 +12,7 @@ import structlog
 
 from supervisord_agents.config import Config
 from supervisord_agents.core.events import Slept, Ticked
-from supervisord_agents.core.model import END_STATES, State
+from supervisord_agents.core.model import OPEN_STATES, State
 from supervisord_agents.daemon.clock import Sleeps
 from supervisord_agents.daemon.engine import Engine
 from supervisord_agents.daemon.facts import Facts
@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 def in_words(counts: Mapping[State, int]) -> str:
     """The tasks that have not ended, for the one line of `systemctl status`."""
-    open_states = [state for state in State if state not in END_STATES and counts.get(state)]
+    open_states = [state for state in OPEN_STATES if counts.get(state)]
     return ", ".join(f"{counts[state]} {state}" for state in open_states) or "no task is open"
 
 

@@ -11,16 +11,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from supervisord_agents.core.digest import NAMED, Digest, graph_of
+from supervisord_agents.core.digest import NAMED, Digest
 from supervisord_agents.core.model import END_STATES, State
 from supervisord_agents.core.picture import Node
+from supervisord_agents.core.task import ID, graph_of
 
 DRAWN = re.compile(r"g[a-z2-9]{7}")
 """A graph's id, unless a client chose it."""
 FILE_ENDINGS = frozenset(
     ["c", "css", "go", "h", "html", "js", "json", "log", "md", "py", "rs", "sh", "toml", "ts", "txt", "xml", "yaml", "yml"]
 )
-NAME = re.compile(r"(?<![\w.-])[A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64}")
+NAME = re.compile(rf"(?<![\w.-]){ID}\.{ID}")
 _NUMBER = re.compile(r"\d+\.\d+")
 
 _FAILED = frozenset({State.FAILED, State.DEAD})
@@ -99,9 +100,8 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 def ids_in(text: str, digest: Digest) -> list[str]:
     """What looks like full ids in a text, of tasks that may not exist."""
-    graphs = {graph_of(name) for name in digest.by_id}
     found = dict.fromkeys(match.group() for match in NAME.finditer(text))
-    return [name for name in found if graph_of(name) in graphs or DRAWN.fullmatch(graph_of(name))]
+    return [name for name in found if graph_of(name) in digest.graph_ids or DRAWN.fullmatch(graph_of(name))]
 
 
 def unknown_ids(text: str, digest: Digest) -> list[str]:
@@ -109,9 +109,8 @@ def unknown_ids(text: str, digest: Digest) -> list[str]:
     strange = [name for name in ids_in(text, digest) if name not in digest.by_id and not _NUMBER.fullmatch(name)]
     if not strange:
         return []
-    graphs = {graph_of(name) for name in digest.by_id}
     known = {name for node in digest.nodes for name in digest.note(node).befores}
-    known |= {name for name in strange if graph_of(name) not in graphs and name.partition(".")[2] in FILE_ENDINGS}
+    known |= {name for name in strange if graph_of(name) not in digest.graph_ids and name.partition(".")[2] in FILE_ENDINGS}
     return [name for name in strange if name not in known]
 
 
@@ -235,7 +234,7 @@ class _Sentence:
 
     def _counts(self) -> Iterator[str]:
         digest = self._digest
-        if any(digest.others.values()):
+        if digest.only_counted:
             return
         for match in _COUNTED.finditer(self._text):
             count, tasks, aux, word, after = match.groups()
@@ -290,7 +289,7 @@ class _Sentence:
             word = match[1].casefold()
             if _SOME_ONLY.match(self._text[match.end() :]) or _NOT_ALL.search(self._text[: match.start()].rstrip()):
                 continue
-            if digest.open_count or any(digest.others.values()):
+            if not digest.all_ended:
                 yield f"all is {word}, but {digest.open_count} tasks have not ended"
             elif word in _WELL and (bad := [*digest.failed, *digest.cancelled]):
                 yield f"all is {word}, but {bad[0].id} is {bad[0].state}"
@@ -298,7 +297,7 @@ class _Sentence:
     def _times(self) -> Iterator[str]:
         """When all will be done; far from the range that is given."""
         digest, eta = self._digest, self._digest.eta
-        if not digest.open_count or any(digest.others.values()) or "\1" in self._text or len(digest.graphs()) > 1:
+        if not digest.open_count or digest.only_counted or "\1" in self._text or len(digest.graphs()) > 1:
             return
         for match in _IN_TIME.finditer(self._text):
             seconds = float(match[1]) * _UNITS[match[2][0].casefold()]

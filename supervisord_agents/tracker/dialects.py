@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from supervisord_agents.core.outline import printable
 from supervisord_agents.tracker.backend import Limits, Prompt
 from supervisord_agents.tracker.shapes import loose, plain, whole
 
@@ -191,4 +192,4 @@ def fault_in(body: bytes) -> str:
 def short(said: Any) -> str:
     """What a provider says, on one line and not longer than needed."""
     words = " ".join(str(said)[: 10 * SAID_CHARACTERS].split())
-    return "".join(letter if letter.isprintable() else " " for letter in words)[:SAID_CHARACTERS]
+    return printable(words)[:SAID_CHARACTERS]

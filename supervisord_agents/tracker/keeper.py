@@ -307,8 +307,7 @@ class Keeper:
                 found = await self._asked(backend, digest, WANTED, schema_of(digest), checked)
             if found is not None:
                 story, by = found
-                final = not digest.open_count and not any(digest.others.values())
-                subject.words = Words(summary=story.summary, by=by, at=digest.now, change=change, final=final)
+                subject.words = Words(summary=story.summary, by=by, at=digest.now, change=change, final=digest.all_ended)
             self._in_vain = 0 if found is not None and self._in_time(subject) else self._in_vain + 1
         except SupervisorError as error:
             log.warning("no_story", subject=name, error=str(error))

@@ -16,7 +16,7 @@ import numpy as np
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from supervisord_agents.tracker.grammar import form_of
-from supervisord_agents.tracker.talk import Ask, Load, Said, TooLong
+from supervisord_agents.tracker.talk import GGUF, Ask, Load, Said, TooLong
 
 TEMPLATE = "tokenizer.chat_template"
 """Where a GGUF has its chat template."""
@@ -96,7 +96,7 @@ class Model:
     def __init__(self, load: Load) -> None:
         """Raises OSError or ValueError if it cannot be loaded."""
         with open(load.model, "rb") as file:
-            if file.read(4) != b"GGUF":
+            if file.read(len(GGUF)) != GGUF:
                 raise ValueError(f"{load.model} is not a GGUF file")
         _complaints.clear()
         try:

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from supervisord_agents.core.model import Usage
+from supervisord_agents.core.outline import printable
 from supervisord_agents.errors import ErrorCode, ProtocolError, SupervisorError, Unavailable
 from supervisord_agents.tracker import talk
 from supervisord_agents.tracker.backend import Limits, Prompt, Standing, Stands, Told
@@ -168,7 +169,7 @@ class Local:
         self._backoff_s = self._first_backoff_s
         self._measure.learn(prompt_bytes, said.prompt_tokens)
         if isinstance(said, talk.Failed):
-            why = _plain(said.message, MESSAGE_CHARACTERS)
+            why = printable(said.message[:MESSAGE_CHARACTERS])
             raise Unavailable(f"the local model did not answer: {why}.", field=FIELD)
         if not said.whole:
             raise Unavailable(
@@ -280,7 +281,7 @@ class Local:
                 for payload in reader.feed(data):
                     message = talk.from_host.decode(payload)
                     if isinstance(message, talk.Failed) and not message.id:
-                        return _plain(message.message, MESSAGE_CHARACTERS)
+                        return printable(message.message[:MESSAGE_CHARACTERS])
                     self._take(message)
         except (ProtocolError, msgspec.MsgspecError) as error:
             return f"it did not keep to its protocol: {error}"
@@ -305,7 +306,7 @@ class Local:
         if isinstance(message, talk.Loaded):
             if self._ready.is_set():
                 raise ProtocolError("it has loaded a model already.")
-            self.about = _plain(message.about, ABOUT_CHARACTERS)
+            self.about = printable(message.about[:ABOUT_CHARACTERS])
             self._last_wrong = ""
             log.info("tracker_loaded", name=self._name, model=self.about, seconds=round(message.seconds, 3))
             self._since = time.time()
@@ -320,8 +321,3 @@ class Local:
         self._ready.clear()
         if self._process is not None:
             self._process.kill()
-
-
-def _plain(text: str, limit: int) -> str:
-    """What the host says of itself: on one line, and not longer."""
-    return "".join(letter if letter.isprintable() else " " for letter in text[:limit])

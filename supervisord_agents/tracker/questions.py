@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from supervisord_agents.core.digest import Digest, graph_of
+from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.picture import Node
+from supervisord_agents.core.task import ID, graph_of
 from supervisord_agents.tracker.claims import DRAWN
 
 MEANT = 5
@@ -16,7 +17,7 @@ MEANT = 5
 WORDS = 100
 """Of a question that are looked at."""
 _WORD = re.compile(r"[\w.-]+(?:['\u2019]\w+)?")
-_FULL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64}")
+_FULL_ID = re.compile(rf"{ID}\.{ID}")
 _NUMBER = re.compile(r"[\d.]+")
 _PARTS = re.compile(r"[\W_]+")
 NAME = "\0"
@@ -59,7 +60,7 @@ class Question:
         """Its words, with NAME for each name."""
         self.strange = [word.text.rstrip(".") for word in words if _is_strange(word, found, digest)]
         """Full ids of tasks that are not there."""
-        self.other = _unknown(words, found, {digest.subject, *map(graph_of, digest.by_id)})
+        self.other = _unknown(words, found, digest.graph_ids | {digest.subject})
         """Words that stand where a name does, and name nothing."""
         self.wants_words = _WRITE.search(self.asked) is not None
         """That somebody writes, or has an opinion: the rules do neither."""
@@ -148,10 +149,10 @@ def _is_strange(word: Word, found: dict[Word, list[Node]], digest: Digest) -> bo
     if word in found or name in digest.by_id or _NUMBER.fullmatch(name) or not _FULL_ID.fullmatch(name):
         return False
     graph = graph_of(name)
-    return bool(DRAWN.fullmatch(graph)) or any(graph_of(id) == graph for id in digest.by_id)
+    return bool(DRAWN.fullmatch(graph)) or graph in digest.graph_ids
 
 
-def _unknown(words: Sequence[Word], found: dict[Word, list[Node]], graphs: set[str]) -> list[str]:
+def _unknown(words: Sequence[Word], found: dict[Word, list[Node]], graphs: frozenset[str]) -> list[str]:
     befores = ["", *(word.text.casefold() for word in words)]
     afters = [*(word.forms[-1].casefold() for word in words[1:]), ""]
     places = zip(befores, words, afters, strict=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from supervisord_agents.core.digest import Digest
 from supervisord_agents.core.eta import seconds
-from supervisord_agents.core.model import END_STATES, State
+from supervisord_agents.core.model import OPEN_STATES, State
 from supervisord_agents.core.outline import end_text
 from supervisord_agents.core.picture import Node
 from supervisord_agents.tracker.questions import Question, Way
@@ -34,7 +34,7 @@ def story(digest: Digest) -> Story:
 
 
 def _sentences(digest: Digest) -> Iterator[str]:
-    total = len(digest.inside) + sum(digest.others.values())
+    total = len(digest.inside) + digest.only_counted
     if not total:
         yield "There are no open tasks."
         return
@@ -116,7 +116,7 @@ def answer(question: str, digest: Digest) -> Answer:
     """By the words of the question: what they ask, and which tasks they name. Of any other, how things are."""
     found = Question(question, digest)
     if found.strange and not found.names:
-        if any(digest.others.values()):
+        if digest.only_counted:
             return Answer(answer=f"{_or(found.strange)} is not among the tasks that are looked at: agentctl show tells.")
         return Answer(answer=f"There is no task {_or(found.strange)}.")
     told, cited, understood = _answered(found, digest)
@@ -125,7 +125,7 @@ def answer(question: str, digest: Digest) -> Answer:
     if found.more:
         told += f" Of {found.more:,} more tasks that are called so it is not told."
     understood &= not found.wants_words
-    if understood and found.other and not found.names and not any(digest.others.values()):
+    if understood and found.other and not found.names and not digest.only_counted:
         told = f"No task is called {_or(found.other)}. Of all: {told}"
     return Answer(answer=told, citations=_cited(found.names, cited), understood=understood)
 
@@ -266,9 +266,9 @@ def _what_is_tried_again(digest: Digest) -> Told:
 
 
 def _what_is_left(digest: Digest) -> Told:
-    counts = [f"{digest.counts[state]:,} {state}" for state in State if state not in END_STATES and digest.counts.get(state)]
+    counts = [f"{digest.counts[state]:,} {state}" for state in OPEN_STATES if digest.counts.get(state)]
     if not counts:
-        return "All have ended." if not any(digest.others.values()) else "Of what is looked at all have ended.", []
+        return "All have ended." if not digest.only_counted else "Of what is looked at all have ended.", []
     named = [node for node in digest.told if not node.ended][:ANSWERED]
     return f"{digest.open_count:,} not ended: {', '.join(counts)}.", named
 
@@ -281,9 +281,9 @@ def _what_is_next(digest: Digest) -> Told:
 
 
 def _when(digest: Digest) -> Told:
-    if not digest.open_count and not any(digest.others.values()):
+    if digest.all_ended:
         return "All have ended.", []
-    known = digest.eta is not None and not any(digest.others.values())
+    known = digest.eta is not None and not digest.only_counted
     return f"{'All will have ended' if known else 'The end:'} {end_text(digest)}.", digest.running[:NAMED]
 
 
@@ -295,7 +295,7 @@ def _when_it(digest: Digest, node: Node) -> str:
     how = _how_it_is(digest, node)
     if node.ended:
         return f"{how}, {seconds(-node.end)} ago."
-    if any(digest.others.values()) or node.id not in digest.slots:
+    if digest.only_counted or node.id not in digest.slots:
         return f"{how}: when it ends is not known."
     slot = digest.slots[node.id]
     if slot is None:
@@ -315,7 +315,7 @@ def _what_runs(digest: Digest) -> Told:
 
 
 def _what_ended(digest: Digest) -> Told:
-    total = len(digest.inside) + sum(digest.others.values())
+    total = len(digest.inside) + digest.only_counted
     if not total:
         return _standing(digest)
     last = digest.ended[::-1][:ANSWERED]

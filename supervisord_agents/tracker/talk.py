@@ -11,6 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+GGUF = b"GGUF"
+"""What a file of a model begins with."""
 CHANNEL_FD = 3
 """The host's end."""
 MAX_FRAME_BYTES = 8 * 1024 * 1024

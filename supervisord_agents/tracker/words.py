@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from supervisord_agents.core.digest import Digest
+from supervisord_agents.core.outline import printable
 from supervisord_agents.core.picture import Node
 from supervisord_agents.tracker import claims
 
@@ -85,7 +86,7 @@ class _Said:
 
 def plain(text: str) -> str:
     """One paragraph of printable characters, of bounded length."""
-    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 2 * SUMMARY_CHARACTERS]).split())
+    words = " ".join(printable(text[: 2 * SUMMARY_CHARACTERS]).split())
     return words if len(words) <= SUMMARY_CHARACTERS else words[: SUMMARY_CHARACTERS - 1] + "…"
 
 

@@ -285,7 +285,7 @@ class Daemon(Process):
             keeper=None,  # type: ignore[arg-type]  # no task of a simulation has a workspace
             advisor=Advisor(CONFIG, engine, admission, forecast, AGENTS, pools),
             pictures=pictures,
-            tracking=_tracking(engine, pictures, forecast, attempts, feed),
+            tracking=_tracking(engine, pictures, forecast, attempts),
         )
 
     def _submissions(self, engine: Engine, admission: Admission, attempts: Attempts, archivist: Any, facts: Facts) -> Submissions:
@@ -348,7 +348,7 @@ class Daemon(Process):
                 self.world.witness.answered(self.ends.answer(task))
 
 
-def _tracking(engine: Engine, pictures: Pictures, forecast: Forecast, attempts: Attempts, feed: Feed) -> Tracking:
+def _tracking(engine: Engine, pictures: Pictures, forecast: Forecast, attempts: Attempts) -> Tracking:
     """That tells by rules only."""
     nobody: Any = None
     digests = Digests(engine, pictures, forecast, attempts.signs)
@@ -357,5 +357,4 @@ def _tracking(engine: Engine, pictures: Pictures, forecast: Forecast, attempts: 
         Keeper(digests.of, engine.clock.now, settings=settings_of(CONFIG.tracker)),
         Tellers(CONFIG, nobody, nobody, STATE_DIR, engine.clock.now),
     )
-    feed.heard = tracking.changed
     return tracking

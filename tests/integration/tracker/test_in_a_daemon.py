@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -57,65 +59,63 @@ threads = 1
 WAITS = TaskSpec(id="waits", input={"argv": ["sleep", "60"]})
 
 
-async def test_the_first_model_that_works_finds_the_words(tmp_path: Path) -> None:
+@asynccontextmanager
+async def serving(directory: Path, config: str) -> AsyncIterator[tuple[ScriptedModel, DaemonProcess]]:
+    """A daemon whose tracker has a scripted model, at a place that is put into the configuration."""
     model = ScriptedModel()
     async with model.serve() as url:
-        daemon = DaemonProcess(tmp_path, AT_ONCE + REMOTE.format(url=url))
+        daemon = DaemonProcess(directory, AT_ONCE + config.format(url=url))
         await daemon.start()
         try:
-            async with daemon.client() as client:
-                waits, _ = (
-                    await client.submit([WAITS, TaskSpec(id="after", dependencies=("waits",), input={"argv": ["true"]})])
-                ).tasks
-                model.words = f"{waits} is at work."
-                story = await client.story(wait_s=20.0)
-                assert (story.summary, story.by) == (model.words, "mini (some-model)")
-                assert story.blocked_on == [waits]
-                asked = await client.ask("sing me a song of it")
-                assert (asked.answer, asked.by) == (model.words, "mini (some-model)")
-                tracker = (await client.status()).tracker
-                assert tracker is not None
-                assert [(one.name, one.state) for one in tracker.models] == [("gone", "left_alone"), ("mini", "ready")]
-                assert (tracker.failed, tracker.spent_usd) == (0, 0.0)
-                assert tracker.answers >= 2
-                provider, breaker = (await client.breakers()).breakers
-                assert (provider.kind, provider.name) == ("provider", "nobody")
-                assert (breaker.kind, breaker.name, breaker.state, breaker.limit) == ("tracker", "gone", "open", 1)
-                assert breaker.tried_at == tracker.models[0].until
-                assert breaker.last == tracker.models[0].why
-                with pytest.raises(NotFound, match="models that have: gone"):
-                    await client.reset_breaker("tracker", "mini")
-                assert (await client.reset_breaker("tracker", "gone")).breakers == [provider]
+            yield model, daemon
         finally:
             daemon.close()
+
+
+async def test_the_first_model_that_works_finds_the_words(tmp_path: Path) -> None:
+    async with serving(tmp_path, REMOTE) as (model, daemon), daemon.client() as client:
+        waits, _ = (await client.submit([WAITS, TaskSpec(id="after", dependencies=("waits",), input={"argv": ["true"]})])).tasks
+        model.words = f"{waits} is at work."
+        story = await client.story(wait_s=20.0)
+        assert (story.summary, story.by) == (model.words, "mini (some-model)")
+        assert story.blocked_on == [waits]
+        asked = await client.ask("sing me a song of it")
+        assert (asked.answer, asked.by) == (model.words, "mini (some-model)")
+        tracker = (await client.status()).tracker
+        assert tracker is not None
+        assert [(one.name, one.state) for one in tracker.models] == [("gone", "left_alone"), ("mini", "ready")]
+        assert (tracker.failed, tracker.spent_usd) == (0, 0.0)
+        assert tracker.answers >= 2
+        provider, breaker = (await client.breakers()).breakers
+        assert (provider.kind, provider.name) == ("provider", "nobody")
+        assert (breaker.kind, breaker.name, breaker.state, breaker.limit) == ("tracker", "gone", "open", 1)
+        assert breaker.tried_at == tracker.models[0].until
+        assert breaker.last == tracker.models[0].why
+        with pytest.raises(NotFound, match="models that have: gone"):
+            await client.reset_breaker("tracker", "mini")
+        assert (await client.reset_breaker("tracker", "gone")).breakers == [provider]
     system, user = model.requests[0].body["messages"]
     assert "you keep the story" in system["content"].lower()
     assert "waits" in user["content"]
 
 
 async def test_when_enough_was_spent_the_rules_tell_also_after_a_restart(tmp_path: Path) -> None:
-    model = ScriptedModel()
-    async with model.serve() as url:
-        daemon = DaemonProcess(tmp_path, AT_ONCE + DEAR.format(url=url))
-        await daemon.start()
-        try:
+    async with serving(tmp_path, DEAR) as (model, daemon):
+        async with daemon.client() as client:
+            model.words = f"{(await client.submit([WAITS])).tasks[0]} is at work."
+            assert (await client.story(wait_s=20.0)).summary == model.words
+        for killed in (False, True):
+            if killed:
+                daemon.kill()
+                await daemon.start()
             async with daemon.client() as client:
-                model.words = f"{(await client.submit([WAITS])).tasks[0]} is at work."
-                assert (await client.story(wait_s=20.0)).summary == model.words
-            for killed in (False, True):
-                if killed:
-                    daemon.kill()
-                    await daemon.start()
-                async with daemon.client() as client:
-                    assert (await client.ask("sing me a song of it")).by == rules.NAME
-                    tracker = (await client.status()).tracker
-                    assert tracker is not None
-                    assert 0 < tracker.spent_usd < tracker.limit_usd == 0.41
-                    (mini,) = tracker.models
-                    assert mini.state == "over_limit"
-                    assert mini.until > time.time() + 86_000
-        finally:
-            daemon.close()
+                assert (await client.ask("sing me a song of it")).by == rules.NAME
+                tracker = (await client.status()).tracker
+                assert tracker is not None
+                assert 0 < tracker.spent_usd < tracker.limit_usd == 0.41
+                (mini,) = tracker.models
+                assert mini.state == "over_limit"
+                assert mini.until > time.time() + 86_000
     assert len(model.requests) == 1
 
 
